@@ -1,0 +1,174 @@
+"""Every error that a user can meet. The class says whose it is; fields say where and what to try.
+
+    BuildError                     message, hint, locations, vertex -> gRPC code, exit status
+     |- UserError                  the file or a value is wrong                               exit 1
+     |   |- ParseError, InvalidDefinition, ConfigError
+     |- ExecFailed                 the user's process failed                                  exit 1
+     |- SourceError                something outside said no                                  exit 1
+     |   |- RegistryError, GitError, HttpError, ContextError
+     |- HostError                  this host cannot do it, and what would make it able        exit 3
+     |- StoreError                 digest mismatch, corrupt or full store                     exit 4
+     |- SolveError(failures)       the job's outcome: the first failure leads
+     '- InternalError              our bug                                                    exit 70
+
+Raise at the lowest place that knows the user's noun. Add context once per package seam, through `located`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRange:
+    """Lines count from 1, columns from 0; a column range of (0, 0) means whole lines."""
+
+    start_line: int
+    end_line: int
+    start_column: int = 0
+    end_column: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A place in a file that the user wrote. `text` is the whole file, for the excerpt."""
+
+    filename: str
+    ranges: tuple[SourceRange, ...]
+    text: bytes = b""
+
+
+class BuildError(Exception):
+    """The root. `message` is one sentence without a final stop; `hint` says what to try."""
+
+    exit_status: ClassVar[int] = 1
+    grpc_code: ClassVar[int] = 2  # UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        locations: tuple[Location, ...] = (),
+        vertex: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.locations = locations
+        self.vertex = vertex
+
+    def located(self, *locations: Location, vertex: str | None = None) -> Self:
+        """This same error with a location and vertex, where it had none: the first to know wins."""
+        if not self.locations:
+            self.locations = locations
+        if self.vertex is None:
+            self.vertex = vertex
+        return self
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UserError(BuildError):
+    """The file or a value is wrong."""
+
+    grpc_code = 3  # INVALID_ARGUMENT
+
+
+class ParseError(UserError):
+    """A build file cannot be read as its language."""
+
+
+class InvalidDefinition(UserError):
+    """An LLB definition that cannot be a graph: bytes, cycle, dangling digest, unknown op."""
+
+
+class ConfigError(UserError):
+    """A configuration file, flag or environment variable is wrong."""
+
+
+class ExecFailed(BuildError):
+    """The user's process failed. `exit_code` is 0 when a signal ended it."""
+
+    grpc_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        argv: tuple[str, ...] = (),
+        exit_code: int = 0,
+        signal: int = 0,
+        output: bytes = b"",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.argv = argv
+        self.exit_code = exit_code
+        self.signal = signal
+        self.output = output
+
+
+class SourceError(BuildError):
+    """Something outside said no: a registry, a git remote, a web server, the build context."""
+
+    grpc_code = 5  # NOT_FOUND
+
+
+class RegistryError(SourceError):
+    """A registry refused, failed, or sent what it should not have. `code` is the distribution-spec code."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class GitError(SourceError):
+    """git said no."""
+
+
+class HttpError(SourceError):
+    """An http(s) source said no, or sent other bytes than the checksum promised."""
+
+
+class ContextError(SourceError):
+    """The build context lacks a file, or changed while it was read."""
+
+
+class HostError(BuildError):
+    """This host cannot do it; the hint says what would make it able."""
+
+    exit_status = 3
+    grpc_code = 9  # FAILED_PRECONDITION
+
+
+class StoreError(BuildError):
+    """The store is corrupt, full, or of another version."""
+
+    exit_status = 4
+    grpc_code = 15  # DATA_LOSS
+
+
+class InternalError(BuildError):
+    """Our bug."""
+
+    exit_status = 70
+    grpc_code = 13  # INTERNAL
+
+
+class SolveError(BuildError):
+    """The outcome of a failed job: every failure that was collected, the first of them leading."""
+
+    def __init__(self, failures: tuple[BuildError, ...]) -> None:
+        first = failures[0]
+        super().__init__(first.message, hint=first.hint, locations=first.locations, vertex=first.vertex)
+        self.failures = failures
+
+    @property
+    def first(self) -> BuildError:
+        return self.failures[0]

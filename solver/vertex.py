@@ -1,0 +1,143 @@
+"""What the solver knows of the world: vertices, operations, results and the cache, all as Protocols.
+
+The solver imports neither `worker` nor `cache`; whoever wires an engine hands it an object for each of these.
+
+    Vertex      identity (digest) + inputs + the op that computes it
+    Op          cache_map() says what its key is made of; exec() computes its outputs
+    Result      a counted reference to something computed (a snapshot, a lazy remote, a local tree)
+    CacheStore  key graph and records: links (inputs -> key), records (key -> stored result)
+
+Key graph. A key id is an opaque string. A link says: with op `op` and output `output`, input number `index`
+under selector `selector` holding the key `input`, leads to the key `target`. A vertex with n inputs reaches
+a target when every one of its inputs has a link to it. A content key takes part as an input key like any
+other (`content:<digest>`). A vertex without inputs has the root key `root_key(op, output)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from buildengine.digest import Digest
+from buildengine.errors import Location
+from buildengine.events import ProgressGroup
+
+
+class Result(Protocol):
+    """A counted reference. Whoever holds one releases it once; a clone is a reference of its own."""
+
+    def clone(self) -> Result: ...
+
+    def release(self) -> None: ...
+
+
+ContentKey = Callable[[Result], Awaitable[Digest]]
+"""Computes the content digest of an input under the dep's selector(s); may read the result's files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dep:
+    """What one input contributes to the key: its keys under `selector`, and its content where that is enough."""
+
+    selector: str = ""
+    content_key: ContentKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheMap:
+    """What an op's cache key is made of: a digest of itself and a `Dep` for each input.
+
+    `aliases` are further digests under which the same result may be found (an image source: first manifest
+    digest and platform, then the chain id of the config).
+    """
+
+    digest: Digest
+    deps: tuple[Dep, ...] = ()
+    aliases: tuple[Digest, ...] = ()
+
+
+class Op(Protocol):
+    """One operation, bound to the job that wants it. Both calls run at most once at a time per vertex."""
+
+    async def cache_map(self) -> CacheMap: ...
+
+    async def exec(self, inputs: Sequence[Result]) -> Sequence[Result | None]:
+        """One result for each output; None for an output that is the empty tree (scratch)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VertexOptions:
+    """What must not change identity. `locations` is where in the user's file the vertex comes from."""
+
+    ignore_cache: bool = False
+    export_cache: bool | None = None
+    description: Mapping[str, str] = field(default_factory=dict)
+    progress_group: ProgressGroup | None = None
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vertex:
+    """A node ready to be solved. `digest` identifies; equal digests are one vertex, in every job."""
+
+    digest: Digest
+    name: str
+    op: Op
+    inputs: tuple[Edge, ...] = ()
+    options: VertexOptions = VertexOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Output `index` of `vertex`."""
+
+    vertex: Vertex
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputKeys:
+    """All keys known for one input of a vertex, under the selector of its dep."""
+
+    selector: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRecord:
+    """A stored result of `key`. `payload` is the store's own: the solver never looks inside."""
+
+    key: str
+    id: str
+    created: float
+    payload: Any = None
+
+
+class CacheStore(Protocol):
+    """The key graph and its records. Reads answer at once (memory or SQLite); only load and save may block."""
+
+    def query(self, op: Digest, output: int, inputs: Sequence[InputKeys]) -> tuple[str, ...]:
+        """Known keys that (op, output) reaches from these inputs: for each target, every input has a link."""
+        ...
+
+    def add_key(self, op: Digest, output: int, inputs: Sequence[InputKeys]) -> str:
+        """The key of (op, output) over these inputs: a known target or a new one; all links are stored."""
+        ...
+
+    def records(self, key: str) -> tuple[CacheRecord, ...]:
+        """Records of this key, newest first."""
+        ...
+
+    async def load(self, record: CacheRecord) -> Result | None:
+        """The stored result, held for this process; None when it is gone (pruned, damaged)."""
+        ...
+
+    async def save(self, key: str, result: Result) -> None:
+        """Remember `result` under `key`. A result that cannot be stored (a local tree) is silently not."""
+        ...
+
+    def exclusive(self, key: str) -> Any:
+        """An async context manager: this process alone computes `key` (flock between processes)."""
+        ...

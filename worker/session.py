@@ -1,0 +1,93 @@
+"""What a build may ask of whoever started it, as Protocols.
+
+Implemented in-process by `buildengine/daemon/local_session.py` and, later, over the session tunnel by
+`buildengine/api/session.py`; both pass one contract test. Absence is a value (None), never an exception:
+a client that does not offer secrets has no secrets.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class SecretBytes:
+    """Bytes that never show: repr and str are `***`. `reveal()` is for the one place that uses them."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def reveal(self) -> bytes:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """Who we are at one registry host. An identity token has the user name `<token>`."""
+
+    username: str
+    password: SecretBytes
+
+
+class Directories(Protocol):
+    """The directories the client offers by name (`context`, `dockerfile`, ...)."""
+
+    async def local_path(self, name: str) -> str | None:
+        """The absolute path of directory `name` when it lies on this host; None when it is not offered."""
+        ...
+
+
+class Secrets(Protocol):
+    async def get(self, secret_id: str) -> SecretBytes | None: ...
+
+
+class SshAgents(Protocol):
+    async def open(self, agent_id: str) -> AbstractAsyncContextManager[str] | None:
+        """A socket path that forwards to the agent, for as long as the block lasts."""
+        ...
+
+
+class Credentials(Protocol):
+    async def get(self, host: str) -> Credential | None:
+        """Credentials for one registry host (`docker.io` is `https://index.docker.io/v1/` in docker's file)."""
+        ...
+
+
+class Sinks(Protocol):
+    """Where exports go. A file sink is one stream; a directory sink is a path on this host."""
+
+    def file(self, export_id: int) -> AbstractAsyncContextManager[int] | None:
+        """A writable file descriptor; what was written appears whole when the block ends without error."""
+        ...
+
+    def directory(self, export_id: int) -> str | None: ...
+
+
+class Session(Protocol):
+    """All of the above, for one build."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def directories(self) -> Directories: ...
+
+    @property
+    def secrets(self) -> Secrets: ...
+
+    @property
+    def ssh_agents(self) -> SshAgents: ...
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+    @property
+    def sinks(self) -> Sinks: ...
