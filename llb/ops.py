@@ -14,7 +14,7 @@ from types import MappingProxyType
 from buildengine.digest import Digest
 from buildengine.platform import Platform
 
-EMPTY: Mapping[str, str] = MappingProxyType({})
+EMPTY: Mapping[str, str] = MappingProxyType({})  # as a default: `field(default_factory=lambda: EMPTY)`
 NO_INPUT = -1  # InputIndex: the action or mount starts from nothing (scratch)
 NO_OUTPUT = -1  # OutputIndex: the result is thrown away
 
@@ -66,7 +66,7 @@ class SourceOp:
     """Something from outside: `docker-image://`, `local://`, `git://`, `http(s)://`, `oci-layout://`."""
 
     identifier: str
-    attrs: Mapping[str, str] = EMPTY
+    attrs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 # --- exec -------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class BuildOp:
     builder: int
     inputs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     definition: bytes = b""
-    attrs: Mapping[str, str] = EMPTY
+    attrs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 Payload = SourceOp | ExecOp | FileOp | MergeOp | DiffOp | BuildOp
@@ -321,7 +321,7 @@ class OpMetadata:
     """What must not change an op's identity. `description` holds `llb.customname` and friends."""
 
     ignore_cache: bool = False
-    description: Mapping[str, str] = EMPTY
+    description: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     export_cache: bool | None = None
     caps: frozenset[str] = frozenset()
     progress_group: ProgressGroup | None = None

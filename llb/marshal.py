@@ -1,0 +1,82 @@
+"""From vertices to a `Definition`: encode inputs before users, give each its digest, keep equal operations once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from buildengine.digest import Digest
+from llb import caps, codec
+from llb.definition import Definition
+from llb.ops import Op, OpMetadata
+from llb.order import postorder
+from llb.sourcemap import Place, SourceFile, SourceMap
+from llb.vertices import DefinitionVertex, Inputs, Output, Target, Vertex
+
+
+def marshal(result: Output | None, target: Target) -> Definition:
+    """The definition whose result is `result`. The same vertices and target always give the same bytes."""
+    if result is None:
+        return Definition()
+    collected = _Collected()
+    for vertex in postorder(result.vertex, lambda v: [source.vertex for source in v.sources]):
+        if isinstance(vertex, DefinitionVertex):
+            collected.take_over(vertex.definition)
+        else:
+            collected.encode(vertex, target)
+    return collected.finish(result)
+
+
+class _Collected:
+    """The definition while it grows."""
+
+    def __init__(self) -> None:
+        self.digests: dict[Vertex, Digest] = {}
+        self.ops: dict[Digest, bytes] = {}
+        self.metadata: dict[Digest, OpMetadata] = {}
+        self.places: dict[Digest, tuple[Place, ...]] = {}
+
+    def encode(self, vertex: Vertex, target: Target) -> None:
+        op = vertex.op(Inputs(self.digests), target)
+        data = codec.encode(op)
+        digest = self.digests[vertex] = Digest.sha256(data)
+        metadata = vertex.about.metadata
+        self.add(digest, data, replace(metadata, caps=metadata.caps | caps.required(op)), vertex.about.places)
+
+    def take_over(self, definition: Definition) -> None:
+        for digest, data in list(zip(definition.digests(), definition.ops, strict=True))[:-1]:
+            places = definition.source.places.get(digest, ())
+            self.add(digest, data, definition.metadata.get(digest, OpMetadata()), places)
+
+    def add(self, digest: Digest, data: bytes, metadata: OpMetadata, places: tuple[Place, ...]) -> None:
+        self.ops.setdefault(digest, data)
+        known = self.metadata.get(digest)
+        self.metadata[digest] = metadata if known is None else _merged(known, metadata)
+        if places:
+            self.places[digest] = tuple(dict.fromkeys(self.places.get(digest, ()) + places))
+
+    def finish(self, result: Output) -> Definition:
+        data = codec.encode(Op(inputs=(Inputs(self.digests).edge(result),)))
+        needed = caps.required_by_metadata(self.metadata.values())
+        self.metadata[Digest.sha256(data)] = OpMetadata(caps=needed)
+        return Definition(
+            ops=(*self.ops.values(), data),
+            metadata=MappingProxyType(self.metadata),
+            source=SourceMap(files=_files(self.places), places=MappingProxyType(self.places)),
+        )
+
+
+def _files(places: Mapping[Digest, tuple[Place, ...]]) -> tuple[SourceFile, ...]:
+    return tuple(dict.fromkeys([place.file for several in places.values() for place in several]))
+
+
+def _merged(first: OpMetadata, second: OpMetadata) -> OpMetadata:
+    """What is known of an operation that two vertices became: the later one wins where both speak."""
+    return OpMetadata(
+        ignore_cache=first.ignore_cache or second.ignore_cache,
+        description=MappingProxyType({**first.description, **second.description}),
+        export_cache=first.export_cache if second.export_cache is None else second.export_cache,
+        caps=first.caps | second.caps,
+        progress_group=second.progress_group or first.progress_group,
+    )

@@ -1,0 +1,223 @@
+"""Docker's path patterns: `*`, `?`, `[a-z]`, `**` and `!`, as .dockerignore, COPY --exclude and local sources use them.
+
+The meaning is that of Go's moby/patternmatcher. A pattern also matches everything below what it matches; the
+last pattern that matches decides; `!` takes back. Two forms: `matches(path)` for one path, and `step(path, state)`
+for a walk, where a directory's state is handed to its children. They differ, as they do in Go, in one corner: a
+walk does not look again at a pattern that it skipped for a parent because another had already matched.
+
+Consecutive patterns of one polarity become one regular expression, and `*` becomes an atomic group, so a path
+costs about a microsecond and no pattern can make matching exponential. Pure: touches no file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from buildengine.errors import UserError
+from llb.paths import clean
+
+MATCHED = 1  # bit 0 of a walk state: the path itself is matched; the bits above say by which groups
+_META = frozenset("*?[]\\")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """One cleaned pattern. `literal` is its text before the first special character."""
+
+    text: str
+    negated: bool
+    regex: str
+    literal: str
+
+    def could_match_below(self, directory: str) -> bool:
+        """Whether some path below `directory` may match (rather too often than too seldom)."""
+        below = directory + "/"
+        return self.literal.startswith(below) or (len(self.literal) < len(self.text) and below.startswith(self.literal))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    negated: bool
+    path: re.Pattern[str]
+    path_or_parent: re.Pattern[str]
+
+
+class PatternMatcher:
+    """An ordered list of patterns. Paths are relative, slash-separated and clean. Raises UserError on bad syntax."""
+
+    __slots__ = ("_groups", "_plain", "patterns")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(p for p in map(_parse, patterns) if p is not None)
+        self._groups = tuple(_group(negated, tuple(run)) for negated, run in groupby(self.patterns, _is_negated))
+        single = len(self._groups) == 1 and not self._groups[0].negated
+        self._plain = self._groups[0] if single else None
+
+    def __bool__(self) -> bool:
+        return bool(self.patterns)
+
+    @property
+    def has_negations(self) -> bool:
+        return any(p.negated for p in self.patterns)
+
+    def matches(self, path: str) -> bool:
+        """Whether the patterns match `path` or one of its parents, the last match deciding."""
+        matched = False
+        for group in self._groups:
+            if group.negated == matched and group.path_or_parent.match(path):
+                matched = not matched
+        return matched
+
+    def step(self, path: str, parent: int = 0) -> int:
+        """The walk state of `path`, given its directory's. `state & MATCHED` tells whether it is matched."""
+        if self._plain is not None:
+            return 3 if parent or self._plain.path.match(path) else 0
+        state, matched, bit = 0, False, 1
+        for group in self._groups:
+            bit <<= 1
+            if parent & bit or (group.negated == matched and group.path.match(path)):
+                state |= bit
+                matched = not group.negated
+        return state | MATCHED if matched else state
+
+    def can_prune(self, directory: str) -> bool:
+        """Whether a matched `directory` can be skipped whole: no `!` pattern could take back something below it."""
+        return not any(p.negated and p.could_match_below(directory) for p in self.patterns)
+
+    def reaches(self, directory: str) -> bool:
+        """Whether an unmatched `directory` is worth entering: some pattern could match below it."""
+        return any(not p.negated and p.could_match_below(directory) for p in self.patterns)
+
+
+def _is_negated(pattern: Pattern) -> bool:
+    return pattern.negated
+
+
+def _group(negated: bool, patterns: tuple[Pattern, ...]) -> _Group:
+    either = "|".join(p.regex for p in patterns)
+    return _Group(
+        negated=negated,
+        path=re.compile(rf"(?:{either})\Z", re.DOTALL),
+        path_or_parent=re.compile(rf"(?:{either})(?:/|\Z)", re.DOTALL),
+    )
+
+
+def _parse(text: str) -> Pattern | None:
+    text = text.strip()
+    if not text:
+        return None
+    text = clean(text)
+    negated = text.startswith("!")
+    if negated:
+        text = text[1:]
+        if not text:
+            raise UserError(
+                "illegal exclusion pattern: '!'", hint="write !path to keep a path that was excluded before"
+            )
+    literal = next((text[:i] for i, char in enumerate(text) if char in _META), text)
+    return Pattern(text=text, negated=negated, regex=_translate(text), literal=literal)
+
+
+# --- to a regular expression --------------------------------------------------------------------------------
+
+_STAR = "*"  # within a name
+_DEEP = "**/"  # any number of whole directories, also none
+_REST = "**"  # at the end: everything
+
+_Token = tuple[str, str]  # (kind, regex): kind is _STAR, _DEEP, _REST, "/" or "" for one fixed-width atom
+
+
+def _translate(text: str) -> str:
+    if text.startswith("**") and not _META.intersection(text[2:]) and text[2:3] not in ("/", ""):
+        return ".*" + re.escape(text[2:])  # `**name` is a plain suffix in Go's matcher
+    chunks: list[list[_Token]] = [[]]
+    ends_open = False
+    for token in _tokens(text):
+        if token[0] == _DEEP:
+            chunks.append([])
+        elif token[0] == _REST:
+            ends_open = True
+        else:
+            chunks[-1].append(token)
+    regex = _names(chunks[0])
+    # Taking the leftmost place for a chunk is safe, and so atomic, when it ends at a name's end: then an earlier
+    # start is an earlier end. Only the last chunk must also meet the end of the path, so it may be retried.
+    for before, chunk, last in zip(chunks, chunks[1:], range(len(chunks) - 2, -1, -1), strict=False):
+        atomic = last and chunk and chunk[-1][0] == "/" and (not before or before[-1][0] == "/")
+        regex += f"(?{'>' if atomic else ':'}(?:[^/]*+/)*?{_names(chunk)})"
+    return regex + (".*" if ends_open else "")
+
+
+def _names(tokens: list[_Token]) -> str:
+    """A run of tokens without `**`: all stars of a name but its last are lazy and atomic, hence linear."""
+    out: list[str] = []
+    name: list[list[str]] = [[]]  # the pieces of the current name between its stars
+    for kind, regex in [*tokens, ("/", "")]:
+        if kind == _STAR:
+            name.append([])
+        elif kind == "/":
+            out.append("".join(name[0]))
+            out += [f"(?>[^/]*?{''.join(piece)})" for piece in name[1:-1]]
+            out += [f"[^/]*{''.join(piece)}" for piece in name[1:][-1:]]
+            out.append(regex)
+            name = [[]]
+        else:
+            name[-1].append(regex)
+    return "".join(out)
+
+
+def _tokens(text: str) -> Iterable[_Token]:
+    at, end = 0, len(text)
+    while at < end:
+        char = text[at]
+        if text.startswith("**", at):
+            at += 3 if text.startswith("/", at + 2) else 2
+            yield (_REST if at >= end else _DEEP), ""
+            continue
+        at += 1
+        if char == "*":
+            yield _STAR, ""
+        elif char == "?":
+            yield "", "[^/]"
+        elif char == "/":
+            yield "/", "/"
+        elif char == "[":
+            regex, at = _set(text, at)
+            yield "", regex
+        elif char == "\\":
+            if at == end:
+                raise _bad(text, "it ends with a backslash")
+            yield "", re.escape(text[at])
+            at += 1
+        else:
+            yield "", re.escape(char)
+
+
+def _set(text: str, at: int) -> tuple[str, int]:
+    """`[abc]`, `[a-z]`, `[^x]` from after its bracket: the regex and the position behind it."""
+    negated = text.startswith("^", at)
+    at += negated
+    members: list[str] = []
+    while not (members and text.startswith("]", at)):
+        low, at = _member(text, at)
+        high = low
+        if text.startswith("-", at):
+            high, at = _member(text, at + 1)
+        if high < low:
+            raise _bad(text, f"the range {low}-{high} is upside down")
+        members.append(re.escape(low) if high == low else f"{re.escape(low)}-{re.escape(high)}")
+    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]", at + 1
+
+
+def _member(text: str, at: int) -> tuple[str, int]:
+    at += text.startswith("\\", at)
+    if at >= len(text) or (text[at] in "]-" and text[at - 1] != "\\"):
+        raise _bad(text, "a [set] is not closed or empty")
+    return text[at], at + 1
+
+
+def _bad(text: str, why: str) -> UserError:
+    return UserError(f"syntax error in pattern {text!r}: {why}", hint="quote a special character with a backslash")

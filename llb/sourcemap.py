@@ -1,0 +1,61 @@
+"""Where in the user's files an operation comes from.
+
+A frontend makes one `SourceFile` for each file it reads and hangs `file.at(...)` on the operations it builds from
+it; whoever reports an error asks the `SourceMap` of the definition for `locations(digest)`. Nothing here takes
+part in an operation's identity.
+
+>>> dockerfile = SourceFile(filename="Dockerfile", data=b"FROM scratch\\n", language="Dockerfile")
+>>> place = dockerfile.at(SourceRange(start_line=1, end_line=1))
+>>> place.location.filename
+'Dockerfile'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from buildengine.digest import Digest
+from buildengine.errors import Location, SourceRange
+
+_NOWHERE: Mapping[Digest, tuple[Place, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file that a frontend has read. `definition` is the serialised Definition it was read from, if any."""
+
+    filename: str
+    data: bytes = b""
+    language: str = ""  # as github-linguist spells it
+    definition: bytes = b""
+
+    def at(self, *ranges: SourceRange) -> Place:
+        """These lines of the file; without ranges, the file as a whole."""
+        return Place(file=self, ranges=ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Ranges of one file."""
+
+    file: SourceFile
+    ranges: tuple[SourceRange, ...] = ()
+
+    @property
+    def location(self) -> Location:
+        """The same, as errors carry it."""
+        return Location(filename=self.file.filename, ranges=self.ranges, text=self.file.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceMap:
+    """The places of a definition's operations. `files` keeps the order (and the unused ones) of what was received."""
+
+    files: tuple[SourceFile, ...] = ()
+    places: Mapping[Digest, tuple[Place, ...]] = field(default_factory=lambda: _NOWHERE)
+
+    def locations(self, digest: Digest) -> tuple[Location, ...]:
+        """Where the operation with this digest comes from; nothing when nobody said."""
+        return tuple([place.location for place in self.places.get(digest, ())])
