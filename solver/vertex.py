@@ -10,7 +10,9 @@ The solver imports neither `worker` nor `cache`; whoever wires an engine hands i
 Key graph. A key id is an opaque string. A link says: with op `op` and output `output`, input number `index`
 under selector `selector` holding the key `input`, leads to the key `target`. A vertex with n inputs reaches
 a target when every one of its inputs has a link to it. A content key takes part as an input key like any
-other (`content:<digest>`). A vertex without inputs has the root key `root_key(op, output)`.
+other (`content:...`), but is always linked under the empty selector: it already says what was selected, so
+the same bytes under another path are found too. A vertex without inputs has the root key
+`cachekey.root_key(op, output)`; the solver never asks the store for it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, Protocol
 from buildengine.digest import Digest
 from buildengine.errors import Location
 from buildengine.events import ProgressGroup
+from solver.reporter import Reporter
 
 
 class Result(Protocol):
@@ -49,12 +52,16 @@ class CacheMap:
     """What an op's cache key is made of: a digest of itself and a `Dep` for each input.
 
     `aliases` are further digests under which the same result may be found (an image source: first manifest
-    digest and platform, then the chain id of the config).
+    digest and platform, then the chain id of the config). `deps` may be empty when all are plain.
+
+    What is not `stable` means something else each time, as a local directory does. It is neither looked up
+    nor stored, whatever its digest; whoever uses it is found by the content that it reads, or not at all.
     """
 
     digest: Digest
     deps: tuple[Dep, ...] = ()
     aliases: tuple[Digest, ...] = ()
+    stable: bool = True
 
 
 class Op(Protocol):
@@ -62,8 +69,11 @@ class Op(Protocol):
 
     async def cache_map(self) -> CacheMap: ...
 
-    async def exec(self, inputs: Sequence[Result]) -> Sequence[Result | None]:
-        """One result for each output; None for an output that is the empty tree (scratch)."""
+    async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        """One result for each output, given to the caller; None, here and in `inputs`, is the empty tree (scratch).
+
+        `inputs` are lent: clone what is to outlive the call.
+        """
         ...
 
 
@@ -80,13 +90,19 @@ class VertexOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vertex:
-    """A node ready to be solved. `digest` identifies; equal digests are one vertex, in every job."""
+    """A node ready to be solved. `digest` identifies; equal digests are one vertex, in every job.
+
+    `reporter` is where `op` reports its progress. An op that only waits for other ops (a nested build) must
+    not `occupy_slot`: it would keep the slot from those that it waits for.
+    """
 
     digest: Digest
     name: str
     op: Op
     inputs: tuple[Edge, ...] = ()
     options: VertexOptions = VertexOptions()
+    reporter: Reporter | None = None
+    occupy_slot: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +134,25 @@ class CacheRecord:
 class CacheStore(Protocol):
     """The key graph and its records. Reads answer at once (memory or SQLite); only load and save may block."""
 
+    def targets(self, op: Digest, output: int, index: int, keys: InputKeys) -> frozenset[str]:
+        """Where the links of one input lead: what `query` intersects over all inputs.
+
+        The solver asks input by input, since it must know which inputs have not matched: those alone are worth
+        computing a content key for.
+        """
+        ...
+
     def query(self, op: Digest, output: int, inputs: Sequence[InputKeys]) -> tuple[str, ...]:
         """Known keys that (op, output) reaches from these inputs: for each target, every input has a link."""
         ...
 
     def add_key(self, op: Digest, output: int, inputs: Sequence[InputKeys]) -> str:
-        """The key of (op, output) over these inputs: a known target or a new one; all links are stored."""
+        """The key of (op, output) over these inputs: a known target or a new one; all links are stored.
+
+        Where an input holds a content key, that key alone decides which targets are known: an op that ran anew
+        (`ignore_cache`) may leave other content under the same definition, and what is computed from it
+        must not be stored under the key of the old content. The definition's keys are linked all the same.
+        """
         ...
 
     def records(self, key: str) -> tuple[CacheRecord, ...]:
