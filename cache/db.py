@@ -1,0 +1,98 @@
+"""SQLite as the cache uses it: reads inline, writes as short transactions, errors as StoreError.
+
+`read(fn)` and `write(fn)` lend `fn` a connection; it runs statements and returns a value. A write is one
+BEGIN IMMEDIATE transaction, so inside it nothing else changes, in any thread or process: that is where
+invariants are checked. WAL: readers never wait. synchronous=NORMAL: a commit survives the death of the process,
+a power cut may take the newest commits back but never tears one (https://www.sqlite.org/wal.html, "Performance
+Considerations"); `durable=True` survives the power cut too.
+
+Knows no table: see `cache.schema`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from buildengine.errors import StoreError
+from buildengine.limits import DB, offload
+
+_T = TypeVar("_T")
+_BUSY_SECONDS = 60.0
+
+
+class Database:
+    """A pool of connections to one file. Every method may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []  # append and pop are atomic, so this is all the locking
+
+    def read(self, fn: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `fn` reads. Each statement sees the newest commit."""
+        with self._lend() as connection:
+            return fn(connection)
+
+    def write_nowait(self, fn: Callable[[sqlite3.Connection], _T], *, durable: bool = False) -> _T:
+        """Run `fn` in a transaction, on this thread (some 50 us); an exception takes everything back."""
+        with self._lend() as connection:
+            if durable:
+                connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            result = fn(connection)
+            connection.execute("COMMIT")
+            if durable:
+                connection.execute("PRAGMA synchronous=NORMAL")
+            return result
+
+    async def write(self, fn: Callable[[sqlite3.Connection], _T], *, durable: bool = False) -> _T:
+        """`write_nowait` in the one writer thread: waiting for another process does not stop the event loop."""
+
+        def run() -> _T:
+            return self.write_nowait(fn, durable=durable)
+
+        return await offload(run, limiter=DB)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _lend(self) -> Iterator[sqlite3.Connection]:
+        connection = self._idle.pop() if self._idle else self._connect()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            connection.close()  # closing rolls back
+            raise _translated(error, self._path) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY", "mmap_size=268435456"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            raise _translated(error, self._path) from error
+        return connection
+
+
+def _translated(error: sqlite3.Error, path: Path) -> StoreError:
+    text = str(error)
+    if "locked" in text:
+        hint = f"another process has held {path} for {_BUSY_SECONDS:.0f} s; end it and try again"
+    elif "full" in text or "I/O" in text or "readonly" in text or "unable to open" in text:
+        hint = f"check the file system that holds {path}: free space, permissions, the kernel's log"
+    elif isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and "malformed" not in text:
+        hint = "run `pybuild debug verify-store`"
+    else:
+        hint = f"{path} is damaged: remove the state directory (a cache: builds make it anew)"
+    return StoreError(f"the store's metadata: {text}", hint=hint)
