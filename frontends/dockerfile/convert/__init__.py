@@ -1,0 +1,1 @@
+"""From instructions to LLB, one function for each instruction: what it makes of the stage so far. Pure."""

@@ -1,0 +1,20 @@
+"""The frontends built into the engine, by the names that BuildKit's clients use."""
+
+from __future__ import annotations
+
+import difflib
+
+from buildengine.errors import UserError
+from frontends.gateway import Frontend
+
+_NAMES = ("dockerfile.v0",)
+
+
+def find(name: str) -> Frontend:
+    """The frontend of this name. Imported only now: lark is not for those who do not parse."""
+    if name == "dockerfile.v0":
+        from frontends.dockerfile.build import DockerfileFrontend
+
+        return DockerfileFrontend()
+    close = difflib.get_close_matches(name, _NAMES, 1)
+    raise UserError(f"unknown frontend {name!r}", hint=f"did you mean {close[0]}?" if close else f"try {_NAMES[0]}")

@@ -1,0 +1,144 @@
+"""grammar.lark, built and applied: the tokens of one instruction, with the places where they stand.
+
+The Lark object is built once for each escape character, when the first line is parsed; building takes about 25 ms,
+so lark is imported then and not before. Lark's cache on disk is never used: it unpickles what it finds in /tmp.
+Pure, but for reading the grammar from the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildengine.errors import Location, ParseError
+from frontends.dockerfile import flags
+from frontends.dockerfile.lines import LogicalLine
+from frontends.dockerfile.terminals import SPACES, terminals, unquote_flag
+
+if TYPE_CHECKING:
+    from lark import Lark, Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """An instruction's tokens. `start` is where, in the line's text, the text behind the keyword begins."""
+
+    line: LogicalLine
+    keyword: str
+    name: str
+    start: int
+    escape: str
+    flag_tokens: tuple[Token, ...]
+    tokens: tuple[Token, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(map(str, self.tokens))
+
+    @property
+    def rest(self) -> str:
+        """The text from the first token on."""
+        return self.line.text[self.start + (self.tokens[0].start_pos or 0) :].rstrip(SPACES)
+
+    def flags(self) -> flags.Flags:
+        """What was given before the arguments. Raises ParseError at the flag in question."""
+        reader = flags.Reader(self.name)
+        for token in self.flag_tokens:
+            try:
+                reader.take(unquote_flag(token, self.escape))
+            except ParseError as error:
+                raise error.located(self.at(token)) from None
+        return reader.finish()
+
+    def flag(self, name: str, position: int = 0) -> Token | None:
+        """Where `--name=...` stands, the one at `position` if there are several."""
+        found = [token for token in self.flag_tokens if token.startswith(f"--{name}=")]
+        return found[position] if position < len(found) else None
+
+    def at(self, token: Token) -> Location:
+        begin = self.start + (token.start_pos or 0)
+        return self.line.locate(begin, begin + len(token))
+
+    def error(self, message: str, hint: str, token: Token | None = None) -> ParseError:
+        where = self.line.location if token is None else self.at(token)
+        return ParseError(message, hint=hint, locations=(where,))
+
+
+def parse(line: LogicalLine, keyword: str, start: int, escape: str) -> Parsed:
+    """Raises ParseError when the shape of the instruction `keyword` does not fit."""
+    from lark import Token, UnexpectedInput
+
+    name = keyword.upper()
+    text = line.text[start:].rstrip(SPACES)
+    try:
+        tree = _grammar(escape).parse(text, start=name.lower())
+    except UnexpectedInput as error:
+        raise _malformed(line, name, start, getattr(error, "token", None)) from None
+    tokens = [token for token in tree.children if isinstance(token, Token)]
+    count = next((i for i, token in enumerate(tokens) if token.type != "FLAG"), len(tokens))
+    return Parsed(
+        line=line,
+        keyword=keyword,
+        name=name,
+        start=start,
+        escape=escape,
+        flag_tokens=tuple(tokens[:count]),
+        tokens=tuple(tokens[count:]),
+    )
+
+
+@lru_cache
+def _grammar(escape: str) -> Lark:
+    from lark import Lark
+
+    text = Path(__file__).with_suffix(".lark").read_text()
+    for name, regex in terminals(escape).items():
+        text = text.replace(f"@{name}@", regex.replace("/", r"\/"))
+    starts = [name.lower() for name in INSTRUCTIONS]
+    return Lark(text, parser="lalr", lexer="contextual", start=starts, maybe_placeholders=False, cache=False)
+
+
+def _malformed(line: LogicalLine, name: str, start: int, token: Token | None) -> ParseError:
+    where = line.location
+    if token is not None and token.type != "$END":
+        begin = start + (token.start_pos or 0)
+        where = line.locate(begin, begin + len(token))
+    problem, hint = MALFORMED[name]
+    return ParseError(problem, hint=hint, locations=(where,))
+
+
+def at_least_one(name: str, example: str) -> tuple[str, str]:
+    return f"{name} requires at least one argument", f"write {example}"
+
+
+def exactly_one(name: str, example: str) -> tuple[str, str]:
+    return f"{name} requires exactly one argument", f"write {example}"
+
+
+def no_destination(name: str) -> tuple[str, str]:
+    problem = f"{name} requires at least two arguments, but only one was provided. Destination could not be determined"
+    return problem, f"write {name} SOURCE... DESTINATION"
+
+
+# What it means when the grammar does not fit: arguments can only be missing, or FROM have too many.
+MALFORMED: Mapping[str, tuple[str, str]] = {
+    "FROM": ("FROM requires either one or three arguments", "write FROM image, or FROM image AS name"),
+    "ARG": at_least_one("ARG", "ARG name, or ARG name=default"),
+    "ENV": at_least_one("ENV", "ENV name=value"),
+    "LABEL": at_least_one("LABEL", "LABEL name=value"),
+    "HEALTHCHECK": at_least_one("HEALTHCHECK", "HEALTHCHECK CMD command, or HEALTHCHECK NONE"),
+    "ADD": no_destination("ADD"),
+    "COPY": no_destination("COPY"),
+    "VOLUME": at_least_one("VOLUME", "VOLUME /path"),
+    "EXPOSE": at_least_one("EXPOSE", "EXPOSE 8080, or EXPOSE 53/udp"),
+    "MAINTAINER": exactly_one("MAINTAINER", "LABEL org.opencontainers.image.authors=... instead"),
+    "ONBUILD": at_least_one("ONBUILD", "ONBUILD and an instruction"),
+    "STOPSIGNAL": exactly_one("STOPSIGNAL", "STOPSIGNAL SIGTERM"),
+    "USER": exactly_one("USER", "USER name, or USER name:group"),
+    "WORKDIR": exactly_one("WORKDIR", "WORKDIR /path"),
+    "SHELL": at_least_one("SHELL", 'SHELL ["/bin/bash", "-c"]'),
+}
+INSTRUCTIONS = (*MALFORMED, "RUN", "CMD", "ENTRYPOINT")  # the last three may be empty

@@ -1,0 +1,45 @@
+""".dockerignore: lines to patterns. What the patterns mean is llb.patterns' business. Pure."""
+
+from __future__ import annotations
+
+from buildengine.errors import ParseError, UserError
+from frontends.dockerfile.directives import BOM
+from frontends.dockerfile.lines import SourceFile
+from frontends.dockerfile.terminals import SPACES
+from llb.paths import clean
+from llb.patterns import PatternMatcher
+
+
+def read(source: SourceFile) -> tuple[str, ...]:
+    """The patterns of an ignore file: comments and blank lines gone, paths cleaned, relative to the context.
+
+    Raises ParseError at the line whose pattern is no pattern.
+    """
+    patterns: list[str] = []
+    for number, line in enumerate(source.data.removeprefix(BOM).split(b"\n"), 1):
+        text = line.decode("utf-8", "surrogateescape")
+        if text.startswith("#"):  # a comment only at the very beginning of a line
+            continue
+        pattern = _pattern(text.strip(SPACES))
+        if not pattern:
+            continue
+        try:
+            PatternMatcher([pattern])
+        except UserError as error:
+            raise ParseError(
+                f"failed parsing {source.filename}: {error.message}",
+                hint=error.hint,
+                locations=(source.at_lines(number, number),),
+            ) from None
+        patterns.append(pattern)
+    return tuple(patterns)
+
+
+def _pattern(text: str) -> str:
+    mark = "!" if text.startswith("!") else ""
+    path = text[len(mark) :].strip(SPACES) if mark else text
+    if path:
+        path = clean(path)
+        if len(path) > 1:
+            path = path.removeprefix("/")
+    return mark + path

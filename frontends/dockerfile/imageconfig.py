@@ -1,0 +1,278 @@
+"""The image config as the frontend sees it: what it reads of a base image, changes, and writes for the exporter.
+
+The JSON is what Go would write for OCI's Image with Docker's extensions: field order, omitted empty fields, escapes.
+`rootfs` is the exporter's: here it only tells whether an image has layers. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from buildengine import platform as platforms
+from buildengine.errors import UserError
+from buildengine.platform import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+COMMENT = "buildkit.dockerfile.v0"
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """`created` is a time as RFC 3339 writes it; None lets the exporter say."""
+
+    created_by: str = ""
+    created: str | None = None
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Times in nanoseconds."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a container of the image starts with."""
+
+    user: str = ""
+    exposed_ports: frozenset[str] = frozenset()
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    volumes: frozenset[str] = frozenset()
+    working_dir: str = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    stop_signal: str = ""
+    args_escaped: bool = False
+    health: Health | None = None
+    on_build: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+
+    def variable(self, name: str) -> str | None:
+        found = None
+        for entry in self.env:
+            key, _, value = entry.partition("=")
+            if key == name:
+                found = value
+        return found
+
+    def env_with(self, name: str, value: str) -> tuple[str, ...]:
+        """A variable that is set again keeps its place."""
+        entry = f"{name}={value}"
+        for position, old in enumerate(self.env):
+            if old.partition("=")[0] == name:
+                return (*self.env[:position], entry, *self.env[position + 1 :])
+        return (*self.env, entry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """`os` and `architecture` are as written, which may be nothing. `has_layers` is not part of the JSON."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+    author: str = ""
+    config: Config = field(default_factory=Config)
+    history: tuple[History, ...] = ()
+    has_layers: bool = True
+
+    @property
+    def platform(self) -> Platform | None:
+        if not (self.os and self.architecture):
+            return None
+        return platforms.normalize(
+            Platform(
+                os=self.os,
+                architecture=self.architecture,
+                variant=self.variant,
+                os_version=self.os_version,
+                os_features=self.os_features,
+            )
+        )
+
+
+def empty(platform: Platform) -> Image:
+    """The config of `scratch`."""
+    return Image(
+        os=platform.os,
+        architecture=platform.architecture,
+        variant=platform.variant,
+        os_version=platform.os_version,
+        os_features=platform.os_features,
+        config=Config(working_dir="/", env=() if platform.os == "windows" else (f"PATH={DEFAULT_PATH}",)),
+        has_layers=False,
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytes) -> Image:
+    """Raises UserError for what is no image config."""
+    try:
+        return _image(json.loads(data))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"failed to parse image config: {error}", hint="the base image is broken; pull it again"
+        ) from None
+
+
+def _image(document: dict[str, Any]) -> Image:
+    inner = document.get("config") or {}
+    history = tuple(
+        History(
+            created_by=_text(entry, "created_by"),
+            created=_text(entry, "created") or None,
+            author=_text(entry, "author"),
+            comment=_text(entry, "comment"),
+            empty_layer=bool(entry.get("empty_layer")),
+        )
+        for entry in document.get("history") or ()
+    )
+    diff_ids = (document.get("rootfs") or {}).get("diff_ids")
+    return Image(
+        os=_text(document, "os"),
+        architecture=_text(document, "architecture"),
+        variant=_text(document, "variant"),
+        os_version=_text(document, "os.version"),
+        os_features=_texts(document, "os.features"),
+        author=_text(document, "author"),
+        config=_config(inner),
+        history=history,
+        # an image of the oldest schema has no diff ids, so its history is asked too
+        has_layers=bool(diff_ids) or any(not entry.empty_layer for entry in history),
+    )
+
+
+def _config(inner: dict[str, Any]) -> Config:
+    labels = {_checked(k): _checked(v) for k, v in (inner.get("Labels") or {}).items()}
+    return Config(
+        user=_text(inner, "User"),
+        exposed_ports=frozenset(map(_checked, inner.get("ExposedPorts") or ())),
+        env=_texts(inner, "Env"),
+        entrypoint=_texts(inner, "Entrypoint"),
+        cmd=_texts(inner, "Cmd"),
+        volumes=frozenset(map(_checked, inner.get("Volumes") or ())),
+        working_dir=_text(inner, "WorkingDir"),
+        labels=MappingProxyType(labels),
+        stop_signal=_text(inner, "StopSignal"),
+        args_escaped=bool(inner.get("ArgsEscaped")),
+        health=_health(inner.get("Healthcheck")),
+        on_build=_texts(inner, "OnBuild"),
+        shell=_texts(inner, "Shell"),
+    )
+
+
+def _health(document: dict[str, Any] | None) -> Health | None:
+    if not document:
+        return None
+    return Health(
+        test=_texts(document, "Test"),
+        interval=int(document.get("Interval") or 0),
+        timeout=int(document.get("Timeout") or 0),
+        start_period=int(document.get("StartPeriod") or 0),
+        start_interval=int(document.get("StartInterval") or 0),
+        retries=int(document.get("Retries") or 0),
+    )
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    return "" if value is None else _checked(value)
+
+
+def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = document.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TypeError(f"{key} is no list")
+    return tuple(map(_checked, value))
+
+
+def _checked(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.50} is no text")
+    return value.encode("utf-8", "replace").decode()  # a lone surrogate is not text
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def to_json(image: Image) -> bytes:
+    """The config without `rootfs` and `created`."""
+    document = {
+        **_filled(author=image.author),
+        "architecture": image.architecture,
+        "os": image.os,
+        **_filled(**{"os.version": image.os_version, "os.features": image.os_features, "variant": image.variant}),
+        **_filled(history=[_history_entry(entry) for entry in image.history]),
+        "config": _config_document(image.config),
+    }
+    return go_json(document)
+
+
+def go_json(document: object) -> bytes:
+    """As Go's encoding/json writes it: no spaces, and nothing that HTML would take for markup."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    for special in "<>&\u2028\u2029":
+        text = text.replace(special, f"\\u{ord(special):04x}")
+    return text.encode()
+
+
+def _filled(**fields: object) -> dict[str, object]:
+    return {key: value for key, value in fields.items() if value}
+
+
+def _history_entry(entry: History) -> dict[str, object]:
+    return _filled(
+        created=entry.created,
+        created_by=entry.created_by,
+        author=entry.author,
+        comment=entry.comment,
+        empty_layer=entry.empty_layer,
+    )
+
+
+def _config_document(config: Config) -> dict[str, object]:
+    health = config.health
+    return _filled(
+        User=config.user,
+        ExposedPorts={port: {} for port in sorted(config.exposed_ports)},
+        Env=config.env,
+        Entrypoint=config.entrypoint,
+        Cmd=config.cmd,
+        Volumes={path: {} for path in sorted(config.volumes)},
+        WorkingDir=config.working_dir,
+        Labels=dict(sorted(config.labels.items())),
+        StopSignal=config.stop_signal,
+        ArgsEscaped=config.args_escaped,
+        Healthcheck=health
+        and _filled(
+            Test=health.test,
+            Interval=health.interval,
+            Timeout=health.timeout,
+            StartPeriod=health.start_period,
+            StartInterval=health.start_interval,
+            Retries=health.retries,
+        ),
+        OnBuild=config.on_build,
+        Shell=config.shell,
+    )

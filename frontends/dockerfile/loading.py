@@ -1,0 +1,227 @@
+"""What stages start from: images, resolved through the gateway, and named contexts. The edge of the conversion."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from buildengine.errors import BuildError, SourceError, UserError
+from buildengine.platform import Platform
+from frontends.dockerfile import contexts, gitref, imageconfig, source
+from frontends.dockerfile.contexts import NamedContext
+from frontends.dockerfile.convert.draft import COMMAND
+from frontends.dockerfile.convert.pending import pending_local
+from frontends.dockerfile.imageconfig import Image
+from frontends.dockerfile.lint import Linter
+from frontends.dockerfile.options import Options
+from frontends.dockerfile.stages import SCRATCH, Graph, Loaded, Stage
+from frontends.dockerfile.suggest import did_you_mean
+from frontends.dockerfile.together import gather
+from frontends.gateway import FrontendRequest, Gateway
+from llb import reference
+from llb.sourcemap import SourceFile
+from llb.state import State, http, image, local, scratch
+
+_COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora", "python", "node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
+    """Loads what the stages of one platform start from."""
+
+    gateway: Gateway
+    request: FrontendRequest
+    options: Options
+    linter: Linter
+    source: SourceFile
+    graph: Graph
+    target_platform: Platform
+    show_platform: bool
+
+    async def load(self, target: Stage) -> None:
+        """Everything that `target` needs, all images at once. ONBUILD triggers may ask for more, so again."""
+        while True:
+            pending = self.graph.pending(target)
+            loaded = await gather([partial(self._stage, stage) for stage in pending])
+            for stage, found in zip(pending, loaded, strict=True):
+                stage.loaded = found
+            if not self.graph.read_triggers(target):
+                return
+
+    async def _stage(self, stage: Stage) -> Loaded:
+        try:
+            if stage.context is not None:
+                return await self._replaced(stage, stage.context)
+            if stage.image == SCRATCH:
+                empty = imageconfig.empty(self.target_platform)
+                return Loaded(state=scratch(), image=empty, platform=self.target_platform)
+            return await self._image(stage, stage.platform or self.target_platform)
+        except BuildError as error:
+            raise error.located(stage.location) from None
+
+    async def _replaced(self, stage: Stage, context: NamedContext) -> Loaded:
+        """A named context in the place of the stage."""
+        found = await self._context(stage, context, stage.platform or self.target_platform)
+        platform = found.image.platform or stage.platform or self.target_platform
+        return Loaded(state=found.state, image=found.image, platform=platform, base=found.base)
+
+    async def _image(self, stage: Stage, platform: Platform) -> Loaded:
+        try:
+            name = reference.normalize(stage.image)
+        except UserError as error:
+            suggestion = did_you_mean(stage.image, self.graph.names)
+            message = f'failed to parse stage name "{stage.image}": {error.message}{suggestion}'
+            raise UserError(message, hint=error.hint) from None
+        context = contexts.find(self.options, name, platform)
+        if context is not None:
+            found = await self._context(stage, context, platform)
+            config = found.image if found.image.platform else imageconfig.empty(platform)
+            return Loaded(state=found.state.with_platform(platform), image=config, platform=platform, base=found.base)
+        try:
+            resolved = await self.gateway.resolve_image(name, platform=platform, mode=self.options.resolve_mode)
+        except SourceError as error:
+            error.hint = " ".join(part for part in (self._advice(stage), error.hint) if part) or None
+            raise
+        config = imageconfig.parse(resolved.config)
+        platform = self._detected(stage, config, platform)
+        self._check_platform(stage, config, platform)
+        state = self._pulled(stage, contexts.with_digest(stage.image, resolved.digest), platform)
+        return Loaded(
+            state=state if config.has_layers else scratch().with_platform(platform),
+            image=config,
+            platform=platform,
+            base=resolved.config,
+            pulled=config.has_layers,
+        )
+
+    def _advice(self, stage: Stage) -> str:
+        """What may be meant by the name of an image that is not there."""
+        suggestion = did_you_mean(stage.image, [*self.graph.names, *_COMMON_IMAGES]).strip(" ()")
+        if stage.implicit and "/" not in stage.image:
+            return f"no stage above is called {stage.image}, so it was taken for an image. {suggestion}".strip()
+        return suggestion
+
+    def _pulled(self, stage: Stage, pinned: str, platform: Platform) -> State:
+        shown = str(platform) if self.show_platform else ""
+        ranges = stage.location.ranges
+        return image(
+            pinned,
+            platform=platform,
+            resolve_mode=self.options.resolve_mode,
+            name=stage.step_name(1, f"FROM {pinned}", platform=shown),
+            description={COMMAND: stage.instruction.text if stage.instruction else ""},
+            place=self.source.at(*ranges),
+        )
+
+    def _detected(self, stage: Stage, config: Image, platform: Platform) -> Platform:
+        """Without a --platform, an image that runs here natively is for here, whatever the target."""
+        build = self.request.build_platform
+        free = self.options.implicit_platform and stage.platform is None
+        same = (config.os, config.architecture) == (platform.os, platform.architecture)
+        return (
+            build
+            if free and not same and (config.os, config.architecture) == (build.os, build.architecture)
+            else platform
+        )
+
+    def _check_platform(self, stage: Stage, config: Image, expected: Platform) -> None:
+        if (config.os, config.architecture) != (expected.os, expected.architecture):
+            actual = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
+            message = (
+                f'Base image {stage.image} was pulled with platform "{actual}", expected "{expected}" for current build'
+            )
+            self.linter.found("InvalidBaseImagePlatform", message, stage.location)
+
+    # --- named contexts -----------------------------------------------------------------------------------
+
+    async def _context(self, stage: Stage, context: NamedContext, platform: Platform) -> Loaded:
+        match context.scheme:
+            case "docker-image":
+                return await self._image_context(context, platform)
+            case "git" | "http" | "https" | "ssh":
+                state = _remote(context)
+            case "local":
+                state = await self._local_context(stage, context)
+            case "input":
+                return self._input(context, platform)
+            case "oci-layout":
+                raise UserError(f"oci-layout contexts are not supported yet: {context.label}={context.value}")
+            case scheme:
+                known = ("docker-image", "git", "https", "local", "input", "oci-layout")
+                raise UserError(
+                    f"unsupported context source {scheme} for {context.label}{did_you_mean(scheme, known)}",
+                    hint=f"one of {', '.join(known)}",
+                )
+        return Loaded(state=state, image=Image(), platform=platform)
+
+    async def _image_context(self, context: NamedContext, platform: Platform) -> Loaded:
+        if context.rest == SCRATCH:
+            return Loaded(state=scratch(), image=Image(), platform=platform)
+        name = reference.normalize(context.rest)
+        resolved = await self.gateway.resolve_image(name, platform=platform, mode=self.options.resolve_mode)
+        pinned = contexts.with_digest(context.rest, resolved.digest)
+        state = image(pinned, platform=platform, name=f"[context {context.label}] {context.rest}")
+        return Loaded(
+            state=state.with_image_config(resolved.config),
+            image=imageconfig.parse(resolved.config),
+            platform=platform,
+            base=resolved.config,
+        )
+
+    async def _local_context(self, stage: Stage, context: NamedContext) -> State:
+        name = context.rest
+        session = self.options.local_sessions.get(name, "")
+        hint = f"context:{context.label}"
+        excluded = await source.read_ignore_file(
+            self.gateway,
+            name,
+            hint=f"{hint}-.dockerignore",
+            name=f"[context {context.label}] load .dockerignore",
+            session=session,
+        )
+
+        def make(follow: tuple[str, ...]) -> State:
+            return local(
+                name,
+                exclude=excluded,
+                follow_paths=follow,
+                shared_key_hint=hint,
+                session=session,
+                name=f"[context {context.label}] load from client",
+            )
+
+        return pending_local(make, stage.used)
+
+    def _input(self, context: NamedContext, platform: Platform) -> Loaded:
+        """The result of another build."""
+        definition = self.request.inputs.get(context.rest)
+        if definition is None:
+            raise UserError(f"invalid input {context.rest} for {context.label}")
+        state = State.from_definition(definition)
+        config = _input_config(self.options.input_metadata, context.rest)
+        if config is None:
+            return Loaded(state=state, image=Image(), platform=platform)
+        state = state.with_image_config(config)
+        return Loaded(state=state, image=imageconfig.parse(config), platform=platform, base=config)
+
+
+def _input_config(metadata: Mapping[str, str], name: str) -> bytes | None:
+    if name not in metadata:
+        return None
+    try:
+        config = json.loads(metadata[name]).get("containerimage.config")
+        return None if config is None else base64.b64decode(config, validate=True)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise UserError(f"failed to parse input metadata of {name}") from None
+
+
+def _remote(context: NamedContext) -> State:
+    repository = gitref.parse(context.value)
+    if repository is not None:
+        return source.git_context(repository, f"[internal] load git source {context.value}")
+    if context.scheme in ("git", "ssh"):
+        raise UserError(f"invalid git context {context.value}", hint="write https://host/path.git or git@host:path.git")
+    return http(context.value, name=f"[context {context.label}] {context.value}")

@@ -1,0 +1,151 @@
+"""No bytes make the frontend fail otherwise than with a BuildError, and none keep it busy for long."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from buildengine.errors import BuildError, InternalError, ParseError
+from frontends.dockerfile import ignore, imageconfig, lines, parse
+from frontends.dockerfile.directives import detect_syntax
+from tests.fakes.gateway import Built, build
+
+KEYWORDS = [
+    "FROM", "ARG", "ENV", "LABEL", "RUN", "CMD", "ENTRYPOINT", "SHELL", "HEALTHCHECK", "ADD", "COPY", "VOLUME",
+    "EXPOSE", "MAINTAINER", "ONBUILD", "STOPSIGNAL", "USER", "WORKDIR",
+]  # fmt: skip
+BITS = [
+    " ", "\n", "\\\n", "# c\n", "a", "/b/", "a=b", '"', "'", "\\", "$x", "${x:-y}", "${", "}", "[", "]", '["a"]', ",",
+    "<<E", "E\n", "<<-'F'\n", "F\n", "--from=", "--mount=type=cache,target=/c", "--link", "--chmod=7", "--", "=", "AS",
+    "busybox", "scratch", "0", "80/tcp", "CMD", "NONE", "https://h/x", "git@h:p", "\t", "\r\n", "`", "*", "é", "\xa0",
+    "\u2028", "\x00", "\ud800",
+]  # fmt: skip
+
+near = st.lists(st.one_of(st.sampled_from(KEYWORDS), st.sampled_from(BITS)), max_size=30).map("".join)
+instruction = st.tuples(st.sampled_from(KEYWORDS), st.lists(st.sampled_from(BITS), max_size=8)).map(
+    lambda t: f"{t[0]} {' '.join(t[1])}\n"
+)
+files = st.lists(instruction, max_size=6).map(lambda found: "FROM busybox AS x\n" + "".join(found))
+quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def read(data: bytes) -> None:
+    try:
+        for found in parse.instructions(lines.split(lines.SourceFile(filename="Dockerfile", data=data))):
+            assert found.location.ranges
+    except ParseError as error:
+        assert error.message
+        assert error.locations
+        last = data.count(b"\n") + 1
+        assert all(1 <= r.start_line <= last for location in error.locations for r in location.ranges)
+
+
+@quick
+@given(st.binary(max_size=200))
+@example(b"\\")
+@example(b"\xef\xbb\xbf")
+@example(b"RUN <<\n")
+@example(b"COPY <<E <<E /x\nE\nE\n")
+def test_any_bytes(data: bytes) -> None:
+    read(data)
+    detect_syntax(data)
+
+
+@quick
+@given(near)
+def test_anything_like_a_dockerfile(text: str) -> None:
+    read(encode(text))
+
+
+@quick
+@given(files)
+def test_whole_builds(text: str) -> None:
+    async def attempt() -> Built | None:
+        try:
+            return await build(encode(text))
+        except InternalError:
+            raise
+        except BuildError as error:
+            assert error.message
+            return None
+
+    built = trio.run(attempt)
+    if built is not None:
+        assert built.document["architecture"] == "amd64"
+
+
+@quick
+@given(st.binary(max_size=100))
+def test_any_ignore_file(data: bytes) -> None:
+    try:
+        ignore.read(lines.SourceFile(filename=".dockerignore", data=data))
+    except ParseError as error:
+        assert error.locations
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["config", "Env", "Labels", "rootfs", "history", "os", "Healthcheck", "Test", "OnBuild"]), inner)),
+)
+
+
+@quick
+@given(json_values)
+def test_any_image_config(value: object) -> None:
+    import json
+
+    try:
+        found = imageconfig.parse(json.dumps(value).encode())
+    except BuildError:
+        return
+    again = imageconfig.parse(imageconfig.to_json(found))
+    assert (again.config, again.history, again.os) == (found.config, found.history, found.os)
+
+
+MEGABYTE = 1 << 20
+
+
+def repeated(text: bytes) -> bytes:
+    return text * (MEGABYTE // len(text))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        repeated(b"FROM a\n"),
+        b"FROM a\n" + repeated(b"RUN echo hello \\\n"),
+        repeated(b"# comment\n"),
+        repeated(b"ENV a=b \\\n"),
+        b"COPY " + repeated(b"a \\\n"),
+        b"FROM a\n" + repeated(b"COPY --from=a b c\n"),
+        b"RUN " + repeated(b"[[ \\\n"),
+        b"RUN [" + repeated(b'"a", \\\n') + b'"b"]',
+        b"RUN " + repeated(b'"\\\n'),
+        b"RUN " + repeated(b"<<A \\\n") + b"\n",
+        repeated(b"RUN <<A\nA\n"),
+        b"ENV a=" + repeated(b"${b:- \\\n"),
+        b"ONBUILD " + repeated(b"ONBUILD \\\n"),
+        repeated(b"\\\n"),
+        repeated(b"\0"),
+        repeated(b"\xff\n"),
+        b"COPY " + repeated(b"--link \\\n") + b"a b",
+        b"RUN --mount=" + repeated(b"a, \\\n") + b"a b",
+        repeated(b"\r"),
+        b'{"syntax":' * 50_000,
+        b"CMD " + b"[" * 60_000 + b"]" * 5_000,
+    ],
+    ids=lambda data: repr(data[:16]),
+)
+def test_a_megabyte_is_answered_soon(data: bytes) -> None:
+    begin = time.perf_counter()
+    read(data)
+    detect_syntax(data)
+    assert time.perf_counter() - begin < 5
