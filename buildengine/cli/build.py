@@ -1,0 +1,160 @@
+"""`pybuild build`: flags in, the build on the screen, its result on standard output and in files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildengine.builder import BuildOutcome, BuildRequest
+from buildengine.cli import flags
+from buildengine.cli.app import App, pass_app
+from buildengine.cli.contexts import Inputs, locate
+from buildengine.cli.flags import value
+from buildengine.cli.groups import Command, Misuse
+from buildengine.cli.progress.display import MODES, Display, is_terminal, open_display
+from buildengine.cli.report import BuildFailed
+from buildengine.cli.request import BuildFlags, make_request
+from buildengine.cli.results import check_destinations, image_id, prepare_files, write_image_id, write_metadata
+from buildengine.errors import BuildError, UserError
+
+
+@click.command(cls=Command, options_metavar="[OPTIONS]")
+@click.argument("context", required=False, metavar="PATH | URL | -")
+@click.option("-t", "--tag", multiple=True, type=value(flags.tag), metavar="NAME[:TAG]", help="Name of the image.")
+@click.option("-f", "--file", metavar="FILE", help="The Dockerfile; - is standard input (default: PATH/Dockerfile).")
+@click.option("--target", metavar="STAGE", help="The stage to build (default: the last).")
+@click.option(
+    "--build-arg",
+    multiple=True,
+    type=value(flags.assignment),
+    metavar="NAME[=VALUE]",
+    help="Value of an ARG; a name alone takes it from the environment.",
+)
+@click.option(
+    "--platform",
+    multiple=True,
+    type=value(flags.platforms),
+    envvar="DOCKER_DEFAULT_PLATFORM",
+    metavar="OS/ARCH",
+    help="Platform to build for.",
+)
+@click.option(
+    "-o",
+    "--output",
+    multiple=True,
+    type=value(flags.output),
+    metavar="OUTPUT",
+    help="Where the result goes: type=image, oci, docker, tar, local or cacheonly, with dest=PATH; "
+    "PATH alone is a directory, - a tar on standard output (default: the local image store).",
+)
+@click.option("--load", is_flag=True, help="Also put the image into the local store.")
+@click.option("--no-cache", is_flag=True, help="Run every step.")
+@click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of this stage.")
+@click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
+@click.option(
+    "--secret",
+    multiple=True,
+    type=value(flags.secret),
+    metavar="id=ID[,src=FILE|,env=NAME]",
+    help="A secret for RUN --mount=type=secret.",
+)
+@click.option(
+    "--ssh",
+    multiple=True,
+    type=value(flags.ssh),
+    metavar="default|ID[=SOCKET|KEY[,KEY]]",
+    help="An SSH agent or keys for RUN --mount=type=ssh.",
+)
+@click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
+@click.option(
+    "--network",
+    type=value(flags.network),
+    default="default",
+    metavar="default|none|host",
+    help="Network of RUN steps.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    type=value(flags.entitlement),
+    metavar="ENTITLEMENT",
+    help="Allow network.host, security.insecure or device.",
+)
+@click.option(
+    "--ulimit", multiple=True, type=value(flags.ulimit), metavar="NAME=SOFT[:HARD]", help="Limit of RUN steps."
+)
+@click.option("--shm-size", type=value(flags.memory), metavar="SIZE", help="Size of /dev/shm in RUN steps.")
+@click.option(
+    "--add-host",
+    multiple=True,
+    type=value(flags.extra_hosts),
+    metavar="HOST:IP",
+    help="A line in /etc/hosts of RUN steps.",
+)
+@click.option("--cgroup-parent", metavar="CGROUP", help="Parent cgroup of RUN steps.")
+@click.option(
+    "--progress",
+    type=click.Choice(MODES),
+    default="auto",
+    help="How progress is shown (auto: tty on a terminal, else plain).",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the image id and nothing else.")
+@click.option("--iidfile", type=Path, metavar="FILE", help="Write the image id to FILE.")
+@click.option("--metadata-file", type=Path, metavar="FILE", help="Write what is known of the result to FILE, as JSON.")
+@pass_app
+def command(app: App, /, **options: Any) -> None:
+    """Build an image from the Dockerfile and the files at PATH or URL, or on standard input (-)."""
+    if options["context"] is None:
+        raise Misuse("the build context is missing", "e.g. pybuild build . for the current directory")
+    given = BuildFlags(**options)
+    mode = _progress_mode(given)
+    inputs = locate(given.context, given.file, sys.stdin.buffer)
+    request = _checked_request(given, inputs)
+    outcome = _build(app, request, inputs, mode)
+    if mode == "quiet" and image_id(outcome) and all(export.dest != "-" for export in request.exports):
+        click.echo(image_id(outcome))
+    if given.iidfile is not None:
+        write_image_id(given.iidfile, outcome)
+    if given.metadata_file is not None:
+        write_metadata(given.metadata_file, outcome)
+
+
+def _checked_request(given: BuildFlags, inputs: Inputs) -> BuildRequest:
+    try:
+        request = make_request(given, inputs, os.environ)
+        check_destinations(request.exports, sys.stdout)
+        prepare_files(given.iidfile, given.metadata_file)
+    except UserError as error:  # the flags are at fault
+        raise Misuse(error.message, error.hint) from None
+    return request
+
+
+def _progress_mode(given: BuildFlags) -> str:
+    mode = given.progress
+    if given.quiet and mode not in ("auto", "quiet"):
+        raise Misuse(f"--quiet and --progress {mode} exclude each other")
+    if mode == "auto" and os.environ.get("BUILDKIT_PROGRESS"):
+        mode = os.environ["BUILDKIT_PROGRESS"]
+        if mode not in MODES:
+            raise Misuse(f"BUILDKIT_PROGRESS: {mode!r} is not one of {', '.join(MODES)}")
+    if mode == "tty" and not is_terminal(sys.stderr):
+        raise Misuse("--progress tty: standard error is not a terminal")
+    return "quiet" if given.quiet else mode
+
+
+def _build(app: App, request: BuildRequest, inputs: Inputs, mode: str) -> BuildOutcome:
+    display: Display | None = None
+    try:
+        with app.open_builder() as builder, open_display(mode, sys.stderr) as display:
+            outcome = builder.build(request, display.event, display.tick)
+    except BuildError as error:
+        if display is None:
+            raise
+        raise BuildFailed(error, display.trace, inputs.shown) from None
+    if mode in ("auto", "tty", "plain"):
+        app.reporter().warnings(display.trace.warnings, inputs.shown)
+    return outcome

@@ -1,0 +1,46 @@
+"""`pybuild image inspect`: everything about images, as `docker image inspect` shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from buildengine.cli.app import App, pass_app
+from buildengine.cli.failures import Failures
+from buildengine.cli.groups import Command
+from buildengine.cli.table import fill
+from buildengine.errors import UserError
+
+
+@click.command(cls=Command)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-f", "--format", metavar="TEMPLATE", help="Show only fields: {{.Id}}, {{json .Config.Env}}.")
+@pass_app
+def command(app: App, /, images: tuple[str, ...], format: str | None) -> None:
+    """Show everything about images, as JSON.
+
+    RootFS.Layers are the diff ids; Layers are the blobs as they are pushed, with their compressed digests.
+    """
+    documents, failures = [], Failures()
+    with app.open_builder() as builder:
+        for image in images:
+            with failures:
+                documents.append(builder.images.inspect(image))
+    if format in (None, "json"):
+        click.echo(json.dumps(documents, indent=4, ensure_ascii=False))
+    else:
+        for document in documents:
+            click.echo(fill(format or "", lambda path, document=document: _at(document, path)))  # type: ignore[misc]
+    failures.raise_any()
+
+
+def _at(document: Any, path: str) -> Any:
+    for key in filter(None, path.split(".")):
+        if not isinstance(document, Mapping) or key not in document:
+            keys = ", ".join(document) if isinstance(document, Mapping) else "none"
+            raise UserError(f"there is no field {path!r}: no {key!r}", hint=f"the fields there are {keys}")
+        document = document[key]
+    return document

@@ -1,0 +1,43 @@
+"""`pybuild image save`: images as a tar archive."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from buildengine.builder import Builder
+from buildengine.cli.app import App, pass_app
+from buildengine.cli.groups import Command
+from buildengine.errors import UserError
+
+
+@click.command(cls=Command)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", type=Path, metavar="FILE", help="Write to FILE (default: standard output).")
+@pass_app
+def command(app: App, /, images: tuple[str, ...], output: Path | None) -> None:
+    """Write images to a tar archive that `docker load` and `pybuild image load` read."""
+    if output is None and sys.stdout.isatty():
+        raise UserError("refusing to write an archive to the terminal", hint="redirect standard output or use -o FILE")
+    with app.open_builder() as builder:
+        if output is None:
+            builder.images.save(images, sys.stdout.buffer.write)
+            sys.stdout.buffer.flush()
+        else:
+            _save(builder, images, output)
+
+
+def _save(builder: Builder, images: tuple[str, ...], output: Path) -> None:
+    """Into a file that takes its name only when it is whole."""
+    temporary = output.with_name(f".{output.name[:200]}.{os.urandom(6).hex()}")
+    try:
+        with temporary.open("xb") as file:
+            builder.images.save(images, file.write)
+        temporary.replace(output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

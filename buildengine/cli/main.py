@@ -1,0 +1,137 @@
+"""The program `pybuild`: global flags, the commands by name, and the one place where a command ends.
+
+How it ends: 0 when all went well, 2 for wrong flags, 130 for Ctrl-C, else the status of the error's class
+(`buildengine.errors`). Every import here is paid by every command.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildengine import __version__
+from buildengine.cli.app import App, pass_app
+from buildengine.cli.groups import LazyGroup
+from buildengine.cli.report import INTERRUPTED_STATUS, USAGE_STATUS, BuildFailed
+from buildengine.errors import BuildError
+
+_COMMANDS = {
+    "build": ("buildengine.cli.build", "Build an image from a Dockerfile"),
+    "du": ("buildengine.cli.du", "Show what the build cache holds"),
+    "prune": ("buildengine.cli.prune", "Remove build cache"),
+    "image": ("buildengine.cli.image", "Manage the images of the local store"),
+    "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
+    "version": ("buildengine.cli.version", "Show the version"),
+}
+
+
+class _Raised(Exception):
+    """Carries past click what click would take for its own: Ctrl-C, end of file, a broken pipe."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Program(LazyGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError, OSError) as error:
+            raise _Raised(error) from error
+
+
+@click.group(
+    cls=_Program,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    subcommand_metavar="COMMAND",
+)
+@click.option("--root", metavar="DIR", help="State directory (default: $PYBUILD_ROOT or /var/lib/pybuild).")
+@click.option("--config", metavar="FILE", type=Path, help="Read this file instead of the usual pybuild.toml.")
+@click.option("--debug", is_flag=True, help="Say more, above all about errors.")
+@click.version_option(__version__, prog_name="pybuild", message="%(prog)s %(version)s")
+@pass_app
+def cli(app: App, root: str | None, config: Path | None, debug: bool) -> None:
+    """Build images, without a daemon."""
+    app.root, app.file, app.debug = root, config, debug
+
+
+def main(args: Sequence[str] | None = None, app: App | None = None) -> int:
+    """Run the program; its exit status."""
+    app = app or App()
+    _make_streams_usable()
+    try:
+        status = cli.main(args=args, prog_name="pybuild", standalone_mode=False, obj=app)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except _Raised as raised:
+        return _end(raised.error, app)
+    except BaseException as error:
+        return _end(error, app)
+
+
+def _make_streams_usable() -> None:
+    """A stream may be closed (`>&-`), or unable to say what is not in the locale's alphabet."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _end(error: BaseException, app: App) -> int:
+    """Say how the command ended, when that is worth a word; the exit status."""
+    try:
+        return _report(error, app)
+    except BrokenPipeError:
+        return _go_quietly()
+
+
+def _report(error: BaseException, app: App) -> int:
+    reporter = app.reporter()
+    if isinstance(error, BuildFailed):
+        return reporter.build_error(error.error, error.trace, error.shown)
+    if isinstance(error, BuildError):
+        return reporter.build_error(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return USAGE_STATUS
+    if isinstance(error, click.ClickException):
+        return reporter.usage(error)
+    if isinstance(error, click.Abort) or _is_interrupt(error):
+        return INTERRUPTED_STATUS
+    if isinstance(error, BrokenPipeError):
+        return _go_quietly()
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return reporter.bug(error)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _go_quietly() -> int:
+    """Whoever read our output has gone. What Python would still flush at its exit goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

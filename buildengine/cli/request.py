@@ -1,0 +1,152 @@
+"""From flags to a BuildRequest: the decisions of `pybuild build`, on values alone.
+
+The options carry BuildKit's names (docker/buildx build/opt.go:toSolveOpt), so that every frontend knows them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
+from buildengine.cli.contexts import Inputs
+from buildengine.cli.flags import named
+from buildengine.errors import UserError
+from buildengine.platform import Platform
+
+Assignment = tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFlags:
+    """The flags of `pybuild build` as they were read, under click's names."""
+
+    context: str
+    tag: tuple[str, ...] = ()
+    file: str | None = None
+    target: str | None = None
+    build_arg: tuple[Assignment, ...] = ()
+    platform: tuple[tuple[Platform, ...], ...] = ()
+    output: tuple[Export, ...] = ()
+    load: bool = False
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    pull: bool = False
+    secret: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSource, ...] = ()
+    label: tuple[Assignment, ...] = ()
+    network: str = "default"
+    allow: tuple[str, ...] = ()
+    ulimit: tuple[tuple[str, int, int], ...] = ()
+    shm_size: int | None = None
+    add_host: tuple[tuple[str, ...], ...] = ()
+    cgroup_parent: str | None = None
+    progress: str = "auto"
+    quiet: bool = False
+    iidfile: Path | None = None
+    metadata_file: Path | None = None
+
+
+def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) -> BuildRequest:
+    """What the engine is asked to do. Raises UserError for flags that contradict each other."""
+    if flags.no_cache and flags.no_cache_filter:
+        raise UserError("--no-cache and --no-cache-filter exclude each other")
+    entitlements = set(flags.allow)
+    if flags.network == "host":
+        entitlements.add("network.host")
+    return BuildRequest(
+        ref=os.urandom(16).hex(),
+        options={**inputs.options, **_options(flags, environ)},
+        directories=inputs.directories,
+        platforms=tuple(dict.fromkeys(platform for group in flags.platform for platform in group)),
+        exports=_exports(flags),
+        secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
+        ssh=_agents(flags.ssh, environ),
+        entitlements=frozenset(entitlements),
+        inline_dockerfile=inputs.inline_dockerfile,
+        context_archive=inputs.context_archive,
+    )
+
+
+def _options(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
+    options = {f"build-arg:{name}": value for name, value in _build_args(flags, environ).items()}
+    options |= {f"label:{name}": value or "" for name, value in flags.label}
+    if flags.no_cache or flags.no_cache_filter:
+        options["no-cache"] = ",".join(flags.no_cache_filter)  # empty: every stage
+    if flags.pull:
+        options["image-resolve-mode"] = "pull"
+    if flags.network != "default":
+        options["force-network-mode"] = flags.network
+    given = {
+        "target": flags.target,
+        "cgroup-parent": flags.cgroup_parent,
+        "shm-size": str(flags.shm_size) if flags.shm_size else None,
+        "add-hosts": ",".join(host for hosts in flags.add_host for host in hosts),
+        "ulimit": ",".join(f"{name}={soft}:{hard}" for name, soft, hard in _last_by_name(flags.ulimit)),
+    }
+    return options | {key: value for key, value in given.items() if value}
+
+
+def _build_args(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
+    """A name alone takes its value from the environment, or is left out."""
+    arguments: dict[str, str] = {}
+    for name, value in flags.build_arg:
+        found = environ.get(name) if value is None else value
+        if found is not None:
+            arguments[name] = found
+    if environ.get("SOURCE_DATE_EPOCH"):  # https://reproducible-builds.org/specs/source-date-epoch/
+        arguments.setdefault("SOURCE_DATE_EPOCH", environ["SOURCE_DATE_EPOCH"])
+    return arguments
+
+
+def _last_by_name(limits: tuple[tuple[str, int, int], ...]) -> list[tuple[str, int, int]]:
+    return sorted({limit[0]: limit for limit in limits}.values())
+
+
+def _exports(flags: BuildFlags) -> tuple[Export, ...]:
+    """Without --output the image goes to the local store, under the names of --tag or dangling."""
+    exports = list(flags.output)
+    if not exports or (flags.load and all(export.type != "image" for export in exports)):
+        exports.append(Export(type="image"))
+    if sum(export.dest == "-" for export in exports) > 1:
+        raise UserError("more than one --output goes to standard output")
+    if flags.iidfile is not None and any(export.type in ("local", "tar") for export in exports):
+        raise UserError("--iidfile: outputs of type local and tar are no image and have no id")
+    return tuple(_absolute(named(export, flags.tag)) for export in exports if export.type != "cacheonly")
+
+
+def _absolute(export: Export) -> Export:
+    if export.dest in (None, "-"):
+        return export
+    return replace(export, dest=os.path.abspath(export.dest or ""))
+
+
+def _found(secret: SecretSource, environ: Mapping[str, str]) -> SecretSource:
+    """Where a secret is: with an id alone, the variable of that name or else the file."""
+    if secret.env is None and secret.file is None:
+        if secret.id in environ:
+            return replace(secret, env=secret.id)
+        secret = replace(secret, file=Path(secret.id))
+    if secret.file is not None and not secret.file.exists():
+        raise UserError(f"--secret {secret.id}: there is no file {secret.file}")
+    return secret
+
+
+def _agents(sources: tuple[SshSource, ...], environ: Mapping[str, str]) -> tuple[SshSource, ...]:
+    agents: dict[str, SshSource] = {}
+    for source in sources:
+        if source.id in agents:
+            raise UserError(f"--ssh {source.id} is given twice")
+        if not source.paths and not environ.get("SSH_AUTH_SOCK"):
+            raise UserError(
+                f"--ssh {source.id}: no agent is running (SSH_AUTH_SOCK is not set)",
+                hint=f"start one with: eval $(ssh-agent), or name a key: --ssh {source.id}=$HOME/.ssh/id_ed25519",
+            )
+        paths = source.paths or (Path(environ["SSH_AUTH_SOCK"]),)
+        missing = [path for path in paths if not path.exists()]
+        if missing:
+            raise UserError(f"--ssh {source.id}: there is no {missing[0]}")
+        agents[source.id] = replace(source, paths=paths)
+    return tuple(agents.values())
