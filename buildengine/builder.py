@@ -2,6 +2,7 @@
 
 `Builder` is implemented by the engine inside the command (`buildengine.daemon.local_builder`) and, later, by
 the remote client. Calls block; events arrive through a callback on the calling thread's behalf.
+Whatever a user can meet is raised as a BuildError.
 """
 
 from __future__ import annotations
@@ -35,11 +36,22 @@ class SecretSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SshSource:
+    """One `--ssh`: an agent's socket, or private keys. Empty paths mean that there is no agent to forward."""
+
+    id: str = "default"
+    paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One build. `options` are the frontend's attributes (build args, labels, target, ... as BuildKit names them).
 
-    `directories` maps local names to host paths (`context`, `dockerfile`); `stdin_file` is a Dockerfile that
-    came on standard input and takes the place of the file `filename` in the directory `dockerfile`.
+    The context is one of: the directory `context` of `directories` (host paths by local name; the Dockerfile is
+    in the directory `dockerfile`), a git or http URL in the option `context`, the archive that
+    `context_archive` reads (a tar, compressed or not, at most n bytes a call, b"" at its end), or, when there
+    is none of these, an empty directory. `inline_dockerfile` is a Dockerfile that came on standard input: it
+    takes the place of the file `filename` wherever that would be looked for.
     """
 
     ref: str
@@ -49,8 +61,10 @@ class BuildRequest:
     platforms: tuple[Platform, ...] = ()
     exports: tuple[Export, ...] = ()
     secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSource, ...] = ()
     entitlements: frozenset[str] = frozenset()
     inline_dockerfile: bytes | None = None
+    context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +107,14 @@ class PrunePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """One name of one image in the local store; `name` is "" for a dangling image."""
+    """One name of one image in the local store; `name` is "" for a dangling image.
+
+    `digest` is the manifest's or index's. `config_digest` is what people know as the image id; None for an index.
+    """
 
     name: str
     digest: Digest
+    config_digest: Digest | None = None
     created: float
     size: int
     platforms: tuple[Platform, ...] = ()
@@ -111,13 +129,19 @@ class Damage:
 
 
 class Images(Protocol):
-    """The local image store."""
+    """The local image store. A reference is a name, or the id or digest of an image or a prefix of one."""
 
     def list(self) -> Sequence[ImageInfo]: ...
 
-    def inspect(self, reference: str) -> Mapping[str, object]: ...
+    def inspect(self, reference: str) -> Mapping[str, object]:
+        """A JSON object in the shape of `docker image inspect`: Id, RepoTags, RepoDigests, Created, Architecture,
+        Os, Size, Config, RootFS (its Layers are diff ids), ..., and our `Layers`: one object a layer with
+        DiffID, Digest (of the compressed blob), Size and MediaType."""
+        ...
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]: ...
+    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+        """Newest first, in the shape of docker's API: Id, Created (seconds), CreatedBy, Size, Comment."""
+        ...
 
     def tag(self, source: str, target: str) -> None: ...
 
@@ -133,8 +157,14 @@ class Images(Protocol):
 
 
 class Builder(Protocol):
-    def build(self, request: BuildRequest, on_event: EventSink) -> BuildOutcome:
-        """Raises BuildError. KeyboardInterrupt ends everything, cleanly, and is raised again."""
+    def build(
+        self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None = None
+    ) -> BuildOutcome:
+        """Raises BuildError. KeyboardInterrupt ends everything, cleanly, and is raised again.
+
+        `on_tick` is called about ten times a second while the build runs, on the thread of `on_event`: a
+        clock moves on although nothing happens.
+        """
         ...
 
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]: ...

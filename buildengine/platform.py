@@ -18,7 +18,7 @@ _ARCHITECTURES = {
 }  # fmt: skip
 _FORMAT = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([^()]*)\))?")
 _KNOWN_ARCHITECTURES = frozenset(
-    ["386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"]
+    "386,amd64,arm,arm64,loong64,mips,mipsle,mips64,mips64le,ppc64,ppc64le,riscv64,s390x,wasm".split(",")  # noqa: SIM905
 )
 
 

@@ -7,6 +7,7 @@ a client that does not offer secrets has no secrets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,6 +40,10 @@ class Credential:
 
 class Directories(Protocol):
     """The directories the client offers by name (`context`, `dockerfile`, ...)."""
+
+    async def inline_files(self, name: str) -> Mapping[str, bytes]:
+        """Files of the directory that are nowhere on disk: a Dockerfile from standard input."""
+        ...
 
     async def local_path(self, name: str) -> str | None:
         """The absolute path of directory `name` when it lies on this host; None when it is not offered."""

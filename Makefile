@@ -1,0 +1,50 @@
+# Everything a newcomer runs. Each target installs what it needs, and is quick and quiet the second time.
+#   make quickstart   build a real image, twice
+#   make test         lint, types, layers, tests (under 20 minutes on two cores)
+#   make test-all     and the slow ones
+#   make bench        whole-command timings beside buildah (and BuildKit with PEER=directory)
+#   make conformance PEER=directory   buildctl, buildx and a peer's suites
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN_PACKAGES := busybox-static git
+TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux libseccomp2 mmdebstrap
+
+.PHONY: quickstart test test-all lint bench conformance clean
+
+quickstart: $(STAMP)
+	@.ci/apt-install $(RUN_PACKAGES)
+	@examples/quickstart/run $(BIN)/pybuild
+
+test: $(STAMP) lint
+	@.ci/apt-install $(TEST_PACKAGES)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP) lint
+	@.ci/apt-install $(TEST_PACKAGES)
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --cache-dir $(VENV)/import-linter > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; false; }
+
+bench: $(STAMP)
+	@.ci/apt-install $(TEST_PACKAGES)
+	@$(BIN)/python -m tests.bench $(if $(PEER),--peer $(PEER))
+
+conformance: $(STAMP)
+	@test -n "$(PEER)" -a -x "$(PEER)/buildctl" || { echo "conformance: set PEER to a directory that holds buildctl" >&2; exit 2; }
+	@PEER=$(PEER) $(BIN)/python -m pytest tests/conformance
+
+$(STAMP): pyproject.toml
+	@.ci/apt-install python3 $$(python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv)
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

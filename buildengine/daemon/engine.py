@@ -1,0 +1,195 @@
+"""The engine: a cache, a scheduler and a runtime under one roof, and what one build is made of.
+
+    request -> frontend -> definitions by platform -> solver -> results -> exporters -> response
+
+The engine owns lifetimes: everything that a build starts ends before `build` returns, whatever happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import trio
+
+from buildengine import platform as platforms
+from buildengine.builder import BuildOutcome, BuildRequest
+from buildengine.config import Config
+from buildengine.daemon.exports import Exports
+from buildengine.daemon.gateway import LocalGateway
+from buildengine.digest import Digest
+from buildengine.errors import UserError
+from buildengine.events import EventSink
+from buildengine.platform import Platform
+from cache.opened import Cache, open_cache
+from frontends import catalog
+from frontends.gateway import FrontendRequest, FrontendResult
+from llb import graph
+from llb.definition import Definition
+from solver.job import Job, open_job
+from solver.loader import load
+from solver.scheduler import Scheduler, open_scheduler
+from solver.vertex import Result
+from worker.cachestore import WorkerCacheStore
+from worker.context import BuildContext
+from worker.exporters.image import PlatformImage
+from worker.images import Images, open_images
+from worker.registry import hosts
+from worker.remotes import open_remotes
+from worker.runtime.runtime import Kind, Runtime, open_runtime
+from worker.runtime.spec import StepLimits
+from worker.session import Session
+from worker.trees import Trees
+from worker.worker import resolver
+
+
+@asynccontextmanager
+async def open_engine(config: Config) -> AsyncIterator[Engine]:
+    """An engine on the state directory of `config`. Needs root and the engine's own mount namespace."""
+    async with open_cache(config.root, snapshotter=config.worker.snapshotter) as cache, AsyncExitStack() as later:
+
+        async def start_runtime() -> Runtime:
+            return await later.enter_async_context(open_runtime(cast(Kind, config.worker.runtime)))
+
+        parallelism = config.worker.max_parallelism or None
+        async with open_scheduler(WorkerCacheStore(cache), max_parallelism=parallelism) as scheduler:
+            yield Engine(config, cache, scheduler, start_runtime)
+
+
+class Engine:
+    """Made by `open_engine`. Builds may run at the same time; they share steps."""
+
+    def __init__(
+        self, config: Config, cache: Cache, scheduler: Scheduler, start_runtime: Callable[[], Awaitable[Runtime]]
+    ) -> None:
+        self.config = config
+        self.cache = cache
+        self._scheduler = scheduler
+        self._start_runtime = start_runtime
+        self._runtime: Runtime | None = None
+        self._runtime_lock = trio.Lock()
+
+    async def runtime(self) -> Runtime:
+        """The runtime, started when the first step needs it."""
+        async with self._runtime_lock:
+            if self._runtime is None:
+                self._runtime = await self._start_runtime()
+        return self._runtime
+
+    async def build(self, request: BuildRequest, session: Session, on_event: EventSink) -> BuildOutcome:
+        """Run one build to its end. Raises BuildError; what it had started has ended by then."""
+        _check_entitlements(request)
+        targets = request.platforms or (platforms.local(),)
+        registries = _registry_config(self.config)
+        async with (
+            open_images(self.cache, registries, session.credentials) as images,
+            open_remotes(self.cache, registries, self.config.environment) as remotes,
+            open_job(self._scheduler, request.ref, on_event) as job,
+        ):
+            context = BuildContext(
+                cache=self.cache,
+                images=images,
+                remotes=remotes,
+                trees=Trees(self.cache, images),
+                session=session,
+                runtime=self.runtime,
+                limits=_limits(self.config),
+                entitlements=request.entitlements,
+            )
+            running = RunningBuild(request=request, context=context, images=images, job=job)
+            result = await running.run_frontend(targets, on_event)
+            exported = await running.solve_results(result)
+            response = await Exports(context, request, on_event).run(exported)
+        await self.cache.sync()
+        digest = response.get("containerimage.digest")
+        return BuildOutcome(
+            ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningBuild:
+    """One build while it runs."""
+
+    request: BuildRequest
+    context: BuildContext
+    images: Images
+    job: Job
+
+    async def run_frontend(self, targets: tuple[Platform, ...], on_event: EventSink) -> FrontendResult:
+        frontend = catalog.find(self.request.frontend)
+        return await frontend.build(
+            LocalGateway(self, on_event),
+            FrontendRequest(
+                options=_unique_locals(self.request, self.context.session.id),
+                platforms=targets,
+                build_platform=platforms.local(),
+            ),
+        )
+
+    async def solve(self, definition: Definition) -> Result | None:
+        """The result of a definition; held until the job ends."""
+        if definition.is_scratch:
+            return None
+        edge = load(graph.load(definition), resolver(self.context))
+        return (await self.job.solve([edge]))[0]
+
+    async def solve_results(self, result: FrontendResult) -> list[PlatformImage]:
+        """All platforms at once, in one graph: what they share is solved once."""
+        solvable = [r for r in result.results if r.definition is not None and not r.definition.is_scratch]
+        edges = [load(graph.load(r.definition), resolver(self.context)) for r in solvable if r.definition is not None]
+        solved = dict(zip((id(r) for r in solvable), await self.job.solve(edges), strict=True))
+        return [
+            PlatformImage(
+                platform=r.platform, stack=await self.context.trees.stack_of(solved.get(id(r))), config=r.config
+            )
+            for r in result.results
+        ]
+
+
+def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:
+    """The frontend's options, with the session in the identity of local sources: `context` of two builds is not one."""
+    return {f"local-sessionid:{name}": session for name in ("context", "dockerfile")} | dict(request.options)
+
+
+def _limits(config: Config) -> StepLimits:
+    worker = config.worker
+    return StepLimits(memory=worker.step_memory, cpus=worker.step_cpus, pids=worker.step_pids)
+
+
+_KNOWN_ENTITLEMENTS = ("network.host", "security.insecure")
+
+
+def _check_entitlements(request: BuildRequest) -> None:
+    for entitlement in request.entitlements:
+        if entitlement not in _KNOWN_ENTITLEMENTS:
+            raise UserError(f"unknown entitlement {entitlement!r}", hint=f"one of {', '.join(_KNOWN_ENTITLEMENTS)}")
+
+
+def _registry_config(config: Config) -> hosts.RegistryConfig:
+    """The configuration in the terms of `worker.registry`."""
+    return hosts.RegistryConfig(
+        hosts={
+            name: hosts.HostConfig(
+                mirrors=registry.mirrors,
+                plain_http=registry.http,
+                insecure=registry.insecure,
+                ca=tuple(str(path) for path in registry.ca),
+                key_pairs=tuple(
+                    hosts.KeyPair(certificate=str(pair.cert), key=str(pair.key)) for pair in registry.keypairs
+                ),
+            )
+            for name, registry in config.registries.items()
+        },
+        proxies=_proxies(config.environment),
+    )
+
+
+def _proxies(environment: Mapping[str, str]) -> hosts.Proxies:
+    def variable(name: str) -> str:
+        return environment.get(name.lower()) or environment.get(name) or ""
+
+    bypass = tuple(entry for entry in variable("NO_PROXY").split(",") if entry.strip())
+    return hosts.Proxies(http=variable("HTTP_PROXY"), https=variable("HTTPS_PROXY"), bypass=bypass)

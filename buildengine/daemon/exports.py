@@ -1,0 +1,134 @@
+"""The last part of a build: results become images, archives and directories, one exporter after the other.
+
+Names of the steps are BuildKit's, so that people and their scripts recognise them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from buildengine.builder import BuildRequest, Export
+from buildengine.daemon.steps import step
+from buildengine.errors import UserError
+from buildengine.events import EventSink
+from solver.reporter import Reporter
+from worker.context import BuildContext
+from worker.exporters import files
+from worker.exporters.archive import write_committed
+from worker.exporters.blobs import LayerBlobs
+from worker.exporters.image import CommittedImage, ImageWriter, PlatformImage, store_image
+from worker.exporters.options import ExportOptions, read
+
+_TITLES = {
+    "image": "exporting to image",
+    "oci": "exporting to oci image format",
+    "docker": "exporting to docker image format",
+    "local": "exporting to client directory",
+    "tar": "exporting to client tarball",
+}
+_EPOCH = "build-arg:SOURCE_DATE_EPOCH"
+
+
+class Exports:
+    """Runs the exporters of one build."""
+
+    def __init__(self, context: BuildContext, request: BuildRequest, on_event: EventSink) -> None:
+        self._context = context
+        self._request = request
+        self._on_event = on_event
+        self._writer = ImageWriter(context.cache, LayerBlobs(context.cache, context.trees))
+        self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
+
+    def _epoch(self) -> int | None:
+        text = self._request.options.get(_EPOCH, "")
+        if text and not text.isdigit():
+            raise UserError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds")
+        return int(text) if text else None
+
+    async def run(self, results: Sequence[PlatformImage]) -> dict[str, str]:
+        """The exporter response: all exporters' keys, the first that says something wins."""
+        response: dict[str, str] = {}
+        for number, (export, options) in enumerate(self._options):
+            with step(self._on_event, _TITLES[export.type], salt=str(number)) as reporter:
+                said = await self._run_one(number, export, options, results, reporter)
+                response = {**said, **response}
+        return response
+
+    async def _run_one(
+        self,
+        number: int,
+        export: Export,
+        options: ExportOptions,
+        results: Sequence[PlatformImage],
+        reporter: Reporter,
+    ) -> dict[str, str]:
+        if export.type in ("local", "tar"):
+            return await self._export_files(number, export, options, results, reporter)
+        with _part(reporter, "exporting layers"):
+            image = await self._writer.commit(results, options)
+        for manifest in image.manifests:
+            with (
+                _part(reporter, f"exporting manifest {manifest.digest}"),
+                _part(reporter, f"exporting config {manifest.config.digest}"),
+            ):
+                pass
+        if export.type == "image":
+            return await self._store(image, options, reporter)
+        return await self._export_archive(number, export, options, image, reporter)
+
+    async def _store(self, image: CommittedImage, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
+        response = await store_image(self._context.cache, image, options)
+        for name in options.names:
+            with _part(reporter, f"naming to {name}"):
+                pass
+        return response
+
+    async def _export_archive(
+        self, number: int, export: Export, options: ExportOptions, image: CommittedImage, reporter: Reporter
+    ) -> dict[str, str]:
+        opened = self._context.session.sinks.file(number)
+        if opened is None:
+            raise UserError(
+                f"export type={export.type} needs a destination", hint=f"--output type={export.type},dest=FILE"
+            )
+        with _part(reporter, "sending tarball"):
+            async with opened as fd:
+                await write_committed(
+                    self._context.cache.store, fd, image, options.names, docker=export.type == "docker"
+                )
+        return image.response()
+
+    async def _export_files(
+        self,
+        number: int,
+        export: Export,
+        options: ExportOptions,
+        results: Sequence[PlatformImage],
+        reporter: Reporter,
+    ) -> dict[str, str]:
+        sinks, trees = self._context.session.sinks, self._context.trees
+        if export.type == "local":
+            directory = sinks.directory(number)
+            if directory is None:
+                raise UserError("export type=local needs a destination", hint="--output type=local,dest=DIRECTORY")
+            with _part(reporter, "copying files"):
+                await files.write_directory(trees, directory, results, options)
+            return {}
+        opened = sinks.file(number)
+        if opened is None:
+            raise UserError("export type=tar needs a destination", hint="--output type=tar,dest=FILE")
+        with _part(reporter, "sending tarball"):
+            async with opened as fd:
+                await files.write_tar(trees, fd, results, options)
+        return {}
+
+
+@contextmanager
+def _part(reporter: Reporter, name: str) -> Iterator[None]:
+    """One line of progress below the step, for as long as the block lasts."""
+    started = time.time()
+    reporter.status(name, started=started)
+    yield
+    reporter.status(name, started=started, completed=time.time())

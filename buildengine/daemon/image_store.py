@@ -1,0 +1,220 @@
+"""The local image store behind `pybuild image`: `buildengine.builder.Images` on the cache, without an engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import BinaryIO, TypeVar, cast
+
+from buildengine.builder import ImageInfo
+from buildengine.daemon import image_documents as documents
+from buildengine.digest import Digest
+from buildengine.errors import SourceError, UserError
+from buildengine.limits import DISK, offload
+from buildengine.platform import Platform
+from cache import prune
+from cache.images import StoredImage
+from cache.opened import Cache
+from worker.exporters.archive import image_blobs
+from worker.exporters.image import chain_ids
+from worker.images import manifests_of
+from worker.layers.decompress import decompress
+from worker.oci import dockertar, layout
+from worker.oci.layout import NamedImage
+from worker.oci.load import LoadedImage, load_tar
+from worker.oci.types import Descriptor, ImageConfig, Manifest, parse_manifest_or_index
+from worker.registry.reference import parse
+
+_T = TypeVar("_T")
+
+
+class LocalImages:
+    """`run` opens the cache, calls an async function with it and closes the cache."""
+
+    def __init__(self, run: Callable[[Callable[[Cache], Awaitable[object]]], object]) -> None:
+        self._run_any = run
+
+    def _run(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:
+        return cast(_T, self._run_any(fn))
+
+    def list(self) -> Sequence[ImageInfo]:
+        async def run(cache: Cache) -> Sequence[ImageInfo]:
+            return [_info(cache, image) for image in cache.images.list()]
+
+        return self._run(run)
+
+    def inspect(self, reference: str) -> Mapping[str, object]:
+        async def run(cache: Cache) -> Mapping[str, object]:
+            found = _find(cache, reference)
+            manifest, config = _first(cache, found[0])
+            return documents.inspection(manifest, config, [image.name for image in found], found[0].digest)
+
+        return self._run(run)
+
+    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+        async def run(cache: Cache) -> Sequence[Mapping[str, object]]:
+            return documents.steps(*_first(cache, _find(cache, reference)[0]))
+
+        return self._run(run)
+
+    def tag(self, source: str, target: str) -> None:
+        name = str(parse(target))
+
+        async def run(cache: Cache) -> None:
+            await cache.images.tag(_find(cache, source)[0].digest, name)
+
+        self._run(run)
+
+    def remove(self, reference: str, *, force: bool = False) -> Sequence[str]:
+        return self._run(partial(_remove, reference=reference, force=force))
+
+    def prune(self, *, all: bool = False) -> Sequence[ImageInfo]:
+        async def run(cache: Cache) -> Sequence[ImageInfo]:
+            infos = {image.digest: _info(cache, image) for image in cache.images.list()}
+            gone = await cache.images.prune(all=all)
+            await prune.collect(cache)
+            return [infos[image.digest] for image in gone if image.digest in infos]
+
+        return self._run(run)
+
+    def save(self, references: Sequence[str], write: Callable[[bytes], object]) -> None:
+        async def run(cache: Cache) -> None:
+            named = [_named(cache, reference) for reference in references]
+            images = [image for image, _ in named]
+            extra = dockertar.files([entry for _, entry in named if entry is not None])
+            blobs = image_blobs(cache.store, images)
+            await offload(lambda: layout.write_tar(_Sink(write), images, blobs, extra=extra), limiter=DISK)
+
+        self._run(run)
+
+    def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
+        async def run(cache: Cache) -> Sequence[str]:
+            stream = cast(BinaryIO, io.BufferedReader(_Source(read), 1 << 20))
+            loaded = await offload(lambda: load_tar(decompress(stream), cache.store), limiter=DISK)
+            return [await _add(cache, image) for image in loaded]
+
+        return self._run(run)
+
+
+class _Sink:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
+
+
+class _Source(io.RawIOBase):
+    """A raw stream on a function that reads."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+# --- finding ---------------------------------------------------------------------------------------------------
+
+
+def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
+    """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
+    try:
+        named = cache.images.find(str(parse(reference)))
+    except UserError:
+        named = None
+    if named is not None:
+        return [named, *(image for image in cache.images.by_digest(named.digest) if image.name != named.name)]
+    found = list(cache.images.by_digest(reference)) or _by_config(cache, reference)
+    if not found:
+        raise SourceError(f"no such image: {reference}", hint="`pybuild image ls` shows what there is")
+    if len({image.digest for image in found}) > 1:
+        raise UserError(f"{reference} is the beginning of several image ids", hint="give more digits")
+    return found
+
+
+def _by_config(cache: Cache, prefix: str) -> list[StoredImage]:
+    digits = prefix.removeprefix("sha256:")
+    if not digits:
+        return []
+    return [
+        image
+        for image in cache.images.list()
+        if any(manifest.config.digest.hex.startswith(digits) for manifest, _ in manifests_of(cache.store, image.digest))
+    ]
+
+
+def _first(cache: Cache, image: StoredImage) -> tuple[Manifest, ImageConfig]:
+    """The manifest to show: the only one, or the first of an index that is here."""
+    found = manifests_of(cache.store, image.digest)
+    if not found:
+        raise SourceError(f"image {image.name or image.digest} has no manifest in the store")
+    return found[0]
+
+
+def _info(cache: Cache, image: StoredImage) -> ImageInfo:
+    found = manifests_of(cache.store, image.digest)
+    platforms: tuple[Platform, ...] = tuple(config.platform for _, config in found)
+    single = len(found) == 1 and found[0][0].digest == image.digest
+    return ImageInfo(
+        name=parse(image.name).familiar if image.name else "",
+        digest=image.digest,
+        config_digest=found[0][0].config.digest if single else None,
+        created=documents.created_seconds(found[0][1].document) if found else image.created,
+        size=image.size,
+        platforms=platforms,
+    )
+
+
+# --- changing --------------------------------------------------------------------------------------------------
+
+
+async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]:
+    found = _find(cache, reference)
+    first = found[0]
+    names = [image.name for image in found if image.name]
+    by_name = bool(first.name) and str(parse(reference)) == first.name
+    if not by_name and len(names) > 1 and not force:
+        raise UserError(
+            f"image {first.digest.short} has several names: {', '.join(parse(name).familiar for name in names)}",
+            hint="remove it by name, or use --force",
+        )
+    if by_name:
+        gone = await cache.images.untag(first.name)
+        lines = [f"Untagged: {parse(first.name).familiar}"]
+    else:
+        names, gone = list(await cache.images.remove(first.digest)), first.digest
+        lines = [f"Untagged: {parse(name).familiar}" for name in names]
+    if gone is not None:
+        lines.append(f"Deleted: {gone}")
+        await prune.collect(cache)
+    return lines
+
+
+async def _add(cache: Cache, image: LoadedImage) -> str:
+    names = [str(parse(name)) for name in image.names]
+    blobs: list[Digest] = []
+    chains: list[Digest] = []
+    for loaded in image.manifests:
+        manifest = loaded.manifest
+        blobs += [manifest.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
+        if loaded.config is not None:
+            chains += chain_ids(loaded.config.diff_ids)
+    await cache.images.add(image.target.digest, names=names, blobs=blobs, chains=chains)
+    return ", ".join(parse(name).familiar for name in names) or str(image.target.digest)
+
+
+def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Sequence[str]] | None]:
+    """An image to save: under the name it was asked by, or under none. Docker's part knows single images only."""
+    image = _find(cache, reference)[0]
+    raw = cache.store.read(image.digest)
+    target = parse_manifest_or_index(raw)
+    by_name = bool(image.name) and not image.digest.hex.startswith(reference.removeprefix("sha256:"))
+    descriptor = Descriptor(media_type=target.media_type, digest=image.digest, size=len(raw))
+    named = NamedImage(target=descriptor, names=(image.name,) if by_name else ())
+    if not isinstance(target, Manifest):
+        return named, None
+    return named, (target, [parse(image.name).familiar] if by_name else [])

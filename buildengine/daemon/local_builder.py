@@ -1,0 +1,152 @@
+"""The engine inside the command: `buildengine.builder.Builder` without a daemon.
+
+Each call is one trio run: it opens what it needs and closes it again. The mount namespace is left once, before
+anything else exists, so that whatever is killed, no mount stays on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from buildengine.builder import BuildOutcome, BuildRequest, Damage, PrunePolicy, UsageInfo
+from buildengine.config import Config
+from buildengine.daemon.engine import open_engine
+from buildengine.daemon.image_store import LocalImages
+from buildengine.daemon.local_session import local_session
+from buildengine.errors import BuildError, HostError, InternalError
+from buildengine.events import EventSink
+from buildengine.limits import DISK, offload
+from cache import prune, usage, verify
+from cache.opened import Cache, open_cache
+from worker.registry.creds import DockerCredentials, parse_docker_config
+from worker.runtime.isolate import private_mounts
+
+_T = TypeVar("_T")
+_TICK = 0.1
+
+
+@contextmanager
+def open_local_builder(config: Config) -> Iterator[LocalBuilder]:
+    """The builder on the state directory of `config`. Raises HostError without root."""
+    if os.geteuid() != 0:
+        raise HostError("pybuild needs root to run build steps", hint="run it with sudo, or in a container as root")
+    private_mounts()
+    yield LocalBuilder(config)
+
+
+class LocalBuilder:
+    """`buildengine.builder.Builder` in this process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def build(
+        self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None = None
+    ) -> BuildOutcome:
+        return _run(partial(self._build, request, on_event, on_tick))
+
+    async def _build(
+        self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
+    ) -> BuildOutcome:
+        session = local_session(request, credentials=self._credentials(), environment=self._config.environment)
+        async with trio.open_nursery() as nursery:
+            if on_tick is not None:
+                nursery.start_soon(_tick, on_tick)
+            async with open_engine(self._config) as engine:
+                outcome = await engine.build(request, session, on_event)
+            nursery.cancel_scope.cancel()
+        return outcome
+
+    def _credentials(self) -> DockerCredentials:
+        path = self._config.docker_config / "config.json"
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            raw = b"{}"
+        return DockerCredentials(parse_docker_config(raw, filename=str(path)), env=self._config.environment)
+
+    def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
+        async def run(cache: Cache) -> Sequence[UsageInfo]:
+            return await offload(usage.disk_usage, cache, filters, limiter=DISK)
+
+        return self._with_cache(run)
+
+    def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None:
+        async def run(cache: Cache) -> None:
+            await prune.prune(cache, policy, on_record)
+
+        self._with_cache(run)
+
+    def verify_store(self) -> Sequence[Damage]:
+        async def run(cache: Cache) -> Sequence[Damage]:
+            return await offload(verify.verify, cache, limiter=DISK)
+
+        return self._with_cache(run)
+
+    @property
+    def images(self) -> LocalImages:
+        return LocalImages(self._with_cache)
+
+    def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:
+        async def run() -> _T:
+            async with open_cache(self._config.root, snapshotter=self._config.worker.snapshotter) as cache:
+                return await fn(cache)
+
+        return _run(run)
+
+
+def _run(main: Callable[[], Awaitable[_T]]) -> _T:
+    """Run `main` in trio: SIGTERM and SIGHUP end it as Ctrl-C does, and no ExceptionGroup leaves."""
+    outcome: list[_T] = []
+
+    async def supervised() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_end_on_signal)
+            outcome.append(await main())
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(supervised)
+    except BaseExceptionGroup as group:
+        raise _leading(group) from None
+    return outcome[0]
+
+
+async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as received:
+        task_status.started()
+        async for _ in received:
+            raise KeyboardInterrupt
+
+
+async def _tick(on_tick: Callable[[], None]) -> None:
+    while True:
+        await trio.sleep(_TICK)
+        on_tick()
+
+
+def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
+    leaves = list(_leaves(group))
+    for kind in (KeyboardInterrupt, BuildError):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
+    error.__cause__ = leaves[0]
+    return error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

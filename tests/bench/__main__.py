@@ -1,0 +1,72 @@
+"""`python -m tests.bench [--peer DIR] [--runs N] [--only TEXT]`: whole commands, side by side, in one run.
+
+The engines take turns, so that a machine that slows down slows all of them; medians and ratios are printed.
+BuildKit takes part when DIR holds `buildkitd` and `buildctl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.bench.bases import registry_with_bases
+from tests.bench.engines import Buildah, BuildKit, Engine, Pybuild
+from tests.bench.scenarios import SCENARIOS, Scenario
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--without-buildah", action="store_true")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybuild-bench-")))
+        registry = stack.enter_context(registry_with_bases(work))
+        engines: list[Engine] = [Pybuild(work)]
+        if shutil.which("buildah") and not arguments.without_buildah:
+            engines.append(Buildah(work))
+        if arguments.peer:
+            engines.append(stack.enter_context(BuildKit(work, arguments.peer).running()))
+        chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
+        print(_row("", "target", *(engine.name for engine in engines), *(f"ours/{e.name}" for e in engines[1:])))
+        for scenario in chosen:
+            print(_measure(scenario, engines, work, registry, arguments.runs), flush=True)
+
+
+def _row(*cells: str) -> str:
+    return "  ".join([cells[0].ljust(44), *(cell.rjust(13) for cell in cells[1:])])
+
+
+def _measure(scenario: Scenario, engines: list[Engine], work: Path, registry: str, runs: int) -> str:
+    contexts = {engine.name: work / "contexts" / engine.name for engine in engines}
+    for engine in engines:
+        context = contexts[engine.name]
+        scenario.prepare(context)
+        dockerfile = context / "Dockerfile"
+        dockerfile.write_text(dockerfile.read_text().replace("FROM bench/", f"FROM {registry}/bench/"))
+        for _ in range(max(scenario.warm_runs, 0 if scenario.cold else 1)):
+            engine.build(scenario, context, timed=False)
+    times: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    for run in range(runs):
+        for engine in engines:
+            scenario.before(contexts[engine.name], run)
+            if scenario.cold:
+                engine.forget()
+            started = time.monotonic()
+            engine.build(scenario, contexts[engine.name], timed=True)
+            times[engine.name].append(time.monotonic() - started)
+    shutil.rmtree(work / "contexts")
+    medians = [statistics.median(times[engine.name]) for engine in engines]
+    ratios = [f"{medians[0] / other:.2f}" for other in medians[1:]]
+    return _row(scenario.name, f"{scenario.target:.2f}", *(f"{median:.2f} s" for median in medians), *ratios)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The engines that are timed, each as the whole command a user would type: ours, buildah, and BuildKit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from tests.bench.scenarios import Scenario
+
+
+class Engine(Protocol):
+    name: str
+
+    def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None: ...
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        ...
+
+
+def _run(argv: list[str], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(argv, capture_output=True, env={**os.environ, **(environment or {})}, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}\n{done.stderr.decode(errors='replace')[-3000:]}")
+
+
+class Pybuild:
+    name = "pybuild"
+
+    def __init__(self, work: Path) -> None:
+        self._root = work / "pybuild"
+        self._archive = work / "pybuild.tar"
+
+    def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
+        program = str(Path(sys.executable).parent / "pybuild")
+        output = f"type=oci,dest={self._archive}" if scenario.archive else "type=cacheonly"
+        argv = [program, "--root", str(self._root), "build", "--progress", "plain", "-o", output]
+        if timed and scenario.no_cache:
+            argv.append("--no-cache")
+        _run([*argv, str(context)])
+
+    def forget(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+class Buildah:
+    name = "buildah"
+
+    def __init__(self, work: Path) -> None:
+        self._storage = ["--root", str(work / "buildah"), "--runroot", str(work / "buildah-run")]
+        self._archive = work / "buildah.tar"
+
+    def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
+        argv = ["buildah", *self._storage, "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "-q"]
+        argv += ["--tls-verify=false", "--jobs", "8"]
+        if timed and scenario.no_cache:
+            argv.append("--no-cache")
+        if scenario.archive:
+            self._archive.unlink(missing_ok=True)
+            argv += ["-t", f"oci-archive:{self._archive}"]
+        _run([*argv, str(context)])
+
+    def forget(self) -> None:
+        _run(["buildah", *self._storage, "rmi", "--all", "--force"])
+
+
+class BuildKit:
+    name = "buildkit"
+
+    def __init__(self, work: Path, peer: Path) -> None:
+        self._work = work
+        self._peer = peer
+        self._address = f"unix://{work}/buildkitd.sock"
+
+    @contextmanager
+    def running(self) -> Iterator[BuildKit]:
+        argv = [str(self._peer / "buildkitd"), "--root", str(self._work / "buildkit"), "--addr", self._address]
+        argv += ["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false"]
+        with open(self._work / "buildkitd.log", "wb") as log:
+            daemon = subprocess.Popen(argv, stdout=log, stderr=log)
+            try:
+                while subprocess.run([*self._ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
+                    if daemon.poll() is not None:
+                        raise RuntimeError("buildkitd ended: " + (self._work / "buildkitd.log").read_text()[-2000:])
+                    time.sleep(0.1)
+                yield self
+            finally:
+                daemon.terminate()
+                daemon.wait()
+
+    def _ctl(self) -> list[str]:
+        return [str(self._peer / "buildctl"), "--addr", self._address]
+
+    def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
+        argv = [*self._ctl(), "build", "--progress", "plain", "--frontend", "dockerfile.v0"]
+        argv += ["--local", f"context={context}", "--local", f"dockerfile={context}"]
+        if timed and scenario.no_cache:
+            argv.append("--no-cache")
+        if scenario.archive:
+            argv += ["--output", f"type=oci,dest={self._work / 'buildkit.tar'}"]
+        _run(argv)
+
+    def forget(self) -> None:
+        _run([*self._ctl(), "prune", "--all"])

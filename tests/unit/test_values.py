@@ -1,0 +1,81 @@
+"""`buildengine.values.dataclass` means what the standard decorator means."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Mapping
+
+import pytest
+
+from buildengine.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    x: int
+    y: int = 2
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    note: str = dataclasses.field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    first: int
+    second: int = 0
+
+    def __post_init__(self) -> None:
+        if self.first < 0:
+            raise ValueError("negative")
+
+
+def test_values_are_equal_and_hash_by_their_compared_fields() -> None:
+    assert Pair(1, 2) == Pair(1, second=2)
+    assert hash(Pair(1, 2)) == hash(Pair(1, 2))
+    assert Point(x=1, note="a") == Point(x=1, note="b")
+    assert Point(x=1) != Point(x=2)
+    assert Pair(1) != (1, 0)
+
+
+def test_values_are_frozen_and_slotted() -> None:
+    point = Point(x=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        point.x = 2  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del point.x
+    assert not hasattr(point, "__dict__")
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(TypeError, match="x"):
+        Point()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Point(1)  # type: ignore[misc]
+    with pytest.raises(ValueError, match="negative"):
+        Pair(-1)
+
+
+def test_the_helpers_of_dataclasses_work() -> None:
+    point = Point(x=1)
+    assert dataclasses.replace(point, y=5) == Point(x=1, y=5)
+    assert dataclasses.asdict(point) == {"x": 1, "y": 2, "tags": {}, "note": ""}
+    assert repr(point) == "Point(x=1, y=2, tags={})"
+    assert copy.copy(point) == point
+    assert pickle.loads(pickle.dumps(point)) == point
+    assert point.tags is not Point(x=1).tags
+
+
+def test_other_forms_go_to_the_standard_decorator() -> None:
+    @dataclass(frozen=True, slots=True, order=True)
+    class Ordered:
+        n: int
+
+    @dataclass(slots=True)
+    class Open:
+        n: int = 0
+
+    assert Ordered(1) < Ordered(2)
+    changed = Open()
+    changed.n = 3
+    assert changed.n == 3

@@ -1,0 +1,59 @@
+"""What every op of one build is made with: the cache, trees, the session, the runtime; and a step's own name."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from buildengine.platform import Platform
+from cache.opened import Cache
+from solver.reporter import Reporter
+from worker.images import Images
+from worker.remotes import Remotes
+from worker.runtime.runtime import Runtime
+from worker.runtime.spec import StepLimits
+from worker.session import Session
+from worker.trees import Trees
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext:
+    """One build's access to the worker. `runtime` opens it on first use: a cached build never starts it."""
+
+    cache: Cache
+    images: Images
+    remotes: Remotes
+    trees: Trees
+    session: Session
+    runtime: Callable[[], Awaitable[Runtime]]
+    limits: StepLimits
+    entitlements: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpContext:
+    """A build, and the one vertex that an op is for."""
+
+    build: BuildContext
+    reporter: Reporter
+    platform: Platform
+    name: str
+    ignore_cache: bool = False
+
+    @property
+    def cache(self) -> Cache:
+        return self.build.cache
+
+    @property
+    def trees(self) -> Trees:
+        return self.build.trees
+
+    @property
+    def session(self) -> Session:
+        return self.build.session
+
+
+def step_id() -> str:
+    """A name for one run of one step: cgroups and bundles carry it."""
+    return f"pybuild-{secrets.token_hex(8)}"

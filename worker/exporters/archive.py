@@ -1,0 +1,80 @@
+"""The `oci` and `docker` exporters: a committed image as one tar stream.
+
+docker's archive is an OCI layout with `manifest.json` beside it; both have the images' names in index.json.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from buildengine.digest import Digest
+from buildengine.limits import DISK, offload
+from cache.store import ContentStore
+from worker.exporters.image import CommittedImage
+from worker.oci import dockertar, layout
+from worker.oci.layout import Blob, NamedImage
+from worker.oci.types import INDEX_TYPES, Index, Manifest, parse_manifest_or_index
+from worker.registry.reference import Reference
+
+
+class _Descriptor:
+    """A binary sink on a file descriptor: every byte is written or it raises."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        return len(data)
+
+
+async def write_committed(
+    store: ContentStore, fd: int, image: CommittedImage, names: Sequence[Reference], *, docker: bool
+) -> None:
+    """Write `image` to `fd` as an OCI layout, with docker's files when `docker`."""
+    named = NamedImage(target=image.target, names=tuple(str(name) for name in names))
+    manifests = tuple((manifest, tuple(name.familiar for name in names)) for manifest in image.manifests)
+    await write_images(store, fd, [named], manifests if docker else ())
+
+
+async def write_images(
+    store: ContentStore,
+    fd: int,
+    images: Sequence[NamedImage],
+    docker: Sequence[tuple[Manifest, Sequence[str]]] = (),
+) -> None:
+    """Write images of the store, with all they refer to. `docker`: manifests and names for `manifest.json`."""
+    blobs = image_blobs(store, images)
+    extra = dockertar.files(docker) if docker else None
+    await offload(_write, fd, images, blobs, extra, limiter=DISK)
+
+
+def _write(fd: int, images: Sequence[NamedImage], blobs: Sequence[Blob], extra: dict[str, bytes] | None) -> None:
+    layout.write_tar(_Descriptor(fd), images, blobs, extra=extra)
+
+
+def image_blobs(store: ContentStore, images: Sequence[NamedImage]) -> list[Blob]:
+    """Every blob the images need and the store has, sorted by digest. Platforms never pulled are left out."""
+    found: dict[Digest, int] = {}
+    for image in images:
+        found.update(_reachable(store, image.target.digest, image.target.media_type))
+    return [Blob(digest=digest, size=size, open=partial(store.open, digest)) for digest, size in sorted(found.items())]
+
+
+def _reachable(store: ContentStore, digest: Digest, media_type: str) -> Iterator[tuple[Digest, int]]:
+    info = store.info(digest)
+    if info is None:
+        return
+    yield digest, info.size
+    parsed = parse_manifest_or_index(store.read(digest), media_type=media_type)
+    if isinstance(parsed, Index):
+        for entry in parsed.manifests:
+            if entry.media_type in INDEX_TYPES or "manifest" in entry.media_type:
+                yield from _reachable(store, entry.digest, entry.media_type)
+        return
+    for blob in (parsed.config, *parsed.layers):
+        yield blob.digest, blob.size

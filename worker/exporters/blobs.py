@@ -1,0 +1,122 @@
+"""The layers of a stack as blobs in the content store: reused where they exist, made where they do not.
+
+A layer that came from a registry keeps the very blob it came as (fetched now if it is still lazy) unless another
+compression is forced. Layers of one stack, and of several platforms, are packed at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from buildengine.digest import Digest
+from cache.layers import Layer, LayerBlob
+from cache.opened import Cache
+from worker.exporters.document import ExportLayer
+from worker.exporters.options import ExportOptions
+from worker.layers.compress import compression_of, encoder, media_type
+from worker.layers.export import export_layer
+from worker.results import Stack
+from worker.trees import Trees
+
+_DIFF_ID = "containerd.io/uncompressed"  # where a blob's record keeps its diff id, as containerd's labels do
+
+
+class LayerBlobs:
+    """Packs layers for exporters; one object serves a whole build."""
+
+    def __init__(self, cache: Cache, trees: Trees) -> None:
+        self._cache = cache
+        self._trees = trees
+        self._locks: dict[str, trio.Lock] = {}
+
+    async def of(self, stack: Stack, options: ExportOptions) -> tuple[ExportLayer, ...]:
+        """One blob for each layer of the stack, base first."""
+        layers = self._cache.layers.of(stack)
+        packed: list[ExportLayer | None] = [None] * len(layers)
+
+        async def pack(position: int) -> None:
+            layer = layers[position]
+            async with self._locks.setdefault(layer.id, trio.Lock()):
+                packed[position] = await self._pack(layer, stack[:position], options)
+
+        async with trio.open_nursery() as nursery:
+            for position in range(len(layers)):
+                nursery.start_soon(pack, position)
+        done = tuple(layer for layer in packed if layer is not None)
+        await self._remember_chains(layers, done, options)
+        return done
+
+    async def _pack(self, layer: Layer, below: Stack, options: ExportOptions) -> ExportLayer:
+        received = await self._received(layer, options)
+        if received is not None:
+            return received
+        name = _record_name(options)
+        for blob in self._cache.layers.blobs(layer.id):
+            if blob.compression == name and self._cache.store.info(blob.digest) is not None:
+                return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]))
+        await self._trees.ensure((*below, layer.id))
+        with self._trees.open_stack(below) as lower:
+            made = await export_layer(
+                self._cache.layers.directory(layer.id),
+                lower if below else None,
+                compression=options.compression,
+                level=options.level,
+                reproducible=options.epoch is not None,
+                epoch=options.epoch if options.rewrite_timestamp else None,
+                open_writer=self._cache.store.writer,
+            )
+        blob = LayerBlob(
+            compression=name,
+            level=options.level,
+            digest=made.digest,
+            size=made.size,
+            media_type=media_type(options.compression, docker=not options.oci_media_types),
+            annotations={_DIFF_ID: made.diff_id},
+        )
+        await self._cache.layers.add_blob(layer.id, blob)
+        return _export_layer(layer, blob, made.diff_id)
+
+    async def _received(self, layer: Layer, options: ExportOptions) -> ExportLayer | None:
+        """The blob that the layer came as, if it may stay as it is."""
+        remote = layer.remote
+        if remote is None or layer.diff_id is None:
+            return None
+        if options.force_compression and compression_of(remote.media_type) is not options.compression:
+            return None
+        if options.force_compression and options.level is not None:
+            return None
+        await self._trees.fetch_blobs((layer,))
+        blob = LayerBlob(compression="received", digest=remote.digest, size=remote.size, media_type=remote.media_type)
+        return _export_layer(layer, blob, layer.diff_id)
+
+    async def _remember_chains(
+        self, layers: Sequence[Layer], packed: Sequence[ExportLayer], options: ExportOptions
+    ) -> None:
+        """Tell the cache what these layers are called: `FROM` of the image then finds them unpacked."""
+        if options.rewrite_timestamp:
+            return  # the blobs hold other times than the directories
+        chain: Digest | None = None
+        for layer, export in zip(layers, packed, strict=True):
+            chain = export.diff_id if chain is None else Digest.sha256(f"{chain} {export.diff_id}".encode())
+            if layer.diff_id != export.diff_id or layer.chain_id != chain:
+                await self._cache.layers.set_diff_id(layer.id, export.diff_id, chain)
+
+
+def _record_name(options: ExportOptions) -> str:
+    """What tells blobs of one layer apart: who compressed it, and whether its times were rewritten."""
+    made_by = encoder(options.compression, options.level, reproducible=options.epoch is not None)
+    rewritten = f"@{options.epoch}" if options.epoch is not None and options.rewrite_timestamp else ""
+    return f"{made_by.name}{rewritten}"
+
+
+def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest) -> ExportLayer:
+    return ExportLayer(
+        digest=blob.digest,
+        size=blob.size,
+        media_type=blob.media_type,
+        diff_id=diff_id,
+        created=layer.created,
+        description=layer.description,
+    )

@@ -1,0 +1,172 @@
+"""Image references of one build: each resolved once, from the local store or a registry, and its blobs fetched.
+
+`default` takes an image that the local store knows by that very name, else asks the registry; `pull` always asks
+the registry; `local` never does. Config, key and layers of an image all come from the digest found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.errors import SourceError, UserError
+from buildengine.platform import Platform, rank
+from cache.layers import Layer
+from cache.opened import Cache
+from cache.store import ContentStore
+from worker.oci.types import (
+    CONFIG_LIMIT,
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    diff_ids_by_layer,
+    parse_config,
+    parse_manifest_or_index,
+)
+from worker.registry.hosts import RegistryConfig
+from worker.registry.puller import Registry, candidates, open_registry
+from worker.registry.reference import Reference, parse
+from worker.session import Credentials
+
+Progress = Callable[[Digest, int, int], None]
+_MODES = ("default", "pull", "local")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """An image that a build starts from. `origin` is `host/repository`, "" for one of the local store."""
+
+    reference: str
+    digest: Digest
+    manifest: Manifest
+    config: ImageConfig
+    origin: str
+
+    @property
+    def layers(self) -> tuple[tuple[Descriptor, Digest], ...]:
+        return diff_ids_by_layer(self.manifest, self.config)
+
+
+@asynccontextmanager
+async def open_images(cache: Cache, config: RegistryConfig, credentials: Credentials) -> AsyncIterator[Images]:
+    """The images of one build. A registry client is made only when a registry is asked."""
+    async with AsyncExitStack() as stack:
+        yield Images(cache, lambda: stack.enter_async_context(open_registry(config, credentials)))
+
+
+class Images:
+    """Made by `open_images`."""
+
+    def __init__(self, cache: Cache, open_client: Callable[[], Awaitable[Registry]]) -> None:
+        self._cache = cache
+        self._open_client = open_client
+        self._client: Registry | None = None
+        self._client_lock = trio.Lock()
+        self._locks: dict[object, trio.Lock] = {}
+        self._resolved: dict[object, BaseImage] = {}
+
+    async def resolve(self, text: str, *, platform: Platform, mode: str = "default") -> BaseImage:
+        """The image that `text` names for `platform`. Raises UserError, SourceError."""
+        if mode not in _MODES:
+            raise UserError(f"unknown image resolve mode {mode!r}", hint=f"one of {', '.join(_MODES)}")
+        key = (text, platform, mode)
+        async with self._locks.setdefault(key, trio.Lock()):
+            if key not in self._resolved:
+                self._resolved[key] = await self._resolve(parse(text), platform, mode)
+        return self._resolved[key]
+
+    async def _resolve(self, reference: Reference, platform: Platform, mode: str) -> BaseImage:
+        if mode != "pull":
+            found = self._in_store(reference, platform)
+            if found is not None:
+                return found
+        if mode == "local":
+            raise SourceError(
+                f"{reference.familiar} is not in the local image store", hint="build or load it, or allow pulling"
+            )
+        registry = await self._registry()
+        remote = await registry.resolve(reference, platform, known=self._known)
+        return BaseImage(
+            reference=str(remote.reference),
+            digest=remote.digest,
+            manifest=remote.manifest,
+            config=remote.config,
+            origin=remote.origin,
+        )
+
+    async def fetch(self, layer: Layer, on_progress: Progress = lambda digest, current, total: None) -> None:
+        """Bring the blob of a lazy layer into the content store. Two builds that want it fetch it once."""
+        remote = layer.remote
+        if remote is None or self._cache.store.info(remote.digest) is not None:
+            return
+        if not remote.origins:
+            raise SourceError(
+                f"layer {remote.digest} is gone from the local store", hint="pull or load the image again"
+            )
+        registry = await self._registry()
+        async with self._locks.setdefault(remote.digest, trio.Lock()):
+            if self._cache.store.info(remote.digest) is not None:
+                return
+            descriptor = Descriptor(media_type=remote.media_type, digest=remote.digest, size=remote.size)
+            with self._cache.store.writer(expected=remote.digest, size=remote.size) as writer:
+                await registry.fetch_blob(descriptor, remote.origins, writer, on_progress=on_progress)
+                writer.commit()
+
+    async def _registry(self) -> Registry:
+        async with self._client_lock:
+            if self._client is None:
+                self._client = await self._open_client()
+        return self._client
+
+    def _known(self, digest: Digest) -> bytes | None:
+        store = self._cache.store
+        return store.read(digest, limit=CONFIG_LIMIT) if store.info(digest) is not None else None
+
+    # --- the local store ------------------------------------------------------------------------------------
+
+    def _in_store(self, reference: Reference, platform: Platform) -> BaseImage | None:
+        name = str(replace(reference, digest=None)) if reference.tag else str(reference)
+        stored = self._cache.images.find(name)
+        if stored is None or (reference.digest is not None and stored.digest != reference.digest):
+            return None
+        found = _manifest_for(self._cache.store, stored.digest, platform)
+        if found is None:
+            return None
+        manifest, config = found
+        pinned = str(reference.with_digest(stored.digest))
+        return BaseImage(reference=pinned, digest=stored.digest, manifest=manifest, config=config, origin="")
+
+
+def _manifest_for(store: ContentStore, digest: Digest, platform: Platform) -> tuple[Manifest, ImageConfig] | None:
+    """The manifest under `digest` that fits `platform`, with its config; None when the store has none."""
+    if store.info(digest) is None:
+        return None
+    document = parse_manifest_or_index(store.read(digest))
+    if isinstance(document, Index):
+        for entry in candidates(document, platform):
+            if entry.media_type in MANIFEST_TYPES | INDEX_TYPES:
+                return _manifest_for(store, entry.digest, platform)
+        return None
+    config = parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT))
+    return (document, config) if rank(platform, config.platform) is not None else None
+
+
+def manifests_of(store: ContentStore, digest: Digest) -> list[tuple[Manifest, ImageConfig]]:
+    """Every image manifest under `digest` that the store has, with its config. Attestations are left out."""
+    if store.info(digest) is None:
+        return []
+    document = parse_manifest_or_index(store.read(digest))
+    if isinstance(document, Index):
+        entries = (entry for entry in document.manifests if entry.platform is None or entry.platform.os != "unknown")
+        return [found for entry in entries for found in manifests_of(store, entry.digest)]
+    if document.config.media_type not in CONFIG_TYPES or store.info(document.config.digest) is None:
+        return []
+    return [(document, parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT)))]

@@ -1,0 +1,147 @@
+"""Applies a layer archive: a tar stream becomes a directory in overlay upper format (cache/overlay.py).
+
+Whiteouts become devices 0:0 and opaque xattrs. A whiteout speaks of the layers below only, wherever it stands in the
+archive (OCI image-spec, layer.md, "Whiteouts"): what the same layer brings under that name stays. The directory must
+be empty and the caller's own until it is committed; after an error its contents mean nothing.
+
+This module must not know registries, blobs or the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from buildengine.digest import Digest
+from buildengine.limits import DISK, HASH, offload
+from cache.overlay import TreeMount
+from worker.layers.decompress import Decompressed, decompress
+from worker.layers.extract import Extraction
+from worker.layers.failures import explained
+from worker.layers.lowers import LowerStack
+from worker.layers.names import OPAQUE, WHITEOUT, is_bookkeeping, parts_of, whiteout_target
+from worker.layers.pipeline import pump
+from worker.layers.tar import TarHeader
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """`diff_id` is the digest of the uncompressed archive, `size` its length."""
+
+    diff_id: Digest
+    size: int
+
+
+class LayerWriter:
+    """Applies an archive that comes in chunks: `feed` them, then `finish`. Use as a context manager."""
+
+    def __init__(self, directory: Path, lowers: TreeMount | None = None) -> None:
+        self._stack = ExitStack()
+        with self._stack:
+            self._root = os.open(directory, _DIRECTORY)
+            self._stack.callback(os.close, self._root)
+            self._lowers = self._stack.enter_context(LowerStack(lowers.lowers if lowers is not None else ()))
+            self._extraction = Extraction(self._root, self._lowers, fresh=True, left_out=self._is_marker)
+            self._stack.callback(self._extraction.close)
+            self._stack = self._stack.pop_all()
+        self._root_is_opaque = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def feed(self, chunk: bytes) -> None:
+        """Make what is complete with this chunk."""
+        self._extraction.feed(chunk)
+
+    def finish(self) -> None:
+        """The archive has ended."""
+        if self._root_is_opaque:
+            with explained("cannot hide the lower layers"):
+                self._hide_all()
+        self._extraction.finish()
+
+    def _is_marker(self, header: TarHeader) -> bool:
+        """Whether the entry is a whiteout, which this then makes, or bookkeeping: no file of the tree."""
+        parts = parts_of(header.name)
+        if not parts or is_bookkeeping(parts):
+            return bool(parts)
+        base = parts[-1]
+        if not base.startswith(WHITEOUT):
+            return False
+        parents = self._extraction.parents
+        parent, _ = parents.of(header.name)
+        if base != OPAQUE:
+            self._whiteout(parent.fd, (*parent.path, whiteout_target(base)))
+        elif parent.path:
+            parents.hide_lowers(parent.path, parent.fd)
+        else:
+            self._root_is_opaque = True
+        return True
+
+    def _whiteout(self, parent: int, path: tuple[bytes, ...]) -> None:
+        try:
+            info = os.stat(path[-1], dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mknod(path[-1], stat.S_IFCHR, 0, dir_fd=parent)
+            return
+        if stat.S_ISDIR(info.st_mode):
+            self._extraction.parents.hide_lowers_of(parent, path)
+
+    def _hide_all(self) -> None:
+        """What an opaque root means; overlayfs itself does not look at the root's xattr."""
+        for name in self._lowers.root_names():
+            self._whiteout(self._root, (name,))
+
+
+def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None) -> Applied:
+    """Apply the archive `stream`, compressed or not, to the empty `directory`.
+
+    `lowers` are the layers below: parents that only they have are made alike, their symlinks are followed, and hard
+    links may lead to their files. Raises SourceError for a bad archive, StoreError when the disk is full.
+    """
+    total = _Total(decompress(stream))
+    with LayerWriter(directory, lowers) as writer:
+        while chunk := total.read():
+            writer.feed(chunk)
+        writer.finish()
+    return total.result()
+
+
+async def apply_layer(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None) -> Applied:
+    """`apply`, decoding and hashing on one core while the files are made on another."""
+    total = _Total(await offload(decompress, stream, limiter=HASH))
+    with LayerWriter(directory, lowers) as writer:
+        await pump(total.read, writer.feed)
+        await offload(writer.finish, limiter=DISK)
+    return total.result()
+
+
+class _Total:
+    """The plain stream, hashed and counted as it is read."""
+
+    def __init__(self, plain: Decompressed) -> None:
+        self._plain = plain
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def read(self) -> bytes:
+        chunk = self._plain.read()
+        self._digest.update(chunk)
+        self._size += len(chunk)
+        return chunk
+
+    def result(self) -> Applied:
+        return Applied(diff_id=Digest.of_hex(self._digest.hexdigest()), size=self._size)

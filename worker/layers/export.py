@@ -1,0 +1,144 @@
+"""Turns a layer into a blob: reading, hashing and compressing overlap on all cores.
+
+Every step in a thread is one block and waits for nobody, so any number of layers can be exported at once. Blocks are
+compressed side by side and written in order; the bytes do not depend on how many cores there are.
+
+This module must not know where blobs are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.limits import COMPRESS, DISK, HASH, offload
+from worker.layers.compress import Buffer, Check, Compression, Encoder, encoder
+from worker.layers.outcome import one_error
+from worker.layers.write import Blocks, layer_blocks
+
+_WORKERS = len(os.sched_getaffinity(0))
+_AHEAD = _WORKERS + 2
+
+
+class Blob(Protocol):
+    """What the store says about a blob that it has."""
+
+    @property
+    def digest(self) -> Digest: ...
+    @property
+    def size(self) -> int: ...
+
+
+class BlobWriter(Protocol):
+    """A blob that is being written."""
+
+    def write(self, data: Buffer, /) -> object: ...
+    def commit(self) -> Blob: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerExport:
+    """A layer's blob. `encoder` names who compressed it: other encoders may make other bytes of the same layer."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    uncompressed_size: int
+    encoder: str
+
+
+async def export_layer(
+    directory: Path | int,
+    lower: int | None,
+    *,
+    compression: Compression,
+    level: int | None = None,
+    reproducible: bool = False,
+    epoch: int | None = None,
+    open_writer: Callable[[], AbstractContextManager[BlobWriter]],
+) -> LayerExport:
+    """Write the layer in `directory`, on the merged tree `lower`, as a blob into the writer.
+
+    `reproducible` asks for bytes that are the same on every processor; times after `epoch` become `epoch`.
+    """
+    made_by = encoder(compression, level, reproducible=reproducible)
+    with (
+        one_error(),
+        layer_blocks(directory, lower, epoch=epoch, block_size=made_by.block_size) as blocks,
+        open_writer() as writer,
+    ):
+        pipeline = _Pipeline(blocks, writer, made_by)
+        await pipeline.run()
+        blob = await offload(writer.commit, limiter=DISK)
+        return LayerExport(
+            diff_id=Digest.of_hex(pipeline.check.hexdigest()),
+            digest=blob.digest,
+            size=blob.size,
+            uncompressed_size=pipeline.check.size,
+            encoder=made_by.name,
+        )
+
+
+class _Job:
+    """A block on its way: `done` is set when `result` is there."""
+
+    def __init__(self, block: memoryview) -> None:
+        self.block = block
+        self.result: Buffer = b""
+        self.done = trio.Event()
+
+
+class _Pipeline:
+    """produce -> hash -> write in order, and beside it compress in any order."""
+
+    def __init__(self, blocks: Blocks, writer: BlobWriter, made_by: Encoder) -> None:
+        self.check = Check()
+        self._blocks = blocks
+        self._writer = writer
+        self._encoder = made_by
+
+    async def run(self) -> None:
+        to_compress, compressing = trio.open_memory_channel[_Job](_AHEAD)
+        to_hash, hashing = trio.open_memory_channel[_Job](_AHEAD)
+        to_write, writing = trio.open_memory_channel[_Job](_AHEAD)
+        async with trio.open_nursery() as nursery:
+            for _ in range(_WORKERS):
+                nursery.start_soon(self._compress, compressing.clone())
+            compressing.close()
+            nursery.start_soon(self._hash, hashing, to_write)
+            nursery.start_soon(self._write, writing)
+            with to_compress, to_hash:
+                blocks = iter(self._blocks)
+                while (block := await offload(next, blocks, None, limiter=DISK)) is not None:
+                    job = _Job(block)
+                    await to_compress.send(job)
+                    await to_hash.send(job)
+        tail = self._encoder.tail(self.check.crc, self.check.size)
+        await offload(self._writer.write, tail, limiter=DISK)
+
+    async def _compress(self, jobs: trio.MemoryReceiveChannel[_Job]) -> None:
+        with jobs:
+            async for job in jobs:
+                job.result = await offload(self._encoder.block, job.block, limiter=COMPRESS)
+                job.done.set()
+
+    async def _hash(self, jobs: trio.MemoryReceiveChannel[_Job], then: trio.MemorySendChannel[_Job]) -> None:
+        with jobs, then:
+            async for job in jobs:
+                await offload(self.check.update, job.block, limiter=HASH)
+                await then.send(job)
+
+    async def _write(self, jobs: trio.MemoryReceiveChannel[_Job]) -> None:
+        with jobs:
+            await offload(self._writer.write, self._encoder.head, limiter=DISK)
+            async for job in jobs:
+                await job.done.wait()
+                await offload(self._writer.write, job.result, limiter=DISK)
+                self._blocks.recycle(job.block)

@@ -1,0 +1,185 @@
+"""A directory of the user's as a result: looked at, never read before somebody needs what is in it.
+
+`content_digest` and copying go to the directory itself, through one scan of it. Where something has to be mounted
+(a bind mount, the input of a merge) `stack` copies it into a layer first: never is the user's own directory
+mounted into a step. The same content gives the same layer again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.errors import ContextError, SourceError
+from buildengine.inroot import open_in_root, read_regular
+from cache.localscan import LocalScan
+from cache.opened import Cache
+from cache.selection import PatternFilter, Selector
+from llb.ops import CopyAction
+from worker.layers import copytree
+from worker.sources.local import include_patterns
+from worker.sources.origin import LocalOrigin
+
+_WHOLE = CopyAction(src="/", dest="/", dir_copy_contents=True)
+
+
+class LocalTree:
+    """A counted reference to a directory and the part of it that a build may see."""
+
+    def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, *, inline: Mapping[str, bytes]) -> None:
+        self._shared = _Shared(cache, path, origin, inline)
+        self._released = False
+
+    def clone(self) -> LocalTree:
+        other = object.__new__(LocalTree)
+        other._shared = self._shared
+        other._released = False
+        self._shared.count += 1
+        return other
+
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._shared.drop()
+
+    @property
+    def path(self) -> str:
+        return self._shared.path
+
+    async def scan(self) -> LocalScan:
+        """What is there, looked at once for as long as this tree is held."""
+        return await self._shared.scan()
+
+    async def rescan(self) -> LocalScan:
+        """Look again: something changed while it was read."""
+        return await self._shared.scan(again=True)
+
+    async def content_digest(self, selectors: Sequence[Selector]) -> Digest:
+        return await self._shared.content_digest(selectors)
+
+    async def stack(self) -> tuple[str, ...]:
+        """The tree as a stack of one layer."""
+        return await self._shared.stack()
+
+    def read_file(self, path: str, *, limit: int) -> bytes:
+        """One regular file, now. Raises SourceError."""
+        name = path.lstrip("/")
+        if name in self._shared.inline:
+            return self._shared.inline[name]
+        root = os.open(self._shared.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return read_regular(root, path, limit=limit)
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from error
+        finally:
+            os.close(root)
+
+    def read_dir(self, path: str) -> list[str]:
+        root = os.open(self._shared.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from error
+        finally:
+            os.close(root)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+
+class _Shared:
+    """What all references to one directory have in common."""
+
+    def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, inline: Mapping[str, bytes]) -> None:
+        self.path = path or os.devnull
+        self.inline = inline
+        self.count = 1
+        self._cache = cache
+        self._origin = origin
+        self._lock = trio.Lock()
+        self._copying = trio.Lock()
+        self._scan: LocalScan | None = None
+        self._stack: tuple[str, ...] | None = None
+
+    def drop(self) -> None:
+        self.count -= 1
+        if self.count:
+            return
+        if self._scan is not None:
+            self._scan.close()
+            self._scan = None
+        if self._stack is not None:
+            self._cache.layers.release(self._stack)
+
+    async def scan(self, *, again: bool = False) -> LocalScan:
+        async with self._lock:
+            if again and self._scan is not None:
+                self._scan.close()
+                self._scan = None
+            if self._scan is None:
+                self._scan = await self._new_scan()
+            return self._scan
+
+    async def _new_scan(self) -> LocalScan:
+        origin = self._origin
+        include = include_patterns(self.path, origin)
+        key = json.dumps([include, origin.exclude_patterns])
+        keep = PatternFilter(include, origin.exclude_patterns) if include or origin.exclude_patterns else None
+        return await self._cache.localindex.scan(Path(self.path), keep=keep, filter_key=key)
+
+    async def content_digest(self, selectors: Sequence[Selector]) -> Digest:
+        """A file that changes while it is read is looked at once more, then it is an error."""
+        scan = await self.scan()
+        try:
+            digest = await scan.content_digest(selectors)
+        except ContextError:
+            scan = await self.scan(again=True)
+            digest = await scan.content_digest(selectors)
+        await self._cache.localindex.save(scan)
+        return digest
+
+    async def stack(self) -> tuple[str, ...]:
+        async with self._copying:
+            if self._stack is None:
+                stack = await self._stored() or await self._copied()
+                self._cache.layers.hold(stack)
+                self._stack = stack
+        return self._stack
+
+    async def _stored(self) -> tuple[str, ...] | None:
+        key = await self._key()
+        for record in self._cache.records.records(key):
+            stack = tuple(record.payload["stack"])
+            self._cache.layers.hold(stack)
+            try:
+                if all(self._cache.layers.exists(layer) for layer in stack):
+                    return stack
+            finally:
+                self._cache.layers.release(stack)
+        return None
+
+    async def _key(self) -> str:
+        digest = await self.content_digest((Selector(),))
+        return f"local:{digest}"
+
+    async def _copied(self) -> tuple[str, ...]:
+        scan = await self.scan()
+        key = await self._key()
+        layer = await self._cache.layers.create((), kind="source.local", description=f"local source for {self.path}")
+        try:
+            target = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)
+            finally:
+                os.close(target)
+            stack = (await layer.commit(),)
+        finally:
+            await layer.discard()
+        await self._cache.records.save(key, {"stack": list(stack)})
+        return stack

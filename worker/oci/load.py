@@ -1,0 +1,229 @@
+"""`image load`: an OCI layout or docker archive, from a tar stream or a directory, into the content store.
+
+One pass over the stream, in whatever order its members come: each blob goes straight into the store and is
+verified there, the few small files that say what it all means are kept. Then every image is walked from its
+root; a blob that is missing is an error, except that an index may name platforms the archive does not hold.
+Synchronous: call it through `limits.offload`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from buildengine.digest import Digest
+from worker.oci import dockertar
+from worker.oci.dockertar import Stored
+from worker.oci.document import InvalidImage
+from worker.oci.layout import (
+    BlobInfo,
+    BlobStore,
+    LayoutDirectory,
+    NamedImage,
+    check_version,
+    parse_index_json,
+    read_directory,
+)
+from worker.oci.tarstream import Kind, Source, TarReader
+from worker.oci.types import (
+    CONFIG_LIMIT,
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    MANIFEST_LIMIT,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    diff_ids_by_layer,
+    parse_config,
+    parse_manifest_or_index,
+)
+
+_TOP_FILES = frozenset({"oci-layout", "index.json", "manifest.json", "repositories"})
+_MAX_DEPTH = 4
+_MAX_MANIFESTS = 1000
+_MAGIC = 8
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedManifest:
+    """A manifest whose blobs are all in the store. `config` is None for what is not an image (attestations)."""
+
+    manifest: Manifest
+    config: ImageConfig | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedImage:
+    """An image as it is now in the store: root, names as written in the archive, complete manifests."""
+
+    target: Descriptor
+    names: tuple[str, ...]
+    manifests: tuple[LoadedManifest, ...]
+
+
+def load_tar(stream: Source, store: BlobStore) -> tuple[LoadedImage, ...]:
+    """Store what the archive holds. `stream` is uncompressed tar. Raises InvalidImage."""
+    contents = _spool(TarReader(stream), store)
+    top = contents.top
+    if "index.json" in top:
+        check_version(top.get("oci-layout", b"{}"))
+        images = _named_by_docker(parse_index_json(top["index.json"]), contents, store)
+    elif "manifest.json" in top:
+        images = tuple(_from_docker(contents, store))
+    else:
+        raise InvalidImage(
+            "not an image archive: it has neither index.json nor manifest.json",
+            hint="archives are made by `pybuild image save`, `docker save` or `--output type=oci`",
+        )
+    return tuple(_complete(image, store) for image in images)
+
+
+def load_directory(root: int, store: BlobStore) -> tuple[LoadedImage, ...]:
+    """Store what the OCI layout directory `root` (a descriptor) holds. Raises InvalidImage."""
+    layout = read_directory(root)
+    mirrored = _FromDirectory(layout, store)
+    return tuple(_complete(image, mirrored) for image in layout.images)
+
+
+@dataclass(slots=True)
+class _Contents:
+    top: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, Stored] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+
+def _spool(reader: TarReader, store: BlobStore) -> _Contents:
+    contents = _Contents()
+    for member in reader:
+        if member.kind is Kind.SYMLINK:
+            contents.links[member.name] = member.link
+        elif member.kind is Kind.HARDLINK:
+            contents.links[member.name] = "/" + member.link
+        elif member.kind is Kind.FILE and member.name in _TOP_FILES:
+            contents.top[member.name] = reader.read(MANIFEST_LIMIT)
+        elif member.kind is Kind.FILE and member.name.rpartition("/")[2] not in ("VERSION", "json"):
+            contents.files[member.name] = _store(reader.chunks(), member.name, member.size, store)
+    return contents
+
+
+def _store(chunks: Iterable[bytes], name: str, size: int, store: BlobStore) -> Stored:
+    """Store one file. Raises InvalidImage when its name promises another digest.
+
+    The promise is not given to the writer: other bytes would be the archive's fault, not the store's.
+    """
+    magic = b""
+    with store.writer(size=size) as writer:
+        for data in chunks:
+            magic = magic or data[:_MAGIC]
+            writer.write(data)
+        info = writer.commit()
+    if name.startswith("blobs/sha256/") and name != f"blobs/sha256/{info.digest.hex}":
+        raise InvalidImage(f"the archive's {name} holds other bytes: their digest is {info.digest}")
+    return Stored(digest=info.digest, size=info.size, magic=magic)
+
+
+def _named_by_docker(images: tuple[NamedImage, ...], contents: _Contents, store: BlobStore) -> tuple[NamedImage, ...]:
+    """Names from `manifest.json` for images that `index.json` leaves without (docker 25's own archives)."""
+    if "manifest.json" not in contents.top or all(image.names for image in images):
+        return images
+    names: dict[str, tuple[str, ...]] = {
+        entry.config: entry.names for entry in dockertar.parse_manifest_json(contents.top["manifest.json"])
+    }
+
+    def named(image: NamedImage) -> NamedImage:
+        if image.names or image.target.media_type in INDEX_TYPES or store.info(image.target.digest) is None:
+            return image
+        raw = store.read(image.target.digest, limit=MANIFEST_LIMIT)
+        manifest = parse_manifest_or_index(raw, media_type=image.target.media_type)
+        config = manifest.config.digest.hex if isinstance(manifest, Manifest) else ""
+        return replace(image, names=names.get(f"blobs/sha256/{config}", ()))
+
+    return tuple(named(image) for image in images)
+
+
+def _from_docker(contents: _Contents, store: BlobStore) -> Iterator[NamedImage]:
+    for image in dockertar.parse_manifest_json(contents.top["manifest.json"]):
+        raw = dockertar.make_manifest(
+            image, contents.files, contents.links, lambda digest, limit: store.read(digest, limit=limit)
+        )
+        with store.writer(size=len(raw)) as writer:
+            writer.write(raw)
+            writer.commit()
+        manifest = parse_manifest_or_index(raw)
+        yield NamedImage(target=manifest.descriptor, names=image.names)
+
+
+def _complete(image: NamedImage, store: BlobStore) -> LoadedImage:
+    manifests: dict[Digest, LoadedManifest] = {}
+    _walk(image.target, store, manifests, depth=0, optional=False)
+    if not manifests:
+        raise InvalidImage(f"the archive holds no manifest of the image {image.target.digest}")
+    return LoadedImage(target=image.target, names=image.names, manifests=tuple(manifests.values()))
+
+
+def _walk(
+    target: Descriptor, store: BlobStore, into: dict[Digest, LoadedManifest], *, depth: int, optional: bool
+) -> None:
+    """Collect the complete manifests below `target`. An `optional` one may be missing altogether."""
+    if target.digest in into:
+        return
+    if depth > _MAX_DEPTH or len(into) > _MAX_MANIFESTS:
+        raise InvalidImage("the archive's indexes are nested too deeply or hold too many manifests")
+    if optional and store.info(target.digest) is None:
+        return
+    raw = _read(target, store, MANIFEST_LIMIT)
+    parsed = parse_manifest_or_index(raw, media_type=target.media_type, what=f"manifest {target.digest}")
+    if isinstance(parsed, Index):
+        for child in parsed.manifests:
+            _walk(child, store, into, depth=depth + 1, optional=True)
+        return
+    for layer in parsed.layers:
+        if not layer.urls:  # what may not be distributed lies where its URLs say
+            _require(layer, store)
+    config = None
+    if parsed.config.media_type in CONFIG_TYPES:
+        config = parse_config(_read(parsed.config, store, CONFIG_LIMIT), what=f"config of {target.digest}")
+    else:
+        _require(parsed.config, store)
+    if config is not None and not _is_attestation(target):
+        diff_ids_by_layer(parsed, config)
+    into[target.digest] = LoadedManifest(manifest=parsed, config=config)
+
+
+def _is_attestation(target: Descriptor) -> bool:
+    return target.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+
+
+def _read(target: Descriptor, store: BlobStore, limit: int) -> bytes:
+    _require(target, store)
+    return store.read(target.digest, limit=limit)
+
+
+def _require(target: Descriptor, store: BlobStore) -> None:
+    info = store.info(target.digest)
+    if info is None:
+        raise InvalidImage(f"the archive lacks the blob {target.digest}")
+    if info.size != target.size:
+        raise InvalidImage(f"the blob {target.digest} has {info.size} bytes, its descriptor says {target.size}")
+
+
+class _FromDirectory:
+    """A store that takes from a layout directory what it does not hold yet."""
+
+    def __init__(self, layout: LayoutDirectory, store: BlobStore) -> None:
+        self._layout = layout
+        self._store = store
+        self.writer = store.writer
+        self.read = store.read
+
+    def info(self, digest: Digest) -> BlobInfo | None:
+        known = self._store.info(digest)
+        file = None if known is not None else self._layout.find(digest)
+        if file is None:
+            return known
+        with file:
+            chunks = iter(lambda: file.read(_CHUNK), b"")
+            return _store(chunks, f"blobs/sha256/{digest.hex}", os.fstat(file.fileno()).st_size, self._store)

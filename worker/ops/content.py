@@ -1,0 +1,27 @@
+"""Dependencies by content: an input whose bytes, not its history, decide the key."""
+
+from __future__ import annotations
+
+from buildengine.digest import Digest
+from cache.selection import Selector, selectors_key
+from solver.vertex import Dep, Result
+from worker.context import OpContext
+from worker.localtree import LocalTree
+
+
+def dep(context: OpContext, selectors: tuple[Selector, ...]) -> Dep:
+    """The dependency on what these selectors select."""
+
+    async def content_key(result: Result) -> Digest:
+        if isinstance(result, LocalTree):
+            return await result.content_digest(selectors)
+        stack = await context.trees.stack_of(result)
+        known = context.cache.contenthash.known(stack, selectors)
+        if known is not None:
+            return known
+        await context.trees.ensure(stack)
+        with context.trees.open_stack(stack) as root:
+            return await context.cache.contenthash.digest(stack, root, selectors)
+
+    whole = selectors == (Selector(),)
+    return Dep(selector="" if whole else selectors_key(selectors), content_key=content_key)

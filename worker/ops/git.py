@@ -1,0 +1,61 @@
+"""`git://`: a checkout in a layer of its own. The key is the commit that the ref names when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from solver.vertex import CacheMap, Result
+from worker.context import OpContext
+from worker.ops.keys import key_digest
+from worker.results import Snapshot
+from worker.sources import git
+from worker.sources.git import Access, GitRevision
+from worker.sources.origin import GitOrigin
+
+
+class GitOp:
+    """`solver.Op` for one repository at one ref."""
+
+    def __init__(self, context: OpContext, origin: GitOrigin) -> None:
+        self._context = context
+        self._origin = origin
+        self._revision: GitRevision | None = None
+
+    async def cache_map(self) -> CacheMap:
+        return CacheMap(digest=key_digest("git", git.cache_key(self._origin, await self._resolved())))
+
+    async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        revision = await self._resolved()
+        layers = self._context.cache.layers
+        layer = await layers.create(
+            (), kind="source.git.checkout", description=f"git snapshot of {revision.ref} at {revision.commit[:12]}"
+        )
+        try:
+            directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                async with self._access() as access:
+                    source = self._context.build.remotes.git()
+                    await source.checkout(self._origin, revision, directory, access)
+            finally:
+                os.close(directory)
+            return [Snapshot(layers, (await layer.commit(),))]
+        finally:
+            await layer.discard()
+
+    async def _resolved(self) -> GitRevision:
+        if self._revision is None:
+            async with self._access() as access:
+                self._revision = await self._context.build.remotes.git().resolve(self._origin, access)
+        return self._revision
+
+    @asynccontextmanager
+    async def _access(self) -> AsyncIterator[Access]:
+        session = self._context.session
+        opened = await session.ssh_agents.open(self._origin.ssh_socket) if self._origin.ssh_socket else None
+        if opened is None:
+            yield Access(secrets=session.secrets)
+            return
+        async with opened as path:
+            yield Access(secrets=session.secrets, ssh_socket=path)

@@ -1,0 +1,47 @@
+"""`http(s)://`: one file, in a layer of its own. The key is what the URL holds when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from solver.vertex import CacheMap, Result
+from worker.context import OpContext
+from worker.ops.keys import key_digest
+from worker.results import Snapshot
+from worker.sources import http
+from worker.sources.http import HttpRevision
+from worker.sources.origin import HttpOrigin
+
+
+class HttpOp:
+    """`solver.Op` for one URL."""
+
+    def __init__(self, context: OpContext, origin: HttpOrigin) -> None:
+        self._context = context
+        self._origin = origin
+        self._revision: HttpRevision | None = None
+
+    async def _resolved(self) -> HttpRevision:
+        if self._revision is None:
+            source = await self._context.build.remotes.http()
+            self._revision = await source.resolve(self._origin, self._context.session.secrets)
+        return self._revision
+
+    async def cache_map(self) -> CacheMap:
+        return CacheMap(digest=key_digest("http", http.cache_key(self._origin, await self._resolved())))
+
+    async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        revision = await self._resolved()
+        source = await self._context.build.remotes.http()
+        layers = self._context.cache.layers
+        layer = await layers.create((), description=f"downloaded from {self._origin.url.partition('?')[0]}")
+        try:
+            directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                await source.fetch(self._origin, revision, directory, self._context.session.secrets)
+            finally:
+                os.close(directory)
+            return [Snapshot(layers, (await layer.commit(),))]
+        finally:
+            await layer.discard()

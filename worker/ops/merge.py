@@ -1,0 +1,42 @@
+"""Merge and diff: arithmetic on stacks of layers. A merge copies nothing; a diff of ancestor and descendant neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llb import ops
+from solver.vertex import CacheMap, Dep, Result
+from worker.context import OpContext
+from worker.ops.keys import key_digest
+from worker.results import Snapshot, Stack
+
+
+class Merge:
+    """`solver.Op`: the layers of all inputs, the last input's on top.
+
+    A layer that appears again stays where it is topmost: below, what it holds would be hidden by itself.
+    """
+
+    def __init__(self, context: OpContext, op: ops.MergeOp, count: int) -> None:
+        self._context = context
+        self._op = op
+        self._count = count
+
+    async def cache_map(self) -> CacheMap:
+        return CacheMap(digest=key_digest("merge", self._op), deps=(Dep(),) * self._count)
+
+    async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        trees = self._context.trees
+        stacks = [await trees.stack_of(inputs[index] if index >= 0 else None) for index in self._op.inputs]
+        merged = merge_stacks(stacks)
+        return [Snapshot(self._context.cache.layers, merged) if merged else None]
+
+
+def merge_stacks(stacks: Sequence[Stack]) -> Stack:
+    """Concatenated, without immediate repetition: an input that begins with all that is below adds its rest."""
+    merged: list[str] = []
+    for stack in stacks:
+        rest = stack[len(merged) :] if merged and stack[: len(merged)] == tuple(merged) else stack
+        merged.extend(rest)
+    topmost_first = dict.fromkeys(reversed(merged))
+    return tuple(reversed(topmost_first))

@@ -1,0 +1,97 @@
+"""Source ops: what a build reads from outside. One class for each scheme; `make` chooses.
+
+docker-image://   a stack of layers, lazy until something needs their files
+local://          a directory of the user's, unread
+http(s)://        one file in a layer of its own
+git://            a checkout in a layer of its own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from buildengine.digest import Digest
+from buildengine.errors import HostError, SourceError
+from cache.layers import RemoteBlob
+from llb import ops
+from solver.vertex import CacheMap, Op, Result
+from worker.context import OpContext
+from worker.images import BaseImage
+from worker.oci.types import Descriptor
+from worker.ops.git import GitOp
+from worker.ops.http import HttpOp
+from worker.ops.keys import key_digest
+from worker.ops.local import LocalSource
+from worker.results import Snapshot, Stack
+from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LocalOrigin, parse
+
+
+def make(context: OpContext, op: ops.SourceOp) -> Op:
+    """The op for a source. Raises InvalidDefinition for a scheme that nobody knows."""
+    origin = parse(op)
+    match origin:
+        case ImageOrigin():
+            return ImageSource(context, origin)
+        case LocalOrigin():
+            return LocalSource(context, origin)
+        case HttpOrigin():
+            return HttpOp(context, origin)
+        case GitOrigin():
+            return GitOp(context, origin)
+        case _:
+            raise HostError(
+                "oci-layout sources are not supported yet", hint="load the layout with `pybuild image load`"
+            )
+
+
+class ImageSource:
+    """`docker-image://REF`: resolved when its key is asked for, fetched when its files are."""
+
+    def __init__(self, context: OpContext, origin: ImageOrigin) -> None:
+        self._context = context
+        self._origin = origin
+
+    async def cache_map(self) -> CacheMap:
+        """Two keys: the manifest's, and that of the layers alone, which a rebuilt image may share."""
+        image = await self._image()
+        layers = self._layers(image)
+        return CacheMap(
+            digest=key_digest("image", image.manifest.digest, str(self._context.platform), len(layers)),
+            aliases=(key_digest("image.layers", tuple(diff_id for _, diff_id in layers)),),
+        )
+
+    async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        image = await self._image()
+        layers = self._context.cache.layers
+        stack: Stack = ()
+        chain: Digest | None = None
+        for descriptor, diff_id in self._layers(image):
+            chain = diff_id if chain is None else Digest.sha256(f"{chain} {diff_id}".encode())
+            layer = await layers.add_remote(
+                parent=stack,
+                diff_id=diff_id,
+                chain_id=chain,
+                remote=RemoteBlob(
+                    digest=descriptor.digest,
+                    size=descriptor.size,
+                    media_type=descriptor.media_type,
+                    origins=(image.origin,) if image.origin else (),
+                ),
+                description=f"pulled from {self._origin.reference}",
+            )
+            stack = (*stack, layer)
+        return [Snapshot(layers, stack) if stack else None]
+
+    async def _image(self) -> BaseImage:
+        """Resolved once for the whole build: config, key and layers are of one digest."""
+        image = await self._context.build.images.resolve(
+            self._origin.reference, platform=self._context.platform, mode=self._origin.resolve_mode
+        )
+        wanted = self._origin.checksum
+        if wanted is not None and wanted != image.digest:
+            raise SourceError(f"{self._origin.reference} is {image.digest}, not {wanted} as the build asks for")
+        return image
+
+    def _layers(self, image: BaseImage) -> tuple[tuple[Descriptor, Digest], ...]:
+        limit = self._origin.layer_limit
+        return image.layers[:limit] if limit else image.layers

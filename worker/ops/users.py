@@ -1,0 +1,110 @@
+"""Who a step runs as: `user[:group]` resolved in the image's own /etc/passwd and /etc/group.
+
+The two files belong to the image: they are read as bounded regular files and parsed as bytes. Nothing here
+asks the host's name services. Rules: runc's and BuildKit's (executor/oci/user.go): a numeric id needs no
+entry; without a group the passwd entry's group counts, and the supplementary groups are those that list the
+user's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from buildengine.errors import UserError
+from buildengine.inroot import read_regular
+
+_LIMIT = 8 << 20
+_MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    home: str = "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    name: str
+    id: int
+    gid: int
+    home: str
+    members: tuple[str, ...]
+
+
+def _read(root: int, path: str) -> Iterator[list[str]]:
+    try:
+        data = read_regular(root, path, limit=_LIMIT)
+    except OSError:
+        return
+    for line in data.decode("utf-8", "replace").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line.split(":")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text) <= _MAX_ID else None
+
+
+def _users(root: int) -> Iterator[_Entry]:
+    for fields in _read(root, "/etc/passwd"):
+        if len(fields) >= 4 and (uid := _number(fields[2])) is not None:
+            home = fields[5] if len(fields) > 5 and fields[5] else "/"
+            yield _Entry(name=fields[0], id=uid, gid=_number(fields[3]) or 0, home=home, members=())
+
+
+def _groups(root: int) -> Iterator[_Entry]:
+    for fields in _read(root, "/etc/group"):
+        if len(fields) >= 3 and (gid := _number(fields[2])) is not None:
+            members = tuple(m for m in fields[3].split(",") if m) if len(fields) > 3 else ()
+            yield _Entry(name=fields[0], id=gid, gid=gid, home="", members=members)
+
+
+def _id(text: str, kind: str) -> int | None:
+    number = _number(text)
+    if number is None and text.lstrip("-").isdigit():
+        raise UserError(f"{kind} id {text} is out of range", hint=f"ids go from 0 to {_MAX_ID}")
+    return number
+
+
+def find_user(root: int, name: str) -> int:
+    """The uid that `name` (a name or digits) has in the tree at `root`. Raises UserError."""
+    number = _id(name, "user")
+    if number is not None:
+        return number
+    for user in _users(root):
+        if user.name == name:
+            return user.id
+    raise UserError(
+        f"unable to find user {name}: no matching entry in passwd file", hint="create it, or use its number"
+    )
+
+
+def find_group(root: int, name: str) -> int:
+    """The gid that `name` (a name or digits) has in the tree at `root`. Raises UserError."""
+    number = _id(name, "group")
+    if number is not None:
+        return number
+    for group in _groups(root):
+        if group.name == name:
+            return group.id
+    raise UserError(
+        f"unable to find group {name}: no matching entry in group file", hint="create it, or use its number"
+    )
+
+
+def resolve(root: int, spec: str) -> Identity:
+    """The identity that `spec` (`""`, `user`, `uid`, `user:group`) names in the tree at `root`."""
+    user_text, _, group_text = (spec or "0").partition(":")
+    user_text = user_text or "0"
+    number = _id(user_text, "user")
+    entry = next((u for u in _users(root) if (u.id == number if number is not None else u.name == user_text)), None)
+    if entry is None:
+        entry = _Entry(name="", id=find_user(root, user_text), gid=0, home="/", members=())
+    if group_text:
+        return Identity(uid=entry.id, gid=find_group(root, group_text), home=entry.home)
+    extra = tuple(g.id for g in _groups(root) if entry.name and entry.name in g.members)
+    return Identity(uid=entry.id, gid=entry.gid, groups=extra, home=entry.home)

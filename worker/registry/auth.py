@@ -1,0 +1,228 @@
+"""Registry authentication: challenges, basic and bearer, and the tokens that bearer needs.
+
+Facts: RFC 9110 11.3 and 11.6.1 (challenge syntax), the distribution project's token specification (auth/token,
+auth/oauth, auth/scope). Credentials belong to the host that was contacted: they go to it, or to the token
+service that it names, over https (over plain HTTP only where the registry itself is plain, and then only to it
+or to this machine), and nowhere else. `answer` decides whether another attempt makes sense, so no server can make us
+turn in circles.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+import trio
+
+from buildengine.errors import RegistryError, SourceError
+from worker.oci.document import Fields
+from worker.registry.errors import RegistryRefused, refusal
+from worker.registry.hosts import is_loopback
+from worker.registry.transport import Transport, redacted
+from worker.session import Credential, Credentials
+
+IDENTITY_TOKEN = "<token>"  # the user name under which an identity token is kept (docker's credential helpers)
+_CLIENT_ID = "pybuild"
+_MAX_CHALLENGE = 8 << 10
+_MAX_TOKEN = 1 << 20
+_DEFAULT_LIFE = 60
+_SHORTENED = 0.9  # a token is renewed a little before its end
+_PARAMETER = re.compile(r'\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
+_SCHEME = re.compile(r"[\s,]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$|,)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """One way that a server offers to prove who we are. `scheme` is lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(header: str) -> tuple[Challenge, ...]:
+    """The challenges of a WWW-Authenticate header, several of them in one line or not. Nonsense ends the list."""
+    found: list[Challenge] = []
+    text = header[:_MAX_CHALLENGE]
+    position = 0
+    while match := _SCHEME.match(text, position):
+        position = match.end()
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(text, position):
+            quoted, bare = parameter[2], parameter[3]
+            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
+            parameters.setdefault(parameter[1].lower(), value)
+            position = parameter.end()
+        found.append(Challenge(scheme=match[1].lower(), parameters=parameters))
+    return tuple(found)
+
+
+def merged_scopes(*scopes: str) -> str:
+    """Scopes as one string: actions of one resource gathered, everything sorted, nothing twice."""
+    actions: dict[str, set[str]] = {}
+    for scope in " ".join(scopes).split():
+        resource, separator, names = scope.rpartition(":")
+        if separator and resource:
+            actions.setdefault(resource, set()).update(name for name in names.split(",") if name)
+        else:
+            actions.setdefault(scope, set())
+    return " ".join(f"{name}:{','.join(sorted(kinds))}" if kinds else name for name, kinds in sorted(actions.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Token:
+    header: str
+    asked: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bearer:
+    """A token service, as a challenge names it."""
+
+    realm: str
+    service: str
+
+
+class Authorizer:
+    """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once."""
+
+    def __init__(self, host: str, *, key: str, is_plain: bool, transport: Transport, credentials: Credentials) -> None:
+        self._host = host
+        self._key = key
+        self._is_plain = is_plain
+        self._transport = transport
+        self._credentials = credentials
+        self._basic: str | None = None
+        self._bearer: _Bearer | None = None
+        self._scopes: dict[str, str] = {}
+        self._tokens: dict[str, _Token] = {}
+        self._lock = trio.Lock()
+
+    async def header(self, scope: str) -> str | None:
+        """The Authorization header for a request that needs `scope`; None before the first challenge."""
+        if self._basic is not None or self._bearer is None:
+            return self._basic
+        async with self._lock:
+            return await self._token(scope)
+
+    async def answer(self, www_authenticate: str, scope: str, *, sent: str | None, since: float) -> None:
+        """Take the challenge of a 401 to a request begun at `since` that carried `sent`.
+
+        Returns when trying again makes sense. Raises RegistryError when it does not: no credentials, wrong ones,
+        a fresh token that was refused, or a scheme we do not know.
+        """
+        challenges = {challenge.scheme: challenge.parameters for challenge in parse_challenges(www_authenticate)}
+        async with self._lock:
+            if "bearer" in challenges:
+                await self._answer_bearer(challenges["bearer"], scope, sent, since)
+            elif "basic" in challenges:
+                await self._answer_basic(sent)
+            else:
+                offered = ", ".join(challenges)[:100] or "nothing"
+                raise self._denied(f"it asks for authentication by {offered}; basic and bearer are supported")
+
+    async def _answer_basic(self, sent: str | None) -> None:
+        credential = await self._credentials.get(self._key)
+        if credential is None or credential.username == IDENTITY_TOKEN:
+            raise self._denied("authentication required")
+        self._basic = _basic(credential)
+        if sent == self._basic:
+            raise self._denied("the user name or password is wrong")
+
+    async def _answer_bearer(self, parameters: Mapping[str, str], scope: str, sent: str | None, since: float) -> None:
+        bearer = _Bearer(realm=parameters.get("realm", ""), service=parameters.get("service", ""))
+        self._check_realm(bearer.realm)
+        known = self._tokens.get(scope)
+        if sent is not None and known is not None and known.header != sent:
+            return  # another task has a newer one already
+        wanted = merged_scopes(scope, self._scopes.get(scope, ""), parameters.get("scope", ""))
+        fresh = known is not None and known.asked >= since
+        if fresh and bearer == self._bearer and wanted == self._scopes.get(scope):
+            raise self._denied("access denied")  # a token fetched for this very request was refused
+        self._bearer = bearer
+        self._scopes[scope] = wanted
+        self._tokens.pop(scope, None)
+        await self._token(scope)
+
+    async def _token(self, scope: str) -> str:
+        token = self._tokens.get(scope)
+        if token is None or token.expires <= trio.current_time():
+            token = await self._fetch(self._scopes.setdefault(scope, merged_scopes(scope)))
+            self._tokens[scope] = token
+        return token.header
+
+    async def _fetch(self, scopes: str) -> _Token:
+        assert self._bearer is not None
+        credential = await self._credentials.get(self._key)
+        if credential is not None and credential.username == IDENTITY_TOKEN:
+            return await self._post(self._bearer, scopes, credential)
+        try:
+            return await self._get(self._bearer, scopes, credential)
+        except RegistryRefused as error:
+            # Some token services know the POST form only: GCR answered 404, JFrog 401 (containerd, authorizer.go).
+            if credential is None or error.status not in (401, 404, 405):
+                raise
+            try:
+                return await self._post(self._bearer, scopes, credential)
+            except RegistryRefused:
+                raise error from None
+
+    async def _get(self, bearer: _Bearer, scopes: str, credential: Credential | None) -> _Token:
+        query = [("service", bearer.service)] if bearer.service else []
+        query += [("scope", scope) for scope in scopes.split()]
+        if credential is not None:
+            query.append(("account", credential.username))
+        separator = "&" if urlsplit(bearer.realm).query else "?"
+        headers = {} if credential is None else {"authorization": _basic(credential)}
+        return await self._ask("GET", bearer.realm + separator + urlencode(query), headers, b"")
+
+    async def _post(self, bearer: _Bearer, scopes: str, credential: Credential) -> _Token:
+        form: dict[str, str | bytes] = {"client_id": _CLIENT_ID, "service": bearer.service, "scope": scopes}
+        secret = credential.password.reveal()
+        if credential.username == IDENTITY_TOKEN:
+            form |= {"grant_type": "refresh_token", "refresh_token": secret}
+        else:
+            form |= {"grant_type": "password", "username": credential.username, "password": secret}
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        return await self._ask("POST", bearer.realm, headers, urlencode(form).encode())
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> _Token:
+        asked = trio.current_time()
+        async with self._transport.send(method, url, headers, content) as response:
+            if response.status != 200:
+                raise await refusal(response, host=self._host, subject=f"a token from {redacted(url)}")
+            body = await response.read(_MAX_TOKEN)
+        try:
+            fields = Fields.parse(body, what="the token service's answer", limit=_MAX_TOKEN)
+            token = fields.text("token", default="") or fields.text("access_token")
+            life = max(fields.integer("expires_in", default=_DEFAULT_LIFE), _DEFAULT_LIFE)
+        except SourceError as error:
+            raise self._denied(error.message) from error
+        if not token.isascii() or not token.isprintable():
+            raise self._denied("the token service sent a token that is not printable")
+        return _Token(header=f"Bearer {token}", asked=asked, expires=asked + life * _SHORTENED)
+
+    def _check_realm(self, realm: str) -> None:
+        parts = urlsplit(realm) if realm.isascii() and realm.isprintable() else urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise self._denied(f"it names the token service {realm[:200]!r}, which is not an http URL")
+        if parts.scheme == "http" and not (
+            self._is_plain and (is_loopback(parts.netloc) or parts.netloc == self._host)
+        ):
+            raise self._denied(f"its token service {redacted(realm)} is not encrypted")
+
+    def _denied(self, reason: str) -> RegistryError:
+        return RegistryError(
+            f"{self._host}: {reason}",
+            status=401,
+            code="UNAUTHORIZED",
+            hint=f"log in with `docker login {self._key}`, or check that this account may read the repository",
+        )
+
+
+def _basic(credential: Credential) -> str:
+    pair = credential.username.encode() + b":" + credential.password.reveal()
+    return "Basic " + base64.b64encode(pair).decode()

@@ -1,0 +1,295 @@
+"""Pulling an image: a reference becomes a digest once, and everything else comes from that digest.
+
+`resolve` asks for the manifest, chooses the platform and reads the config; layers stay where they are until
+`fetch_blob` is called for one of them. Mirrors are asked first, the registry itself last; the answers of a
+mirror are worth no less, since all but the tag is verified by digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.errors import RegistryError, SourceError
+from buildengine.platform import Platform, rank
+from worker.oci.document import InvalidImage
+from worker.oci.types import (
+    CONFIG_LIMIT,
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    MANIFEST_LIMIT,
+    MANIFEST_TYPES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    diff_ids_by_layer,
+    parse_config,
+    parse_manifest_or_index,
+)
+from worker.registry.auth import Authorizer
+from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
+from worker.registry.download import BlobSink, Download, Progress, check_extent
+from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, tls
+from worker.registry.reference import Reference, parse_repository
+from worker.registry.transport import Response, Transport, open_transport
+from worker.session import Credentials
+
+_ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
+_T = TypeVar("_T")
+_MAX_DEPTH = 3
+_MAX_UNLABELLED = 8
+# What early tools called a config; read as one by every client of today.
+_CONFIG_ALIASES = CONFIG_TYPES | {"application/octet-stream"}
+
+KnownBlobs = Callable[[Digest], bytes | None]
+"""Bytes of a manifest or config that are at hand already, by digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteImage:
+    """An image in a registry, resolved. `digest` is what the reference named: the index where there is one.
+
+    `layers` are descriptors with their diff IDs, lowest first; `origin` (`host/repository`) is where they are.
+    """
+
+    reference: Reference
+    digest: Digest
+    index: Index | None
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[tuple[Descriptor, Digest], ...]
+
+    @property
+    def origin(self) -> str:
+        return self.reference.name
+
+
+@asynccontextmanager
+async def open_registry(config: RegistryConfig, credentials: Credentials) -> AsyncIterator[Registry]:
+    """A client for all registries; its connections end with this block."""
+    async with open_transport(lambda host: tls(host, config), config.proxies.choose) as transport:
+        yield Registry(config, credentials, transport)
+
+
+class Registry:
+    """What registries offer to a build. Made by `open_registry`; tests may give another transport."""
+
+    def __init__(self, config: RegistryConfig, credentials: Credentials, transport: Transport) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._transport = transport
+        self._clients: dict[Endpoint, EndpointClient] = {}
+        self._downloads = trio.CapacityLimiter(config.max_downloads)
+
+    async def resolve(
+        self,
+        reference: Reference,
+        platform: Platform,
+        *,
+        known: KnownBlobs = lambda digest: None,
+        expected: Digest | None = None,
+    ) -> RemoteImage:
+        """The image that `reference` names now, for `platform`. Raises RegistryError, InvalidImage.
+
+        `expected` is the digest that the tag had when it was last seen: then a HEAD request asks first whether
+        it still has, and what `known` holds is not sent again. A reference without an index is taken as it is,
+        whatever its platform: see `config.platform`.
+        """
+        root = await self._root(reference, known, expected)
+        index = root if isinstance(root, Index) else None
+        chosen = await self._choose(reference, root, platform, known, depth=0)
+        if chosen is None:
+            raise RegistryError(
+                f"{reference.familiar} has no image for {platform}", hint=f"it offers {_offered(root) or 'none'}"
+            )
+        manifest, config = chosen
+        return RemoteImage(
+            reference=reference.with_digest(root.digest),
+            digest=root.digest,
+            index=index,
+            manifest=manifest,
+            config=config,
+            layers=diff_ids_by_layer(manifest, config),
+        )
+
+    async def fetch_blob(
+        self,
+        descriptor: Descriptor,
+        origins: Sequence[str],
+        sink: BlobSink,
+        *,
+        on_progress: Progress = lambda digest, current, total: None,
+    ) -> None:
+        """Write the blob to `sink`, from the first of `origins` (`host/repository`) that has it. Raises SourceError.
+
+        When it returns, `sink` holds exactly the bytes of the descriptor's digest. At most `max_downloads` run
+        at once.
+        """
+        places = [
+            (client, repository.path)
+            for repository in map(parse_repository, origins)
+            for client in self._clients_of(repository)
+        ]
+        download = Download(descriptor, sink, delays=self._config.retry_delays, on_progress=on_progress)
+        async with self._downloads:
+            await download.run(places)
+
+    async def fetch_manifest(
+        self, reference: Reference, *, known: KnownBlobs = lambda digest: None
+    ) -> Manifest | Index:
+        """The document that `reference` names, as it is. Raises RegistryError, InvalidImage."""
+        return await self._root(reference, known, None)
+
+    async def _root(self, reference: Reference, known: KnownBlobs, expected: Digest | None) -> Manifest | Index:
+        if reference.digest is None and expected is not None and known(expected) is not None:
+            with suppress(RegistryError):  # some registries know no HEAD; what else is wrong, GET will say
+                current = await self._somewhere(reference, partial(self._head, reference))
+                if current == expected:
+                    return await self._document(reference.with_digest(current), known)
+        return await self._document(reference, known)
+
+    async def _document(
+        self, reference: Reference, known: KnownBlobs, descriptor: Descriptor | None = None
+    ) -> Manifest | Index:
+        what = f"manifest of {reference.familiar}"
+        at_hand = known(reference.digest) if reference.digest else None
+        if at_hand is not None:
+            raw, media_type = at_hand, descriptor.media_type if descriptor else ""
+        else:
+            raw, media_type = await self._somewhere(reference, partial(self._get_manifest, reference))
+        if descriptor is not None and len(raw) != descriptor.size:
+            raise InvalidImage(f"{what} has {len(raw)} bytes, its descriptor says {descriptor.size}")
+        return parse_manifest_or_index(raw, media_type=media_type, what=what)
+
+    async def _get_manifest(self, reference: Reference, client: EndpointClient) -> tuple[bytes, str]:
+        target = reference.digest or reference.tag
+        async with client.get(
+            reference.path, manifest_path(target), subject=reference.familiar, headers={"accept": _ACCEPT}
+        ) as response:
+            raw = await _whole(response, MANIFEST_LIMIT, f"manifest of {reference.familiar}")
+            media_type = response.headers.get("content-type", "")
+            promised = response.headers.get("docker-content-digest", "")
+        digest = Digest.sha256(raw)
+        wanted = reference.digest or (promised if promised.startswith("sha256:") else digest)
+        if digest != wanted:
+            raise RegistryError(
+                f"{client.endpoint.host} sent another manifest for {reference.familiar} than {wanted}: {digest}",
+                hint="the registry, a mirror or a proxy on the way altered or damaged the image",
+            )
+        return raw, media_type
+
+    async def _head(self, reference: Reference, client: EndpointClient) -> Digest | None:
+        """The digest of a tag without its manifest; None from a registry that does not tell."""
+        async with client.get(
+            reference.path,
+            manifest_path(reference.tag),
+            method="HEAD",
+            subject=reference.familiar,
+            headers={"accept": _ACCEPT},
+        ) as response:
+            promised = response.headers.get("docker-content-digest", "")
+        return Digest.parse(promised) if promised.startswith("sha256:") else None
+
+    async def _choose(
+        self, reference: Reference, document: Manifest | Index, platform: Platform, known: KnownBlobs, *, depth: int
+    ) -> tuple[Manifest, ImageConfig] | None:
+        """The manifest below `document` that fits `platform` best, with its config; None when none does."""
+        if isinstance(document, Manifest):
+            return document, await self._config_of(reference, document, known)
+        if depth >= _MAX_DEPTH:
+            raise InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
+        for descriptor in candidates(document, platform):
+            try:
+                child = await self._document(reference.with_digest(descriptor.digest), known, descriptor)
+                chosen = await self._choose(reference, child, platform, known, depth=depth + 1)
+            except InvalidImage:
+                if descriptor.platform is not None:
+                    raise
+                continue  # what does not say its platform may be no image at all
+            if chosen is not None and (descriptor.platform or rank(platform, chosen[1].platform) is not None):
+                return chosen
+        return None
+
+    async def _config_of(self, reference: Reference, manifest: Manifest, known: KnownBlobs) -> ImageConfig:
+        descriptor = manifest.config
+        what = f"config of {reference.familiar}"
+        if descriptor.media_type not in _CONFIG_ALIASES:
+            raise InvalidImage(f"{reference.familiar} is not an image but {descriptor.media_type[:200]!r}")
+        if descriptor.size > CONFIG_LIMIT:
+            raise InvalidImage(f"{what} claims {descriptor.size} bytes, more than the {CONFIG_LIMIT} allowed")
+        raw = known(descriptor.digest)
+        if raw is None:
+            raw = await self._somewhere(reference, partial(self._get_config, reference, descriptor))
+        return parse_config(raw, what=what)
+
+    async def _get_config(self, reference: Reference, descriptor: Descriptor, client: EndpointClient) -> bytes:
+        subject = f"config of {reference.familiar}"
+        async with client.get(reference.path, blob_path(descriptor.digest), subject=subject) as response:
+            check_extent(response, 0, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
+            raw = await _whole(response, descriptor.size, subject)
+        if Digest.sha256(raw) != descriptor.digest:
+            raise RegistryError(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
+        return raw
+
+    async def _somewhere(self, reference: Reference, ask: Callable[[EndpointClient], Awaitable[_T]]) -> _T:
+        """What the first endpoint that can answer says; when none can, what the registry itself said."""
+        failure: SourceError | None = None
+        for client in self._clients_of(reference):
+            delays = () if client.endpoint.is_mirror else self._config.retry_delays
+            try:
+                return await retrying(partial(ask, client), delays)
+            except SourceError as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    def _clients_of(self, reference: Reference) -> Iterator[EndpointClient]:
+        for endpoint in endpoints(reference.domain, self._config):
+            if endpoint not in self._clients:
+                authorizer = Authorizer(
+                    endpoint.host,
+                    key=endpoint.credential_key,
+                    is_plain=endpoint.is_plain,
+                    transport=self._transport,
+                    credentials=self._credentials,
+                )
+                self._clients[endpoint] = EndpointClient(endpoint, authorizer, self._transport, self._config.user_agent)
+            yield self._clients[endpoint]
+
+
+def candidates(index: Index, platform: Platform) -> tuple[Descriptor, ...]:
+    """The entries of an index worth opening for `platform`: the best fit, else those that do not say.
+
+    Attestations and other artifacts call themselves `unknown/unknown` and fit nothing.
+    """
+    ranked = [
+        (position, order, entry)
+        for order, entry in enumerate(index.manifests)
+        if entry.platform is not None and (position := rank(platform, entry.platform)) is not None
+    ]
+    if ranked:
+        return (min(ranked, key=lambda item: item[:2])[2],)
+    unlabelled = (entry for entry in index.manifests if entry.platform is None)
+    return tuple(entry for _, entry in zip(range(_MAX_UNLABELLED), unlabelled, strict=False))
+
+
+def _offered(root: Manifest | Index) -> str:
+    entries: Iterable[Descriptor] = root.manifests if isinstance(root, Index) else ()
+    platforms = {str(entry.platform) for entry in entries if entry.platform and entry.platform.os != "unknown"}
+    return ", ".join(sorted(platforms)[:20])
+
+
+async def _whole(response: Response, limit: int, what: str) -> bytes:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise RegistryError(f"{what} came in a content encoding that was not asked for")
+    length = response.headers.get("content-length", "")
+    if length.isdigit() and (len(length) > 18 or int(length) > limit):
+        raise RegistryError(f"{what} announces {length[:40]} bytes, more than the {limit} allowed")
+    return await response.read(limit)

@@ -1,0 +1,80 @@
+"""The git and http sources of one build, made when the first op asks for one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from cache.opened import Cache
+from worker.registry.hosts import RegistryConfig, tls
+from worker.registry.transport import open_transport
+from worker.sources.git import GitSource
+from worker.sources.gitcli import Git
+from worker.sources.http import HttpSource
+
+
+@asynccontextmanager
+async def open_remotes(cache: Cache, config: RegistryConfig, environment: Mapping[str, str]) -> AsyncIterator[Remotes]:
+    """The remote sources of one build; `environment` gives git its PATH and proxies."""
+    async with AsyncExitStack() as stack:
+        yield Remotes(cache, config, environment, stack)
+
+
+class Remotes:
+    """Made by `open_remotes`."""
+
+    def __init__(
+        self, cache: Cache, config: RegistryConfig, environment: Mapping[str, str], stack: AsyncExitStack
+    ) -> None:
+        self._cache = cache
+        self._config = config
+        self._environment = environment
+        self._stack = stack
+        self._lock = trio.Lock()
+        self._http: HttpSource | None = None
+        self._git: GitSource | None = None
+
+    async def http(self) -> HttpSource:
+        async with self._lock:
+            if self._http is None:
+                transport = await self._stack.enter_async_context(
+                    open_transport(lambda host: tls(host, self._config), self._config.proxies.choose)
+                )
+                spool = os.open(self._cache.root / "ingest", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._stack.callback(os.close, spool)
+                self._http = HttpSource(transport, _Files(self._cache.root / "http"), spool)
+                self._stack.callback(self._http.close)
+        return self._http
+
+    def git(self) -> GitSource:
+        if self._git is None:
+            self._git = GitSource(self._cache.root / "git", self._cache.locks, Git(self._environment))
+        return self._git
+
+
+class _Files:
+    """A key-value store of small files: what servers said of their bodies. Losing one costs a download."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return self._path(key).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, key: str, value: bytes) -> None:
+        self._directory.mkdir(exist_ok=True)
+        path = self._path(key)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(value)
+        temporary.replace(path)
+
+    def _path(self, key: str) -> Path:
+        return self._directory / hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,139 @@
+"""PID 1 of a step: waits for its request, builds the root, becomes the user's process.
+
+Forked ahead of time by the supervisor, into a new pid namespace. Everything it will ever need is imported by the
+launcher, which then emptied `sys.path`: after pivot_root an import could come from the image. What goes wrong
+travels to the supervisor as data, so it is never taken for an exit code of the user's process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from worker.runtime import actions, confine, messages, ocirun, syscalls, targets, usual
+from worker.runtime.assembly import Assembly
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any, NoReturn
+
+    from worker.runtime.host import Host
+
+_CHANNEL = 3  # the one descriptor beside the streams that is open at exec, close-on-exec
+
+
+def run(channel: _socket.socket, host: Host, cgroups: list[tuple[str, str]]) -> NoReturn:
+    """Never returns: ends as the user's process, or with a failure on `channel`.
+
+    `cgroups`: (name below /sys/fs/cgroup, directory) of this step, unless the request is about others.
+    """
+    during = ["getting ready"]
+    try:
+        built = _prepare(host, cgroups)
+        setting, fds = messages.receive(channel)
+        _step(channel, host, built, setting, fds, during)
+    except messages.Lost:
+        pass
+    except BaseException as error:
+        _report(channel, during[0], error)
+    os._exit(1)
+
+
+def _prepare(host: Host, cgroups: list[tuple[str, str]]) -> Assembly:
+    """All that does not depend on the request."""
+    confine.die_with_parent()
+    os.setsid()
+    os.umask(0o022)
+    syscalls.join_new_session_keyring()
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
+    if host.oci:
+        ocirun.own_proc()
+    built = Assembly(host.overlay, cgroups)
+    built.prepare(usual.makings(cgroups, oci=host.oci))
+    messages.rehearse()
+    return built
+
+
+def _report(channel: _socket.socket, during: str, error: BaseException) -> None:
+    try:
+        messages.send(channel, {"failure": failure(during, error)})
+    except messages.Lost:
+        pass
+
+
+def failure(during: str, error: BaseException) -> dict[str, str]:
+    """An exception as data: whose fault, and one sentence."""
+    if isinstance(error, targets.Refused):
+        return {"fault": "user", "message": str(error)}
+    if isinstance(error, OSError):
+        what = f"{error.filename}: " if error.filename else ""
+        return {"fault": "host", "message": f"{during}: {what}{error.strerror}"}
+    return {"fault": "internal", "message": f"{during}: {type(error).__name__}: {error}", "trace": _trace(error)}
+
+
+def _trace(error: BaseException) -> str:
+    """Without `traceback`, which would open source files by path: the image's."""
+    frames = []
+    at = error.__traceback__
+    while at is not None:
+        frames.append(f"{at.tb_frame.f_code.co_name}:{at.tb_lineno}")
+        at = at.tb_next
+    return " ".join(frames)
+
+
+def _step(
+    channel: _socket.socket, host: Host, built: Assembly, setting: dict[str, Any], fds: list[int], during: list[str]
+) -> NoReturn:
+    envelope, *pipes = fds
+    request = messages.open_envelope(envelope)
+    os.close(envelope)
+    built.cgroups = setting["cgroups"]
+    if built.cgroups and not host.oci:  # an OCI runtime makes its own, and finds its place by ours
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    if setting["nodev"]:
+        built.attributes = syscalls.ATTR_NODEV
+    for kind, description, fields in request["plan"]:
+        during[0] = description
+        actions.perform(built, kind, fields)
+    during[0] = "entering the new root"
+    messages.send(channel, {"stubs": built.stubs.made}, (built.bare,))
+    os.close(built.bare)
+    if host.oci:
+        ocirun.run(channel, request["oci"], [built.null, *pipes])
+    _pivot(built.root)
+    confine.take_streams([built.null, *pipes], request["process"]["uid"])
+    channel = _close_all_but(channel)
+    during[0] = "confining the process"
+    _become(channel, host, request["process"], mknod=not setting["nodev"])
+
+
+def _become(channel: _socket.socket, host: Host, process: dict[str, Any], *, mknod: bool) -> NoReturn:
+    try:
+        confine.set_limits(process["rlimits"])
+        confine.restrict(process, landlock_abi=host.landlock_abi)
+        confine.become(process, bounding=host.bounding, mknod=mknod)
+        confine.die_with_parent()
+        messages.send(channel, {"started": True})  # Lost: the supervisor had died before the line above
+        confine.enter_workdir(process["cwd"])
+        confine.execute(process["argv"], process["env"])
+    except messages.Lost:
+        os._exit(1)
+    except BaseException as error:  # `run` has closed descriptors by another name than ours
+        _report(channel, "starting the process", error)
+        os._exit(1)
+
+
+def _pivot(root: int) -> None:
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(root)
+    syscalls.pivot_root(".", ".")  # the old root now lies over the new one, pivot_root(2)
+    os.fchdir(old)
+    syscalls.unmount(".")
+    os.chdir("/")
+
+
+def _close_all_but(channel: _socket.socket) -> _socket.socket:
+    fd = channel.detach()
+    os.dup2(fd, _CHANNEL, inheritable=False)
+    syscalls.close_range(_CHANNEL + 1, 0xFFFFFFFF)
+    return messages.adopt(_CHANNEL)

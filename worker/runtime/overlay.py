@@ -1,0 +1,159 @@
+"""One layer stack as one detached mount: `assemble(...)` gives a descriptor, and closing it dissolves the mount.
+
+Used by PID 1 of a step for its root and tree mounts, and by `worker/mounts/tree.py` in the engine. Standard
+library only. It is told paths and mounts them; which layers make a tree is the cache's business.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from worker.runtime import syscalls
+
+MAX_LAYERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
+
+# Said aloud, because a distribution may build other defaults in, and a layer is only portable without them.
+# nofollow instead of off: a redirect xattr that came with a hostile layer is not followed either.
+_OPTIONS: list[tuple[str, str | None]] = [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off")]
+_STRING_LIMIT = 255  # fsconfig(2) takes strings of at most 256 bytes
+_PAGE = 4096  # and mount(2) all its options in one page
+
+
+class TooManyLayers(Exception):
+    """More layers than an overlay of this kernel can have. The tree has to be flattened first."""
+
+
+class Overlay:
+    """How this process makes overlays: with the calls that the kernel has, or those that a test leaves it."""
+
+    def __init__(self) -> None:
+        self.lowerdir_append = True  # fsconfig `lowerdir+`, Linux 6.7
+        self.clone_detached = True  # open_tree of a mount that is attached nowhere, Linux 6.15
+
+    def assemble(
+        self, lowers: list[str], upper: str | None, work: str | None, *, attach: str, attributes: int = 0
+    ) -> int:
+        """The tree as a detached mount. Without `upper` it is read-only.
+
+        `attach` is a directory of this process's own mount namespace, over which a fallback may mount for a moment.
+        """
+        readonly = 0 if upper else syscalls.ATTR_RDONLY
+        if len(lowers) > MAX_LAYERS:
+            raise TooManyLayers(len(lowers))
+        if upper and lowers:
+            return self._overlay(lowers, (upper, work or ""), attach, attributes)
+        if len(lowers) > 1:
+            return self._overlay(lowers, None, attach, attributes | readonly)
+        if not upper and not lowers:
+            return syscalls.new_filesystem("tmpfs", (("size", "4k"), ("mode", "755")), attributes | readonly)
+        fd = syscalls.clone_mount(syscalls.AT_FDCWD, upper or lowers[0])
+        syscalls.restrict_mount(fd, attributes | readonly)
+        return fd
+
+    def _overlay(self, lowers: list[str], upper: tuple[str, str] | None, attach: str, attributes: int) -> int:
+        options = list(_OPTIONS)
+        if upper:
+            # volatile: no sync of the whole file system at unmount. Durability is the store's (one syncfs a batch).
+            options += [("upperdir", upper[0]), ("workdir", upper[1]), ("volatile", None)]
+        if not self.lowerdir_append:
+            return _mounted_by_mount(lowers, options, attach, attributes)
+        try:
+            return _mounted_by_fsconfig(lowers, options, attributes)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if upper and _forget_volatile(upper[1]):
+                return _mounted_by_fsconfig(lowers, options, attributes)
+            fd = _mounted_by_mount(lowers, options, attach, attributes)
+            self.lowerdir_append = False  # only now known: EINVAL can also mean a layer that no overlay can have
+            return fd
+
+    def part(self, tree: int, path: str, *, attach: str) -> int:
+        """The file or directory `path` of a detached tree as a detached mount. Closes `tree`."""
+        attached = False
+        try:
+            if not self.clone_detached:
+                _attach(tree, attach)
+                attached = True
+            inside = syscalls.open_beneath(tree, path, os.O_PATH)
+            try:
+                return syscalls.clone_mount(inside)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self.clone_detached:
+                    raise
+                self.clone_detached = False
+                _attach(tree, attach)
+                attached = True
+                return syscalls.clone_mount(inside)
+            finally:
+                os.close(inside)
+        finally:
+            os.close(tree)
+            if attached:
+                syscalls.unmount(attach)
+
+
+def _forget_volatile(work: str) -> bool:
+    """Whether an earlier mount left its mark, which is now gone.
+
+    The kernel refuses such a work directory since the layer may not be on disk. That is the store's to know.
+    """
+    try:
+        os.rmdir(f"{work}/work/incompat/volatile")
+        os.rmdir(f"{work}/work/incompat")
+    except OSError:
+        return False
+    return True
+
+
+def _attach(mounted: int, directory: str) -> None:
+    target = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.attach(mounted, target)
+    finally:
+        os.close(target)
+
+
+def _mounted_by_fsconfig(lowers: list[str], options: list[tuple[str, str | None]], attributes: int) -> int:
+    held: list[int] = []
+
+    def short(path: str) -> str:
+        if len(os.fsencode(path)) <= _STRING_LIMIT:
+            return path
+        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return f"/proc/self/fd/{held[-1]}"
+
+    try:
+        layers: list[tuple[str, str | None]] = [("lowerdir+", short(path)) for path in lowers]
+        rest = [(key, value and short(value)) for key, value in options]
+        return syscalls.new_filesystem("overlay", [*layers, *rest], attributes)
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _mounted_by_mount(lowers: list[str], options: list[tuple[str, str | None]], attach: str, attributes: int) -> int:
+    """mount(2) takes one page of options: directories are named by descriptor, about 220 layers fit."""
+    held: list[int] = []
+
+    def short(path: str) -> str:
+        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return f"/proc/self/fd/{held[-1]}"
+
+    try:
+        words = ["lowerdir=" + ":".join(short(path) for path in lowers)]
+        for key, value in options:
+            directory = key in ("upperdir", "workdir")
+            words.append(key if value is None else f"{key}={short(value) if directory else value}")
+        text = ",".join(words)
+        if len(text) >= _PAGE:
+            raise TooManyLayers(len(lowers))
+        syscalls.mount("overlay", attach, "overlay", attributes, text)
+        try:
+            return syscalls.clone_mount(syscalls.AT_FDCWD, attach)
+        finally:
+            syscalls.unmount(attach)
+    finally:
+        for fd in held:
+            os.close(fd)

@@ -1,0 +1,292 @@
+"""The engine's side of running steps: `async with open_runtime() as runtime: await runtime.run(spec, ...)`.
+
+One launcher per engine, one supervisor per step (`launcher.py`, `supervisor.py`), and always one supervisor
+more than there are steps, so that the next step finds its control groups and namespaces made. The socket to a
+supervisor is the step's life: closing it, or dying with it, kills the step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import trio
+
+from buildengine.errors import BuildError, HostError, InternalError
+from worker.runtime import bundle, failures, isolate, messages, request, sweep
+from worker.runtime.spec import ProcessSpec
+from worker.session import SecretBytes
+
+Kind = Literal["auto", "builtin", "runc", "crun"]
+Output = Callable[[int, bytes], None]  # (1 or 2, bytes)
+
+_CHUNK = 256 << 10
+_PIPE_SIZE = 256 << 10
+_GRACE = 60  # seconds that a killed step may take to be gone: only a hung file system needs any
+_numbers = itertools.count(1)  # of the supervisors of this process: two engines in it share its name
+_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from worker.runtime.launcher import main; main(sys.argv[1:])"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a step's first process ended. `code` is 0 when `signal` is not. `peak_memory` in bytes."""
+
+    code: int
+    signal: int
+    oom_killed: bool
+    cpu_seconds: float
+    peak_memory: int
+
+
+class Runtime(Protocol):
+    """Runs steps. `name` is for messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self, spec: ProcessSpec, *, secrets: Mapping[str, SecretBytes], on_output: Output) -> Exit:
+        """Run one step to its end, when no process of it is left and its root is no longer mounted.
+
+        `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. An exit code is a
+        result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
+        waits until everything is killed.
+        """
+        ...
+
+
+@asynccontextmanager
+async def open_runtime(kind: Kind = "auto", *, lacking: Iterable[str] = ()) -> AsyncIterator[Runtime]:
+    """Start the launcher, and stop it with every step. Call it before the process has other threads.
+
+    `auto` is the built-in runtime. `lacking` names kernel features to do without (`lowerdir+`, `detached`, `cgroups`,
+    `landlock`): tests force fallbacks with it.
+    """
+    program = bundle.find(kind) if kind in ("runc", "crun") else None
+    launcher = _Launcher([program.name if program else "builtin", *sorted(lacking)])
+    runtime = _Runtime(launcher, program)
+    try:
+        yield runtime
+    finally:
+        with trio.CancelScope(shield=True):
+            runtime.close()
+            await launcher.close()
+
+
+class _Launcher:
+    """The launcher process and the socket on which it takes orders."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        # ours and every descriptor below are close-on-exec: no helper program of the engine keeps a step alive
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.setblocking(False)
+        self._log = os.memfd_create("launcher-log", os.MFD_CLOEXEC)
+        python = isolate.readonly_program(sys.executable)
+        root = str(Path(__file__).parents[2])
+        try:
+            # fork and exec without Python code between them. argv[0] is where Python looks for its library.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, root, *arguments],
+                executable=f"/proc/self/fd/{python}",
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                env={},
+                cwd="/",
+                pass_fds=(python,),
+                start_new_session=True,  # Ctrl-C is the engine's to handle
+            )
+        finally:
+            os.close(python)
+            theirs.close()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._owner = sweep.owner(os.getpid())
+
+    def order(self) -> _Supervisor:
+        """A supervisor that is about to be forked. What is wrong with it shows when it is used."""
+        name = f"{self._owner}{next(_numbers)}"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            messages.send(self._orders, {"name": name}, (theirs.fileno(),))
+        except (messages.Lost, BlockingIOError):
+            pass
+        finally:
+            theirs.close()
+        return _Supervisor(ours, name)
+
+    def log(self) -> str:
+        """What the launcher and its children had to say; empty unless there is a bug."""
+        return os.pread(self._log, 8192, 0).decode(errors="replace")
+
+    async def close(self) -> None:
+        """Wait for the launcher, and so for every supervisor."""
+        self._orders.close()
+        with trio.move_on_after(_GRACE):
+            await trio.lowlevel.wait_readable(self._pidfd)
+            self._process.wait()
+        os.close(self._pidfd)
+        os.close(self._log)
+
+
+class _Supervisor:
+    """Our end of one supervisor."""
+
+    def __init__(self, channel: socket.socket, name: str) -> None:
+        self._channel = channel
+        self.name = name
+
+    def send(self, content: dict[str, Any], output: int, errors: int) -> None:
+        envelope = messages.envelope(content)
+        try:
+            messages.send(self._channel, {}, (envelope, output, errors))
+        except messages.Lost:
+            pass  # `report` will say why
+        finally:
+            os.close(envelope)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def report(self) -> dict[str, Any] | None:
+        """The supervisor's one answer. None: it is gone without one."""
+        try:
+            message, _ = messages.receive(self._channel)
+        except messages.Lost:
+            return None
+        return message
+
+    async def kill(self) -> None:
+        """Kill the step and wait until all of it is gone."""
+        try:
+            self._channel.shutdown(socket.SHUT_WR)
+        except OSError:  # it is gone already
+            return
+        with trio.move_on_after(_GRACE):
+            await trio.lowlevel.wait_readable(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class _Pipe:
+    """The reading end of a stream of the step."""
+
+    def __init__(self, number: int, on_output: Output) -> None:
+        self._number = number
+        self._on_output = on_output
+        self.fd, self.theirs = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.fd, False)
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        except OSError:  # over the user's soft limit of pipe memory
+            pass
+
+    def read(self) -> bool:
+        """Pass on what is there; False when there is nothing, now or ever."""
+        try:
+            chunk = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if chunk:
+            self._on_output(self._number, chunk)
+        return bool(chunk)
+
+    def close_theirs(self) -> None:
+        os.close(self.theirs)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Runtime:
+    def __init__(self, launcher: _Launcher, program: bundle.Program | None) -> None:
+        self._launcher = launcher
+        self._program = program
+        self._spare: _Supervisor | None = launcher.order()
+
+    @property
+    def name(self) -> str:
+        return self._program.name if self._program else "builtin"
+
+    def close(self) -> None:
+        if self._spare:
+            self._spare.close()
+
+    async def run(self, spec: ProcessSpec, *, secrets: Mapping[str, SecretBytes], on_output: Output) -> Exit:
+        supervisor, self._spare = self._spare or self._launcher.order(), None
+        pipes = []
+        try:
+            content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
+            pipes = [_Pipe(number, on_output) for number in (1, 2)]
+            supervisor.send(content, *(pipe.theirs for pipe in pipes))
+            for pipe in pipes:
+                pipe.close_theirs()
+            del content  # the secrets
+            self._spare = self._launcher.order()
+            try:
+                report = await _watch(supervisor, pipes)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await supervisor.kill()
+                raise
+        finally:
+            supervisor.close()
+            for pipe in pipes:
+                pipe.close()
+        return self._exit(report)
+
+    def _exit(self, report: dict[str, Any] | None) -> Exit:
+        if report is None:
+            raise self._lost()
+        if "failure" in report:
+            raise failures.error(report["failure"])
+        status = report["status"]
+        killed = os.WIFSIGNALED(status)
+        return Exit(
+            code=0 if killed else os.WEXITSTATUS(status),
+            signal=os.WTERMSIG(status) if killed else 0,
+            oom_killed=report["oom"],
+            cpu_seconds=report["cpu"],
+            peak_memory=report["peak"],
+        )
+
+    def _lost(self) -> BuildError:
+        log = self._launcher.log()
+        if log:
+            return InternalError("the launcher of steps failed", hint=log)
+        return HostError(
+            "the process that supervised the step was killed", hint="was it the kernel's out-of-memory killer?"
+        )
+
+
+async def _watch(supervisor: _Supervisor, pipes: list[_Pipe]) -> dict[str, Any] | None:
+    """Pass output on until the supervisor reports, then what is left in the pipes.
+
+    No process of the step lives at that point, so what is there is all there will ever be, even if somebody
+    outside holds a copy of the pipe.
+    """
+    by_fd = {pipe.fd: pipe for pipe in pipes}
+    with select.epoll() as epoll:
+        for fd in (*by_fd, supervisor.fileno()):
+            epoll.register(fd, select.EPOLLIN)
+        while True:
+            await trio.lowlevel.wait_readable(epoll.fileno())
+            for fd, _ in epoll.poll(0):
+                if fd == supervisor.fileno():
+                    report = supervisor.report()
+                    for pipe in pipes:
+                        while pipe.read():
+                            pass
+                    return report
+                if not by_fd[fd].read():
+                    epoll.unregister(fd)

@@ -1,0 +1,156 @@
+"""The process that stands beside one step, outside its namespaces, from before the request until all is gone.
+
+It makes the control group and PID 1 ahead of time, passes the request on, then waits for three things at once:
+PID 1's end, PID 1's messages, and the end of the engine's socket, on which it kills. exec of a set-id program
+clears a parent-death signal; nothing clears this. The socket to the engine is its whole life: who holds the other
+end holds the step.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from worker.runtime import cgroups, init, messages, sweep, syscalls, targets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any, NoReturn
+
+    from worker.runtime.host import Host
+
+_SIGKILL = 9
+_MSG_DONTWAIT = 0x40
+
+
+def supervise(engine: _socket.socket, name: str, host: Host) -> NoReturn:
+    """One step, or none if the engine goes away first. Ends the process."""
+    syscalls.set_process_name(b"pybuild-step")
+    supervisor = Supervisor(engine, name, host)
+    try:
+        supervisor.prepare()
+        supervisor.serve()
+    except messages.Lost:
+        pass
+    except BaseException as error:
+        supervisor.answer({"failure": init.failure("preparing the step", error)})
+    supervisor.clean()
+    os._exit(0)
+
+
+class Supervisor:
+    def __init__(self, engine: _socket.socket, name: str, host: Host) -> None:
+        self._engine = engine
+        self._name = name
+        self._host = host
+        self._group: cgroups.Group | None = None
+        self._parent = ""
+        self._pid = 0
+        self._pidfd = -1
+        self._channel: _socket.socket
+        self._stubs: tuple[list[targets.Stub], int] | None = None
+        self._said: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """All that does not depend on the request."""
+        self._group = self._host.cgroups.make(self._name)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        self._channel, theirs = messages.pair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._engine.close()
+            self._channel.close()
+            init.run(theirs, self._host, self._group.views())
+        theirs.close()
+        self._pidfd = os.pidfd_open(self._pid)
+        self._group.attach(self._pid)
+        messages.rehearse()
+
+    def serve(self) -> None:
+        _, fds = messages.receive(self._engine)
+        request = messages.open_envelope(fds[0])
+        group = self._limited(request["cgroup"])
+        setting = {"nodev": not group.devices_enforced, "cgroups": group.views()}
+        messages.send(self._channel, setting, tuple(fds))
+        for fd in fds:
+            os.close(fd)
+        del request
+        self._wait()
+        self.answer(self._outcome(group))
+
+    def _limited(self, wanted: dict[str, Any]) -> cgroups.Group:
+        assert self._group is not None
+        if wanted["parent"]:
+            old, self._parent = self._group, wanted["parent"]
+            self._group = self._host.cgroups.make(self._name, self._parent)
+            self._group.attach(self._pid)
+            for directory in old.directories():
+                sweep.remove(directory)
+        self._group.limit(wanted["memory"], wanted["cpus"], wanted["pids"])
+        self._group.allow(wanted["devices"])
+        return self._group
+
+    def _wait(self) -> None:
+        """Until PID 1 has ended, and with it every process of its namespace."""
+        poll = select.poll()
+        for fd in (self._pidfd, self._engine.fileno(), self._channel.fileno()):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if self._engine.fileno() in ready:  # nothing is sent after a request, so this is its end
+                syscalls.pidfd_kill(self._pidfd, _SIGKILL)
+                poll.unregister(self._engine.fileno())
+            if self._channel.fileno() in ready and not self._listen():
+                poll.unregister(self._channel.fileno())
+            if self._pidfd in ready:
+                while self._listen():
+                    pass
+                return
+
+    def _listen(self) -> bool:
+        """Take one message of PID 1; False when there is none and will be none."""
+        try:
+            message, fds = messages.receive(self._channel, _MSG_DONTWAIT)
+        except (messages.Lost, BlockingIOError):
+            return False
+        if "stubs" in message:
+            self._stubs = (message["stubs"], fds[0])
+        self._said.update(message)
+        return True
+
+    def _outcome(self, group: cgroups.Group) -> dict[str, Any]:
+        _, status, usage = os.wait4(self._pid, 0)
+        self._pid = 0
+        if self._stubs:
+            targets.remove(self._stubs[1], self._stubs[0])
+            os.close(self._stubs[1])  # the last hold on the root: its upper directory is quiet from here on
+        if "failure" in self._said:
+            return {"failure": self._said["failure"]}
+        cpu = usage.ru_utime + usage.ru_stime
+        if "exit" in self._said:
+            status, cpu = self._said["exit"]
+        oom = status != 0 and group.oom_kills() > 0
+        if "started" not in self._said:
+            why = "out of memory" if oom else f"wait status {status}"
+            return {"failure": {"fault": "host", "message": f"the step's first process died while it set up: {why}"}}
+        peak = group.peak_memory() or usage.ru_maxrss << 10
+        return {"status": status, "cpu": cpu, "peak": peak, "oom": oom}
+
+    def answer(self, report: dict[str, Any]) -> None:
+        try:
+            messages.send(self._engine, report)
+        except messages.Lost:
+            pass
+
+    def clean(self) -> None:
+        """Whatever happened: no process of the step, no control group."""
+        if self._pid:
+            syscalls.pidfd_kill(self._pidfd, _SIGKILL)
+            os.waitpid(self._pid, 0)
+        for own in self._host.cgroups.own:  # every hierarchy: an OCI runtime makes groups in all of them
+            sweep.remove(f"{own}/{self._name}")
+        for directory in self._group.directories() if self._group else []:
+            sweep.remove(directory)
+            if self._parent:
+                cgroups.remove_parents(os.path.dirname(directory))

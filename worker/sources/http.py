@@ -1,0 +1,394 @@
+"""The http(s) source: a URL becomes a digest, and its body becomes one file in a directory.
+
+    revision = await source.resolve(origin, secrets)     # nothing with a checksum; HEAD when the URL is known; else GET
+    key = cache_key(origin, revision)
+    await source.fetch(origin, revision, directory_fd, secrets)
+
+Without a checksum only the body tells its digest, so `resolve` downloads it, into an unnamed file (O_TMPFILE):
+`fetch` gives that file its name when it can, so the bytes are written once, and a killed process leaves nothing.
+What is remembered of a URL (ETag, Last-Modified, digest) goes through `KeyValue`.
+
+Facts: BuildKit's source/http/source.go (revalidation, file name, secrets, key), RFC 9110 8.8 (validators).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from buildengine.digest import Digest
+from buildengine.errors import HttpError, SourceError, UserError
+from buildengine.limits import DISK, HASH, offload
+from worker.session import Secrets
+from worker.sources.filename import choose
+from worker.sources.origin import HttpOrigin
+
+MAX_SIZE = 64 << 30
+_STEP = 1 << 20
+_ATTEMPTS = 3
+_UNAVAILABLE = 14  # SourceError.grpc_code of what may succeed when tried again
+_REMEMBERED = 8  # older bodies of one URL that are still recognised
+_SPOOLED = 16
+_SETTLED = 60  # seconds after which Last-Modified is a strong validator, RFC 9110 8.8.2.2
+
+
+class Response(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def url(self) -> str: ...
+
+    def chunks(self) -> AsyncGenerator[bytes]: ...
+
+
+class Transport(Protocol):
+    """Follows redirects, keeps credentials with their host, sends bodies as they are. Raises SourceError."""
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes = b""
+    ) -> AbstractAsyncContextManager[Response]: ...
+
+
+class KeyValue(Protocol):
+    """A small persistent store; what is lost from it only costs a download."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, value: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRevision:
+    """What a URL holds now. `modified` is its Last-Modified in seconds since the epoch, None when it has none."""
+
+    digest: Digest
+    filename: str
+    modified: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A body of a URL as it was seen before, with what its server calls it."""
+
+    digest: Digest
+    etag: str
+    modified: str
+    settled: bool
+
+    def is_still(self, headers: Mapping[str, str], *, not_modified: bool, alone: bool) -> bool:
+        """Whether an answer to HEAD means this very body."""
+        etag = _etag(headers)
+        if self.etag:
+            return self.etag == etag or (not_modified and alone and not etag)
+        return self.settled and self.modified == headers.get("last-modified")
+
+
+def cache_key(origin: HttpOrigin, revision: HttpRevision) -> Digest:
+    """What identifies the file that `fetch` makes: content, name, time, mode, owner; and how it was asked for."""
+    parts: list[Any] = [
+        *(revision.digest, revision.filename, revision.modified),
+        *(origin.mode, origin.uid, origin.gid, origin.auth_header_secret, origin.headers),
+    ]
+    return Digest.sha256(json.dumps(["http", *parts], separators=(",", ":")).encode())
+
+
+class HttpSource:
+    """`spool` is a directory (a descriptor) for bodies that wait for their `fetch`. Closed with `close`."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        state: KeyValue,
+        spool: int,
+        *,
+        user_agent: str = "pybuild",
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        self._transport = transport
+        self._state = state
+        self._spool = spool
+        self._user_agent = user_agent
+        self._max_size = max_size
+        self._bodies: dict[Digest, int] = {}
+
+    def close(self) -> None:
+        """Forget the bodies that nobody fetched."""
+        while self._bodies:
+            os.close(self._bodies.popitem()[1])
+
+    async def resolve(self, origin: HttpOrigin, available: Secrets) -> HttpRevision:
+        """What the URL holds now. Raises HttpError."""
+        if origin.checksum is not None:
+            return HttpRevision(digest=origin.checksum, filename=choose(origin.url, origin.filename, ""))
+        headers = await self._headers(origin, available)
+        with _named(origin):
+            return await self._revalidate(origin, headers) or await self._load(origin, headers)
+
+    async def fetch(self, origin: HttpOrigin, revision: HttpRevision, directory: int, available: Secrets) -> None:
+        """Put the file into `directory` (a descriptor). Raises HttpError when it is not `revision` any more."""
+        fd = self._bodies.pop(revision.digest, None)
+        if fd is None:
+            headers = await self._headers(origin, available)
+            with _named(origin):
+                fd, found, _ = await self._download(origin, headers, directory)
+            if found.digest != revision.digest:
+                os.close(fd)
+                raise _mismatch(origin, found.digest, revision.digest)
+        try:
+            await offload(_place, fd, directory, origin, revision, limiter=DISK)
+        finally:
+            os.close(fd)
+
+    async def _revalidate(self, origin: HttpOrigin, headers: Mapping[str, str]) -> HttpRevision | None:
+        """The body seen before that the URL still holds. By HEAD: some servers give ETags and ignore conditions."""
+        known = self._seen(origin)
+        if not known:
+            return None
+        etags = ", ".join(seen.etag for seen in known if seen.etag)
+        condition = {"if-none-match": etags} if etags else {}
+        try:
+            async with self._transport.send("HEAD", origin.url, {**headers, **condition}) as response:
+                status, answer = response.status, response.headers
+        except SourceError:
+            return None
+        if status not in (200, 304):
+            return None
+        for seen in known:
+            if seen.is_still(answer, not_modified=status == 304, alone=len(known) == 1):
+                name = choose(origin.url, origin.filename, answer.get("content-disposition", ""))
+                return HttpRevision(digest=seen.digest, filename=name, modified=_seconds(seen.modified))
+        return None
+
+    async def _load(self, origin: HttpOrigin, headers: Mapping[str, str]) -> HttpRevision:
+        fd, revision, answer = await self._download(origin, headers, self._spool)
+        self._remember(origin, revision, answer)
+        for old in [revision.digest, *list(self._bodies)[: max(0, len(self._bodies) - _SPOOLED + 1)]]:
+            if old in self._bodies:
+                os.close(self._bodies.pop(old))
+        self._bodies[revision.digest] = fd
+        return revision
+
+    async def _download(
+        self, origin: HttpOrigin, headers: Mapping[str, str], directory: int
+    ) -> tuple[int, HttpRevision, Mapping[str, str]]:
+        """The body as an unnamed file in `directory`; tried again from the start when it breaks off."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            fd = _unnamed_file(directory)
+            try:
+                async with self._transport.send("GET", origin.url, headers) as response:
+                    digest = await self._receive(response, fd)
+                    answer = response.headers
+            except BaseException as error:
+                os.close(fd)
+                temporary = isinstance(error, SourceError) and error.grpc_code == _UNAVAILABLE
+                if not temporary or attempt == _ATTEMPTS:
+                    raise
+            else:
+                name = choose(origin.url, origin.filename, answer.get("content-disposition", ""))
+                modified = _seconds(answer.get("last-modified", ""))
+                return fd, HttpRevision(digest=digest, filename=name, modified=modified), answer
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _receive(self, response: Response, fd: int) -> Digest:
+        if response.status not in (200, 203):
+            raise HttpError(f"the server answered with status {response.status}", hint=_hint(response.status))
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding not in ("", "identity"):
+            raise HttpError(f"the server sent the content encoding {encoding[:40]!r}, which was not asked for")
+        announced = response.headers.get("content-length", "")
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_size):
+            raise HttpError(f"it has {announced[:40]} bytes, more than the {self._max_size} allowed")
+        body = _Body(fd, self._max_size)
+        async with aclosing(response.chunks()) as chunks:
+            async for chunk in chunks:
+                if body.take(chunk):
+                    await offload(body.flush, limiter=HASH)
+        body.flush()
+        return body.digest
+
+    async def _headers(self, origin: HttpOrigin, available: Secrets) -> dict[str, str]:
+        headers = {"user-agent": self._user_agent, **dict(origin.headers)}
+        authorization = await _authorization(origin, available)
+        return headers | ({"authorization": authorization} if authorization else {})
+
+    def _seen(self, origin: HttpOrigin) -> list[_Seen]:
+        with suppress(ValueError, KeyError, TypeError, UserError):
+            entries = json.loads(self._state.get(_state_key(origin)) or b"[]")
+            return [_Seen(**{**entry, "digest": Digest.parse(entry["digest"])}) for entry in entries]
+        return []
+
+    def _remember(self, origin: HttpOrigin, revision: HttpRevision, answer: Mapping[str, str]) -> None:
+        etag, modified = _etag(answer), answer.get("last-modified", "")
+        changed, now = revision.modified, _seconds(answer.get("date", ""))
+        settled = changed is not None and now is not None and now - changed >= _SETTLED
+        if not etag and not settled:
+            return
+        seen = _Seen(digest=revision.digest, etag=etag, modified=modified, settled=settled)
+        known = [seen, *(old for old in self._seen(origin) if old.etag and old.etag != etag)][:_REMEMBERED]
+        entries = [{"digest": s.digest, "etag": s.etag, "modified": s.modified, "settled": s.settled} for s in known]
+        self._state.put(_state_key(origin), json.dumps(entries).encode())
+
+
+class _Body:
+    """An unnamed file that is written in large steps and hashed as it grows."""
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self._fd = fd
+        self._left = limit
+        self._pending: list[bytes] = []
+        self._held = 0
+        self._hash = hashlib.sha256()
+
+    def take(self, chunk: bytes) -> bool:
+        """Keep `chunk`; True when it is time to `flush`."""
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise HttpError("it is larger than a source may be")
+        self._pending.append(chunk)
+        self._held += len(chunk)
+        return self._held >= _STEP
+
+    def flush(self) -> None:
+        for chunk in self._pending:
+            self._hash.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        self._pending, self._held = [], 0
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of_hex(self._hash.hexdigest())
+
+
+async def _authorization(origin: HttpOrigin, available: Secrets) -> str:
+    """From a secret that the build names, from one named after the host, or from the URL itself."""
+    if origin.auth_header_secret:
+        secret = await available.get(origin.auth_header_secret)
+        if secret is None:
+            raise HttpError(
+                f"the secret {origin.auth_header_secret!r} for {_shown(origin.url)} is missing",
+                hint=f"give it with --secret id={origin.auth_header_secret},...",
+            )
+        return _header_value(secret.reveal())
+    parts = urlsplit(origin.url)
+    found = ""
+    for name, prefix in (
+        (f"HTTP_AUTH_HEADER_{parts.hostname}", b""),
+        (f"HTTP_AUTH_TOKEN_{parts.hostname}", b"Bearer "),
+    ):
+        secret = await available.get(name)
+        if secret is not None:
+            found = _header_value(prefix + secret.reveal())
+    if not found and "@" in parts.netloc:
+        pair = unquote(parts.netloc.rpartition("@")[0]).encode()
+        found = "Basic " + base64.b64encode(pair).decode()
+    return found
+
+
+def _header_value(value: bytes) -> str:
+    text = value.strip().decode("latin-1")
+    if not text.isascii() or not text.isprintable():
+        raise HttpError("a secret for an Authorization header is not one line of printable text")
+    return text
+
+
+@contextmanager
+def _named(origin: HttpOrigin) -> Iterator[None]:
+    """Errors inside are HttpErrors that say which URL they are about."""
+    try:
+        yield
+    except SourceError as error:
+        shown = _shown(origin.url)
+        message = error.message if shown in error.message else f"{shown}: {error.message}"
+        raise HttpError(message, hint=error.hint) from error
+
+
+def _shown(url: str) -> str:
+    """`url` without what may be secret in it."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return "an invalid URL"
+
+
+def _mismatch(origin: HttpOrigin, found: Digest, wanted: Digest) -> HttpError:
+    return HttpError(
+        f"digest mismatch for {_shown(origin.url)}: {found} (expected: {wanted})",
+        hint="the file at this address is another one now",
+    )
+
+
+def _hint(status: int) -> str | None:
+    if status in (401, 403):
+        return "give a secret named HTTP_AUTH_TOKEN_<host> or HTTP_AUTH_HEADER_<host>"
+    return "check the address" if status in (404, 410) else None
+
+
+def _etag(headers: Mapping[str, str]) -> str:
+    return headers.get("etag", "").removeprefix("W/")[:1024]
+
+
+def _seconds(http_date: str) -> int | None:
+    parsed = parsedate_tz(http_date[:100]) if http_date else None
+    try:
+        return None if parsed is None else mktime_tz(parsed)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _state_key(origin: HttpOrigin) -> str:
+    parts = (origin.url, origin.filename, origin.mode, origin.uid, origin.gid, origin.auth_header_secret)
+    return Digest.sha256(json.dumps(["http", *parts, origin.headers]).encode())
+
+
+def _unnamed_file(directory: int) -> int:
+    """A file that is gone when its descriptor is, whatever happens."""
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError:  # not every file system can (open(2), O_TMPFILE): then it had a name for a moment
+        name = f".{secrets.token_hex(8)}"
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        os.unlink(name, dir_fd=directory)
+        return fd
+
+
+def _place(fd: int, directory: int, origin: HttpOrigin, revision: HttpRevision) -> None:
+    """Give the unnamed file its owner, mode, time and name; copy it when it cannot have one there."""
+    try:
+        os.link(f"/proc/self/fd/{fd}", revision.filename, dst_dir_fd=directory, follow_symlinks=True)
+    except OSError:  # on another file system, or one without O_TMPFILE
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        copy = os.open(revision.filename, flags, 0o600, dir_fd=directory)
+        try:
+            _copy(fd, copy)
+            _finish(copy, origin, revision)
+        finally:
+            os.close(copy)
+    else:
+        _finish(fd, origin, revision)
+
+
+def _finish(fd: int, origin: HttpOrigin, revision: HttpRevision) -> None:
+    os.fchown(fd, origin.uid, origin.gid)
+    os.fchmod(fd, origin.mode or 0o600)
+    os.utime(fd, (revision.modified or 0, revision.modified or 0))
+
+
+def _copy(source: int, target: int) -> None:
+    offset = 0
+    while count := os.copy_file_range(source, target, _STEP * 64, offset):
+        offset += count

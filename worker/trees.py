@@ -1,0 +1,121 @@
+"""From results to files: which layers make a result, are they here, and a directory to read them through.
+
+    stack_of(result)    the layers of a result; a local tree is copied into a layer first
+    ensure(stack)       every lazy layer of the stack is fetched and unpacked
+    open_stack(stack)   a read-only directory descriptor of the merged tree
+
+A `Trees` belongs to one build: lazy layers are fetched with that build's credentials.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.errors import StoreError
+from buildengine.inroot import open_in_root
+from buildengine.limits import DISK, offload
+from cache.layers import Layer
+from cache.opened import Cache
+from cache.overlay import TreeMount
+from solver.vertex import Result
+from worker.layers.apply import Applied, apply
+from worker.localtree import LocalTree
+from worker.mounts.tree import open_tree
+from worker.results import Snapshot, Stack
+
+
+class BlobFetcher(Protocol):
+    """Brings the blob of a lazy layer into the content store; a blob that is there already costs nothing."""
+
+    async def fetch(self, layer: Layer) -> None: ...
+
+
+class Trees:
+    def __init__(self, cache: Cache, fetcher: BlobFetcher) -> None:
+        self._cache = cache
+        self._fetcher = fetcher
+
+    async def stack_of(self, result: Result | None) -> Stack:
+        """The layers that make `result`, base first; the empty tree has none."""
+        if result is None:
+            return ()
+        if isinstance(result, Snapshot):
+            return result.stack
+        assert isinstance(result, LocalTree)
+        return await result.stack()
+
+    async def ensure(self, stack: Stack) -> None:
+        """Fetch and unpack what is lazy: blobs in parallel, unpacked base first.
+
+        A layer is unpacked on those below it: a hard link in it may name a file of theirs.
+        """
+        missing = self._cache.layers.missing(stack)
+        if not missing:
+            return
+        here = {layer.id: trio.Event() for layer in missing}
+
+        async def fetch(layer: Layer) -> None:
+            await self._fetcher.fetch(layer)
+            here[layer.id].set()
+
+        async with trio.open_nursery() as nursery:
+            for layer in missing:
+                nursery.start_soon(fetch, layer)
+            for layer in missing:
+                await here[layer.id].wait()
+                await self._unpack(layer, stack[: stack.index(layer.id)])
+
+    async def fetch_blobs(self, layers: Sequence[Layer]) -> None:
+        """Only the blobs: what an export needs of an untouched base."""
+        async with trio.open_nursery() as nursery:
+            for layer in layers:
+                nursery.start_soon(self._fetcher.fetch, layer)
+
+    async def _unpack(self, layer: Layer, below: Stack) -> None:
+        remote = layer.remote
+        if remote is None:
+            raise StoreError(f"layer {layer.id} has neither files nor an origin", hint="pybuild prune --all")
+        filling = await self._cache.layers.fill(layer.id)
+        if filling is None:
+            return  # another process was faster
+        try:
+            lowers = await self._cache.layers.prepare(below) if below else None
+            applied = await offload(self._apply, remote.digest, filling.directory, lowers, limiter=DISK)
+            if layer.diff_id is not None and applied.diff_id != layer.diff_id:
+                raise StoreError(
+                    f"layer {remote.digest} unpacks to {applied.diff_id}, its image config promises {layer.diff_id}",
+                    hint="the image is broken: its publisher must push it again",
+                )
+            await filling.commit(size=applied.size)
+        finally:
+            await filling.discard()
+
+    def _apply(self, digest: Digest, directory: Path, lowers: TreeMount | None) -> Applied:
+        with self._cache.store.open(digest) as blob:
+            return apply(blob, directory, lowers=lowers)
+
+    @contextmanager
+    def open_stack(self, stack: Stack) -> Iterator[int]:
+        """A directory descriptor of the merged tree, read-only. All layers must be there (`ensure`)."""
+        with self._mounted(stack) as fd:
+            yield fd
+
+    def _mounted(self, stack: Stack) -> AbstractContextManager[int]:
+        return open_tree(self._cache.layers.tree(stack))
+
+    @contextmanager
+    def open_directory(self, stack: Stack, path: str) -> Iterator[int]:
+        """A directory inside the tree."""
+        with self.open_stack(stack) as root:
+            fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+            try:
+                yield fd
+            finally:
+                os.close(fd)

@@ -1,0 +1,63 @@
+"""The worker: LLB operations become `solver.Op`s of one build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from buildengine import platform as platforms
+from buildengine.errors import InternalError, UserError
+from buildengine.platform import Platform
+from llb import ops
+from llb.graph import Node
+from solver.reporter import Reporter
+from solver.vertex import Op
+from worker.context import BuildContext, OpContext
+from worker.ops import source
+from worker.ops.build import unsupported
+from worker.ops.diff import Diff
+from worker.ops.exec import Exec
+from worker.ops.file import File
+from worker.ops.merge import Merge
+
+
+def resolver(build: BuildContext) -> Callable[[Node, Reporter], Op]:
+    """What makes ops for the vertices of this build. It raises UserError for what the build may not do."""
+    local = platforms.local()
+
+    def resolve(node: Node, reporter: Reporter) -> Op:
+        context = OpContext(
+            build=build,
+            reporter=reporter,
+            platform=node.op.platform or local,
+            name=node.name,
+            ignore_cache=node.metadata.ignore_cache,
+        )
+        return _make(context, node, local)
+
+    return resolve
+
+
+def _make(context: OpContext, node: Node, local: Platform) -> Op:
+    payload = node.op.payload
+    if isinstance(payload, ops.SourceOp):
+        return source.make(context, payload)
+    if isinstance(payload, ops.ExecOp):
+        _check_allowed(context.build, payload)
+        return Exec(context, payload, input_count=len(node.op.inputs))
+    if isinstance(payload, ops.FileOp):
+        return File(context, payload, input_count=len(node.op.inputs))
+    if isinstance(payload, ops.MergeOp):
+        return Merge(context, payload, len(node.op.inputs))
+    if isinstance(payload, ops.DiffOp):
+        return Diff(context, payload, len(node.op.inputs))
+    if isinstance(payload, ops.BuildOp):
+        return unsupported(payload)
+    raise InternalError(f"operation {node.digest} has no payload")
+
+
+def _check_allowed(build: BuildContext, op: ops.ExecOp) -> None:
+    """Privileges must be granted by the request (BuildKit util/entitlements: the texts are matched by clients)."""
+    if op.network is ops.NetMode.HOST and "network.host" not in build.entitlements:
+        raise UserError("network.host is not allowed", hint="grant it with --allow network.host")
+    if op.security is ops.SecurityMode.INSECURE and "security.insecure" not in build.entitlements:
+        raise UserError("security.insecure is not allowed", hint="grant it with --allow security.insecure")
