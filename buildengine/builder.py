@@ -8,13 +8,14 @@ Whatever a user can meet is raised as a BuildError.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
 from buildengine.digest import Digest
 from buildengine.events import EventSink
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

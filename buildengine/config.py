@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from buildengine.builder import PrunePolicy
 from buildengine.errors import ConfigError
 from buildengine.settings import TABLE, Layer, named, one_of, scalar, tables
 from buildengine.tracepoints import arm
+from buildengine.values import dataclass
 
 SYSTEM_FILE = Path("/etc/pybuild/pybuild.toml")
 

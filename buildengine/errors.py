@@ -16,8 +16,9 @@ Raise at the lowest place that knows the user's noun. Add context once per packa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Self
+
+from buildengine.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

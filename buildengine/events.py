@@ -6,10 +6,10 @@ Times are seconds since the epoch (float). The same vertex may be announced agai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 from buildengine.errors import Location
+from buildengine.values import dataclass
 
 
 class Outcome(Enum):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 
 _ARCHITECTURES = {
     "i386": ("386", ""), "x86_64": ("amd64", ""), "x86-64": ("amd64", ""),

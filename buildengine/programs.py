@@ -8,9 +8,10 @@ they are started by `worker.runtime`.
 
 How it is held. `unshare --pid --fork --kill-child` makes the program PID 1 of a PID namespace: the kernel kills
 the whole namespace with it and reaps it only afterwards (pid_namespaces(7)), so a daemon cannot escape by
-leaving the session (and as PID 1 the program ignores the signals that it does not handle). `setpriv --pdeathsig KILL` ties that to us, and the shell between them ends at once if we
-died before the signal was set. Measured: 2.6 ms beside 1.3 ms for a bare `git --version`. Without
-CAP_SYS_ADMIN there is no namespace: then the process group is killed, which a daemon can leave.
+leaving the session; as PID 1 the program also ignores signals that it does not handle. `setpriv --pdeathsig KILL`
+ties that to us, and the shell between them ends at once if we died before the signal was set. Measured: 2.6 ms
+beside 1.3 ms for a bare `git --version`. Without CAP_SYS_ADMIN there is no namespace: then the process group is
+killed and not waited for, and a daemon can leave it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
 
 import trio
 
 from buildengine.errors import HostError, SourceError
+from buildengine.values import dataclass
 
 _SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 _CAP_SYS_ADMIN = 1 << 21  # include/uapi/linux/capability.h

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from buildengine.errors import ConfigError, Location, SourceRange, UserError
 from buildengine.units import parse_duration, parse_size
+from buildengine.values import dataclass
 
 Reader = Callable[[Any], Any]
 """Reads one value. Refuses with a UserError, or with a ValueError that says what it wants."""

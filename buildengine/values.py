@@ -43,7 +43,8 @@ else:
         if eq:
             cls.__eq__ = _make_eq(get)
         if hashed:
-            cls.__hash__ = lambda self: hash(get(self))
+            key = _getter([field.name for field in fields if (field.compare if field.hash is None else field.hash)])
+            cls.__hash__ = lambda self: hash(key(self))
 
     def _make_init(cls: type, fields: tuple[dataclasses.Field, ...]) -> Callable[..., None]:
         scope: dict[str, Any] = {"_set": object.__setattr__}

@@ -26,7 +26,7 @@ from blake3 import blake3
 from buildengine.errors import InternalError
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
-from cache.db import Database
+from cache.db import Database, storable
 from cache.durability import Durability
 from cache.locks import Lock, Locks
 from cache.removal import remove_tree
@@ -73,7 +73,8 @@ class CacheMounts:
         if use is None:
             if fresh:
                 await self._retire("key", key)
-            new = _New(name=id, key=key, base=tuple(base), open_tree=open_tree, kind=kind, description=description)
+            text = storable(description or f"cached mount {id}")
+            new = _New(name=storable(id), key=key, base=tuple(base), open_tree=open_tree, kind=kind, description=text)
             directory, lock = await self._find(new, sharing)
             use = _Use(directory, lock)
             if owner:
@@ -92,7 +93,7 @@ class CacheMounts:
     async def forget(self, ids: Iterable[str]) -> None:
         """Let the next users of these names start anew (`--no-cache`, once for each build)."""
         for id in ids:
-            await self._retire("name", id)
+            await self._retire("name", storable(id))
 
     async def _find(self, new: _New, sharing: str) -> tuple[str, Lock]:
         if sharing != "locked":
@@ -140,7 +141,7 @@ class CacheMounts:
         lock = self._locks.try_lock(f"cachemount {id}", shared=shared)
         if lock is None:
             raise InternalError(f"cache mount {id} is locked before it exists")
-        row = (id, new.name, new.key, new.kind, new.description or f"cached mount {new.name}", self._owner, time.time())
+        row = (id, new.name, new.key, new.kind, new.description, self._owner, time.time())
         insert = """INSERT INTO cachemounts (id, name, key, kind, description, state, owner, created)
             VALUES (?, ?, ?, ?, ?, 'filling', ?, ?)"""
         try:

@@ -123,7 +123,7 @@ def _glob(tree: Tree, pattern: str) -> Iterator[tuple[str, Place]]:
     """As the copy itself does: symlinks are followed before the first wildcard and not after it."""
     parts = pattern.strip("/").split("/")
     first = next(i for i, part in enumerate(parts) if has_wildcard(part))
-    start = tree.resolve("/" + "/".join(_unescape(part) for part in parts[:first]), follow=True)
+    start = tree.resolve("/" + "/".join(parts[:first]), follow=True)
     if start is None or not start.is_dir:
         return
     found = [("", start.path)]
@@ -178,15 +178,6 @@ def _parents(path: str, unsure: dict[str, bytes]) -> list[tuple[str, bytes]]:
 def _frame(path: str) -> bytes:
     raw = os.fsencode(path)
     return len(raw).to_bytes(4, "big") + raw
-
-
-def _unescape(part: str) -> str:
-    out, at = "", 0
-    while at < len(part):
-        at += part[at] == "\\" and at + 1 < len(part)
-        out += part[at]
-        at += 1
-    return out
 
 
 def _found(place: Place | None, path: str) -> Place:

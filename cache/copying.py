@@ -12,9 +12,10 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from buildengine.values import dataclass
 from cache.merged import is_whiteout
 from cache.treecopy import Attributes, attributes, drop_overlay_xattrs
 from cache.trees import open_directory

@@ -78,11 +78,16 @@ class Database:
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY", "mmap_size=268435456"):
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY"):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error as error:
             raise _translated(error, self._path) from error
         return connection
+
+
+def storable(text: str) -> str:
+    """`text` as SQLite can hold it: what is no UTF-8 (a file name's bytes) is spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _translated(error: sqlite3.Error, path: Path) -> StoreError:

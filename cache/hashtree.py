@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from buildengine.values import dataclass
 
 MAX_LINKS = 255  # as BuildKit (contenthash/path.go); the kernel stops at 40
 

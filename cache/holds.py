@@ -83,6 +83,8 @@ class Holds:
     def _ended(self, connection: sqlite3.Connection, layers: list[str]) -> None:
         now = time.time()
         for layer in layers:
+            if not self._activities:
+                self._pins.pop(("layer", layer), None)  # handed over, and given back
             if ("layer", layer) not in self._pins:
                 connection.execute(_DELETE, ("layer", layer, self._lease))
             connection.execute(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from buildengine.digest import Digest
 from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
+from buildengine.values import dataclass
 from cache.db import Database
 from cache.durability import Durability
 

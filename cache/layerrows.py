@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from buildengine.digest import Digest
 from buildengine.errors import StoreError
+from buildengine.values import dataclass
 
 ACTIVE, LAZY, FILLED = "active", "lazy", "filled"
 _COLUMNS = "id, parent, kind, description, created, state, size, diff_id, chain_id, remote, last_used, usage_count"

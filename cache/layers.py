@@ -22,10 +22,11 @@ from pathlib import Path
 
 from buildengine.digest import Digest
 from buildengine.errors import InternalError
-from buildengine.limits import DISK, offload
+from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
 from cache import layerrows as rows
-from cache.db import Database
+from cache.db import Database, storable
+from cache.diskerrors import explained
 from cache.durability import Durability
 from cache.holds import Holds
 from cache.layerrows import Layer, LayerBlob, LayerMissing, RemoteBlob
@@ -84,6 +85,11 @@ class Layers:
         """The stack that ends with this layer: the one it was made on, and itself."""
         return (*self._db.read(lambda c: rows.stack_below(c, id)), id)
 
+    def lowers(self, stack: Sequence[str]) -> TreeMount:
+        """The layers' directories as they are, for whoever reads overlay format itself and mounts nothing."""
+        layers = self._filled(stack)
+        return TreeMount(lowers=tuple(str(self.directory(layer.id)) for layer in reversed(layers)))
+
     def tree(self, stack: Sequence[str]) -> TreeMount:
         """A read-only view. All layers must be filled. The copying snapshotter blocks here: see `prepare`."""
         layers = self._filled(stack)
@@ -104,18 +110,22 @@ class Layers:
         """A writable tree on top of `stack`, which the caller holds. Commit it or discard it."""
         stack = tuple(stack)
         layer = self._new(stack, kind=kind, description=description)
+        new = NewLayer(
+            layer.id, self._root / layer.id, self._db, self._durability, holds=self._holds, snapshots=self._snapshots
+        )
+
+        def begin() -> TreeMount:
+            self._db.write_nowait(write)
+            with explained("cannot make a layer"):
+                return self._snapshots.begin(layer.id, stack)
 
         def write(connection: sqlite3.Connection) -> None:
             below = rows.find_all(connection, stack)
             _require_filled(below)
             rows.insert(connection, layer, below, state=rows.ACTIVE, owner=self._owner)
 
-        await self._db.write(write)
-        new = NewLayer(
-            layer.id, self._root / layer.id, self._db, self._durability, holds=self._holds, snapshots=self._snapshots
-        )
         try:
-            new.tree = await offload(self._snapshots.begin, layer.id, stack, limiter=DISK)
+            new.tree = await offload(begin, limiter=DB if self._snapshots.quick else DISK)
         except BaseException:
             await new.discard()
             raise
@@ -217,7 +227,7 @@ class Layers:
             id=secrets.token_hex(12),
             parent=stack[-1] if stack else None,
             kind=kind,
-            description=description,
+            description=storable(description),
             created=time.time(),
         )
 

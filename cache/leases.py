@@ -1,8 +1,8 @@
 """A lease is a file that a live process keeps locked: `leases/<id>`. What it owns in the store carries its id.
 
 When the process dies, however it dies, the kernel drops the lock, and the next command to open the store
-sweeps what the dead one had begun (`cache.recovery`). Leases are taken, looked at and swept under the store's
-opening lock only, so nobody ever sees a file between its creation and its locking.
+sweeps what the dead one had begun (`cache.recovery`). Leases are taken and swept under the store's opening
+lock only, so no sweeper ever sees a file between its creation and its locking.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def owners(directory: Path) -> tuple[frozenset[str], frozenset[str]]:
     """The ids of the living and of the dead that left something."""
     living, dead = set(), set()
     for path in directory.iterdir():
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # ended well, just now
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

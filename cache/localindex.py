@@ -34,16 +34,27 @@ class LocalIndex:
         self._db = db
         self._incarnation = incarnation
         self._clock = clock
+        self._kept: dict[str, LocalScan] = {}
 
     async def scan(self, directory: Path, *, keep: Filter | None = None, filter_key: str = "") -> LocalScan:
         """Look at `directory`. `filter_key` names what `keep` does: directories are remembered apart by it.
 
-        Raises ContextError. Close the scan; `save` it first, when it has been of use.
+        Raises ContextError. Close the scan, and `keep` it when it has been of use.
         """
         return await offload(self._scan, directory, keep, filter_key, limiter=DISK)
 
+    def keep(self, scan: LocalScan) -> None:
+        """Remember what `scan` has found out, also after it was closed, with the next `flush`."""
+        self._kept[scan.key] = scan
+
+    async def flush(self) -> None:
+        """Write what is kept: once for a build, however many of its steps have looked at a directory."""
+        kept, self._kept = self._kept, {}
+        for scan in kept.values():
+            await self.save(scan)
+
     async def save(self, scan: LocalScan) -> None:
-        """Remember what `scan` has found out."""
+        """Remember what `scan` has found out, now."""
         if not scan.changed:
             return
         data = await offload(self._packed, scan, limiter=DISK)
@@ -67,14 +78,14 @@ class LocalIndex:
         except OSError as error:
             raise ContextError(f"cannot open the directory {directory}: {error.strerror}") from None
         try:
-            started = self._clock()
+            started, top = self._clock(), _root_stamp(root)
             walk = Walk(root, stored["listings"], keep)
-            memo = stored["memo"] if walk.same and stored["root"] == _root_stamp(root) else {}
+            memo = stored["memo"] if walk.same and stored["root"] == top else {}
         except BaseException:
             os.close(root)
             raise
         newest = started - slop_of(walk.listings)
-        return LocalScan(root, walk.listings, key=key, newest=newest, memo=memo, changed=not walk.same)
+        return LocalScan(root, walk.listings, key=key, top=top, newest=newest, memo=memo, changed=not walk.same)
 
     def _load(self, key: str) -> dict[str, Any]:
         row = self._db.read(lambda c: c.execute("SELECT data FROM local_indexes WHERE key = ?", (key,)).fetchone())
@@ -85,12 +96,11 @@ class LocalIndex:
         return stored or {"listings": {}, "memo": {}, "root": None}
 
     def _packed(self, scan: LocalScan) -> bytes:
-        root = _root_stamp(scan.root)
         listings, young = _without_young(scan.listings, scan.newest)
-        memo = {} if young or root[1] >= scan.newest else scan.memo
+        memo = {} if young or scan.top[1] >= scan.newest else scan.memo
         started = self._clock()
         return pack(
-            {"listings": listings, "memo": memo, "root": root, "incarnation": self._incarnation, "started": started}
+            {"listings": listings, "memo": memo, "root": scan.top, "incarnation": self._incarnation, "started": started}
         )
 
 

@@ -14,7 +14,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -23,6 +22,7 @@ from buildengine.digest import Digest
 from buildengine.errors import ContextError
 from buildengine.inroot import open_in_root
 from buildengine.limits import HASH, offload
+from buildengine.values import dataclass
 from cache import filehash
 from cache.contenthash import content_digest
 from cache.hashtree import Place, resolve
@@ -67,11 +67,20 @@ class LocalScan:
     """
 
     def __init__(
-        self, root: int, listings: Listings, *, key: str, newest: int, memo: Mapping[str, str], changed: bool
+        self,
+        root: int,
+        listings: Listings,
+        *,
+        key: str,
+        top: tuple[int, int],
+        newest: int,
+        memo: Mapping[str, str],
+        changed: bool,
     ) -> None:
         self.root = root
         self.listings = listings
         self.key = key
+        self.top = top  # mode and ctime of the root itself
         self.newest = newest
         self.memo = dict(memo)
         self.changed = changed  # there is something to be saved

@@ -11,9 +11,10 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from buildengine.inroot import open_in_root
+from buildengine.values import dataclass
 from cache.overlay import OPAQUE_XATTR
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY

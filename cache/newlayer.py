@@ -12,10 +12,11 @@ from pathlib import Path
 import trio
 
 from buildengine.errors import InternalError
-from buildengine.limits import DISK, offload
+from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
 from cache import layerrows as rows
 from cache.db import Database
+from cache.diskerrors import explained
 from cache.durability import Durability
 from cache.holds import Holds
 from cache.layerrows import Layer, LayerMissing
@@ -55,9 +56,14 @@ class NewLayer:
         """Nobody has the tree mounted any more: make it a layer. It is pinned until somebody holds it."""
         if self._ended:
             raise InternalError(f"layer {self.id} was committed or discarded before")
-        await offload(self._snapshots.finish, self.id, limiter=DISK)
-        reach("layer.filled")
-        await self._db.write(lambda c: self._commit(c, size))
+
+        def finish() -> None:
+            with explained("cannot make a layer of what a step has changed"):
+                self._snapshots.finish(self.id)
+            reach("layer.filled")
+            self._db.write_nowait(lambda c: self._commit(c, size))
+
+        await offload(finish, limiter=DB if self._snapshots.quick else DISK)
         self._ended = True
         reach("layer.committed")
         return self.id
@@ -92,7 +98,8 @@ class Filling:
         self._lock = lock
         self._ended = False
         below = None if layer.parent is None else root / layer.parent / "fs"
-        self.directory = make_layer(self._top, below)
+        with explained("cannot make a layer"):
+            self.directory = make_layer(self._top, below)
 
     async def commit(self, *, size: int | None = None) -> None:
         """The directory holds the whole layer."""

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from buildengine.errors import HostError, StoreError
 from buildengine.limits import DISK, offload
+from buildengine.values import dataclass
 from cache import leases, recovery, schema
 from cache.blobs import BlobLedger
 from cache.cachemounts import CacheMounts
 from cache.contenthash import ContentHashes
 from cache.db import Database
+from cache.diskerrors import explained
 from cache.durability import Durability, incarnation
 from cache.holds import Holds
 from cache.images import ImageStore
@@ -57,6 +58,7 @@ class Cache:
 
     async def sync(self) -> None:
         """What was committed before this call survives a power cut when it returns."""
+        await self.localindex.flush()
         await self.durability.sync()
 
     def activity(self) -> AbstractContextManager[None]:
@@ -77,10 +79,11 @@ async def open_cache(root: Path, *, snapshotter: str = "auto", boot: str | None 
     """
     root = root.absolute()
     _make_root(root)
+    kind = _snapshotter(snapshotter, root)
     locks = Locks(root / "locks")
     async with locks.exclusive(_OPENING):
         db, lease, name = await offload(_open, root, locks, boot, limiter=DISK)
-    cache = _assemble(root, db, locks, lease, name, snapshotter)
+    cache = _assemble(root, db, locks, lease, name, kind)
     try:
         yield cache
         await cache.sync()
@@ -89,7 +92,14 @@ async def open_cache(root: Path, *, snapshotter: str = "auto", boot: str | None 
             await offload(_close, cache, limiter=DISK)
 
 
-def _assemble(root: Path, db: Database, locks: Locks, lease: leases.Lease, name: str, snapshotter: str) -> Cache:
+def _assemble(
+    root: Path,
+    db: Database,
+    locks: Locks,
+    lease: leases.Lease,
+    name: str,
+    snapshotter: Callable[[Path, Views], Snapshotter],
+) -> Cache:
     holds = Holds(db, lease.id)
     durability = Durability(db, root, name)
     views = Views(root, db, lease.id)
@@ -103,7 +113,7 @@ def _assemble(root: Path, db: Database, locks: Locks, lease: leases.Lease, name:
             holds=holds,
             locks=locks,
             durability=durability,
-            snapshots=_snapshotter(snapshotter, root, views),
+            snapshots=snapshotter(root, views),
             owner=lease.id,
         ),
         records=Records(db, locks, durability),
@@ -140,6 +150,11 @@ def _make_root(root: Path) -> None:
 
 def _open(root: Path, locks: Locks, boot: str | None) -> tuple[Database, leases.Lease, str]:
     """Under the opening lock."""
+    with explained("cannot open the store"):
+        return _opened(root, locks, boot)
+
+
+def _opened(root: Path, locks: Locks, boot: str | None) -> tuple[Database, leases.Lease, str]:
     _check_version(root)
     name = boot or incarnation(root)
     db = Database(root / "meta.db")
@@ -198,11 +213,11 @@ def _sweep(root: Path, db: Database, locks: Locks, always: bool = False) -> None
             (root / "leases" / id).unlink(missing_ok=True)
 
 
-def _snapshotter(name: str, root: Path, views: Views) -> Snapshotter:
+def _snapshotter(name: str, root: Path) -> Callable[[Path, Views], Snapshotter]:
     if name == "overlay" or (name == "auto" and _can_overlay(root)):
-        return OverlaySnapshots(root, views)
+        return OverlaySnapshots
     if name in ("auto", "copy"):
-        return CopySnapshots(root, views)
+        return CopySnapshots
     raise HostError(f"there is no snapshotter {name!r}", hint="it is overlay, copy or auto")
 
 

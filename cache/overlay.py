@@ -10,7 +10,7 @@ Nothing here mounts: `TreeMount` says what to mount, the worker does it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from buildengine.values import dataclass
 
 OPAQUE_XATTR = "trusted.overlay.opaque"
 

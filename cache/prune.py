@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from buildengine.builder import PrunePolicy, UsageInfo
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
-from cache import blobs, cachemounts, filters, layerrows, records, usage
+from cache import blobs, cachemounts, filters, layerrows, records, repositories, usage
 from cache.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInf
             return False
         return selects(info)
 
-    while not keep or total >= keep:
+    while not keep or total > keep:
         chosen = [info for info in await offload(_candidates, cache, sizes, limiter=DISK) if may_go(info)]
         if keep:
             chosen = by_use(chosen)
@@ -97,11 +97,13 @@ def _candidates(cache: Cache, sizes: Mapping[str, int]) -> list[UsageInfo]:
     infos = cache.db.read(usage.listing)
     needed = {parent for info in infos for parent in info.parents}
     leaves = [info for info in infos if not info.in_use and info.id not in needed]
-    return leaves + [info for info in usage.cachemounts(cache, sizes) if not info.in_use]
+    return leaves + [info for info in usage.directories(cache, sizes) if not info.in_use]
 
 
 async def _delete(cache: Cache, info: UsageInfo) -> bool:
     """Whether it went: a build may have taken it since we looked."""
+    if info.id.startswith(repositories.PREFIX):
+        return await offload(repositories.delete, cache.root, cache.locks, info.id, limiter=DISK)
     if info.mutable:
         directory = cache.root / "cachemounts" / info.id
         gone = await cache.db.write(lambda c: cachemounts.delete(c, info.id))
@@ -141,5 +143,7 @@ async def collect(cache: Cache, *, everything: bool = False) -> int:
 
     for key in await cache.db.write(write):
         await offload(remove_tree, cache.root / "trees" / key, limiter=DISK)
+    if everything:
+        repositories.forget_answers(cache.root)
     cache.holds.expire()
     return await offload(blobs.collect, cache.db, cache.root / "blobs", limiter=DISK)

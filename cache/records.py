@@ -18,12 +18,12 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
 
 from buildengine.tracepoints import reach
+from buildengine.values import dataclass
 from cache import layerrows
 from cache.db import Database
 from cache.durability import Durability

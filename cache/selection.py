@@ -10,10 +10,10 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 from llb.patterns import MATCHED, PatternMatcher
 
 
@@ -31,8 +31,9 @@ Filter = Callable[[str, bool], Verdict]
 class Selector:
     """What of a tree goes into a content digest (BuildKit's opsutils.Selector).
 
-    `path` is resolved inside the tree; its last component is followed with `follow_links`. With `wildcard` its
-    components are patterns of Go's path.Match. `required` names paths that must have been selected.
+    `path` is cleaned by words (`a/../b` is `b`, whatever `a` is) and then resolved inside the tree; its last
+    component is followed with `follow_links`. With `wildcard` its components are patterns of Go's path.Match; a
+    backslash is one only from the first wildcard on. `required` names paths that must have been selected.
     """
 
     path: str = "/"

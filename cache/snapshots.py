@@ -31,6 +31,11 @@ class Snapshotter(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def quick(self) -> bool:
+        """Whether `begin` and `finish` take no longer than a transaction does."""
+        ...
+
     def view(self, stack: Sequence[str], *, plain: bool) -> TreeMount:
         """The tree, read-only. `plain`: a single layer that was made on nothing, so it holds no whiteouts."""
         ...
@@ -40,7 +45,7 @@ class Snapshotter(Protocol):
         ...
 
     def finish(self, id: str) -> None:
-        """Nobody has the tree mounted any more: layers/<id>/fs now holds the changes, and nothing else is left."""
+        """Nobody has the tree mounted any more: layers/<id>/fs now holds the changes."""
         ...
 
     def discard(self, id: str) -> None:
@@ -50,6 +55,7 @@ class Snapshotter(Protocol):
 
 class OverlaySnapshots:
     name = "overlay"
+    quick = True
 
     def __init__(self, root: Path, views: Views) -> None:
         self._layers = root / "layers"
@@ -70,7 +76,7 @@ class OverlaySnapshots:
         return TreeMount(lowers=self._lowers(stack), upper=str(directory), work=str(work))
 
     def finish(self, id: str) -> None:
-        remove_tree(self._layers / id / "work")
+        """The work directory stays, as containerd leaves its own: ext4 takes 2 ms to remove a directory."""
 
     def discard(self, id: str) -> None:
         remove_tree(self._layers / id)
@@ -83,6 +89,7 @@ class OverlaySnapshots:
 
 class CopySnapshots:
     name = "copy"
+    quick = False
 
     def __init__(self, root: Path, views: Views) -> None:
         self._layers = root / "layers"

@@ -17,7 +17,6 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, cast
@@ -25,6 +24,8 @@ from typing import BinaryIO, Protocol, Self, cast
 from buildengine.digest import Digest
 from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
+from buildengine.values import dataclass
+from cache.diskerrors import explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +136,9 @@ class ContentStore:
         target = self.path(info.digest)
 
         def place() -> None:
-            target.parent.mkdir(exist_ok=True)
-            os.rename(temporary, target)
+            with explained("cannot write to the store"):
+                target.parent.mkdir(exist_ok=True)
+                os.rename(temporary, target)
             reach("blob.renamed")
 
         if self._ledger is None:
@@ -164,7 +166,8 @@ class BlobWriter:
         self._expected = expected
         self._size = size
         self._hash = hashlib.new(_hashlib_name(expected))
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with explained("cannot write to the store"):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.written = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -173,20 +176,21 @@ class BlobWriter:
         if self._size is not None and self.written + view.nbytes > self._size:
             raise StoreError(f"{self._what()} has more than the {self._size} bytes it should have")
         self._hash.update(view)
-        try:
+        with explained("cannot write to the store"):
             rest = view.cast("B")
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to the store: {error.strerror}", hint="free some space, or run `pybuild prune`"
-            ) from error
         self.written += view.nbytes
         return view.nbytes
 
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return Digest.of_hex(self._hash.hexdigest(), self._hash.name)
+
     def commit(self) -> BlobInfo:
         """Check the blob and give it its place. It survives this process at once, a power cut after a `sync`."""
-        digest = Digest.of_hex(self._hash.hexdigest(), self._hash.name)
+        digest = self.digest
         if self._size is not None and self.written != self._size:
             raise StoreError(f"{self._what()} has {self.written} bytes, not the {self._size} it should have")
         if self._expected is not None and digest != self._expected:

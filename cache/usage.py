@@ -1,4 +1,4 @@
-"""What the store holds, as `du` lists it: one `UsageInfo` for each layer and each cache mount.
+"""What the store holds, as `du` lists it: one `UsageInfo` for each layer, cache mount and git repository.
 
 A layer counts as in use when a live process holds it, or something made on it. It is shared when an image of the
 local store has it. Its size is that of its files and of the blobs it is packed in; it is measured once.
@@ -6,18 +6,16 @@ local store has it. Its size is that of its files and of the blobs it is packed 
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildengine.builder import UsageInfo
 from cache import filters as filter_language
-from cache import layerrows
+from cache import layerrows, repositories
 from cache.layerrows import Layer
+from cache.treesize import tree_size
 
 if TYPE_CHECKING:
     from cache.opened import Cache
@@ -27,14 +25,19 @@ def disk_usage(cache: Cache, filters: Sequence[str] = ()) -> list[UsageInfo]:
     """Everything that the filters select, layers first, the oldest first. Blocks while new layers are measured."""
     matches = filter_language.parse(filters, now=time.time())
     measure(cache)
-    return [info for info in cache.db.read(listing) + cachemounts(cache) if matches(info)]
+    return [info for info in cache.db.read(listing) + directories(cache) if matches(info)]
+
+
+def directories(cache: Cache, sizes: Mapping[str, int] | None = None) -> list[UsageInfo]:
+    """What is not layers: cache mounts and git repositories."""
+    return cachemounts(cache, sizes) + repositories.listed(cache.root, cache.locks)
 
 
 def measure(cache: Cache) -> None:
     """Find out the sizes of layers that nobody has measured yet."""
     query = "SELECT id FROM layers WHERE state = 'filled' AND size IS NULL"
     unknown = cache.db.read(lambda c: [id for (id,) in c.execute(query)])
-    sizes = [(tree_size(cache.root / "layers" / id), id) for id in unknown]
+    sizes = [(tree_size(cache.root / "layers" / id / "fs"), id) for id in unknown]
     if sizes:
         cache.db.write_nowait(lambda c: c.executemany("UPDATE layers SET size = ? WHERE id = ?", sizes).rowcount)
 
@@ -96,30 +99,6 @@ def cachemounts(cache: Cache, sizes: Mapping[str, int] | None = None) -> list[Us
         )
         for id, kind, description, created, last_used, usage_count, in_use in rows
     ]
-
-
-def tree_size(directory: Path) -> int:
-    """The disk space of a tree, its hard links counted once. What vanishes meanwhile does not count."""
-    total, seen = 0, set[int]()
-    waiting = [str(directory)]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            try:
-                info = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                waiting.append(entry.path)
-            elif info.st_nlink > 1:
-                if info.st_ino in seen:
-                    continue
-                seen.add(info.st_ino)
-            total += info.st_blocks * 512
-    return total
 
 
 def _bases(connection: sqlite3.Connection) -> dict[str, list[str]]:

@@ -88,8 +88,8 @@ def _directories(cache: Cache) -> Iterator[Damage]:
         if state == layerrows.FILLED:
             here = set(os.listdir(layers / layer.id)) if (layers / layer.id).is_dir() else set()
             query = "SELECT 1 FROM layers WHERE id = ? AND state = 'filled'"
-            if here != {"fs"} and _still(cache, query, layer.id):
-                problem = f"its directory holds {', '.join(sorted(here)) or 'nothing'}, not fs alone"
+            if here not in ({"fs"}, {"fs", "work"}) and _still(cache, query, layer.id):
+                problem = f"its directory holds {', '.join(sorted(here)) or 'nothing'}, not fs"
                 yield Damage(where=f"layer {layer.id}", problem=problem)
     for table, column, name in (("cachemounts", "id", "cachemounts"), ("trees", "key", "trees")):
         state = " AND state = 'ready'" if table == "cachemounts" else ""
@@ -115,7 +115,9 @@ def _leftovers(cache: Cache) -> Iterator[Damage]:
             if name != "empty" and owner not in living and not _still(cache, query, owner) and path.exists():
                 yield Damage(where=f"{folder}/{name}", problem="nothing refers to it")
     for algorithm in sorted((cache.root / "blobs").iterdir()):
-        for name in sorted(os.listdir(algorithm)):
+        names = set(os.listdir(algorithm))
+        known = {info.digest.hex for info in cache.store.list()}
+        for name in sorted(names - known):
             if _is_orphan(cache, Digest.of_hex(name, algorithm.name)) and (algorithm / name).exists():
                 yield Damage(where=f"blob {algorithm.name}:{name}", problem="no row names it")
 

@@ -7,12 +7,13 @@ and talks to the engine through `Gateway`: read files of a solved definition, re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from buildengine.digest import Digest
 from buildengine.errors import Location
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from llb.definition import Definition
 
 

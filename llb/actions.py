@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from buildengine.values import dataclass
 from llb import paths
 from llb.ops import Action, CopyAction, MkDir, MkFile, NamedUser, Owner, Remove, Symlink
 from llb.vertices import Step

@@ -8,10 +8,11 @@ never re-serialised. To look inside, `llb.graph.load` the definition.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from buildengine.digest import Digest
+from buildengine.values import dataclass
 from llb import codec
 from llb.ops import OpMetadata
 from llb.sourcemap import SourceMap

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buildengine import platform as platforms
 from buildengine.errors import InvalidDefinition, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from llb.mounts import AnyMount, Bind, Cache, Secret, Ssh, Tmpfs
 from llb.ops import (
     EMPTY,

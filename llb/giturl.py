@@ -8,10 +8,10 @@ Facts: BuildKit's util/gitutil/git_url.go and util/sshutil/scpurl.go. Pure: noth
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 from llb import paths
 
 TRANSPORTS = ("http", "https", "ssh", "git")

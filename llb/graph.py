@@ -7,11 +7,11 @@ operation is in range, the result edge exists, and inputs come before their user
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition, Location
+from buildengine.values import dataclass
 from llb import caps, codec, names
 from llb.checks import check
 from llb.definition import Definition

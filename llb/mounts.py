@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from buildengine.values import dataclass
 from llb.ops import (
     NO_INPUT,
     NO_OUTPUT,

@@ -7,12 +7,13 @@ bytes and back. Nothing here touches a file, imports protobuf or knows who execu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from types import MappingProxyType
 
 from buildengine.digest import Digest
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 
 EMPTY: Mapping[str, str] = MappingProxyType({})  # as a default: `field(default_factory=lambda: EMPTY)`
 NO_INPUT = -1  # InputIndex: the action or mount starts from nothing (scratch)

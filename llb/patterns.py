@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 from llb.paths import clean
 
 MATCHED = 1  # bit 0 of a walk state: the path itself is matched; the bits above say by which groups

@@ -13,11 +13,12 @@ part in an operation's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from buildengine.digest import Digest
 from buildengine.errors import Location, SourceRange
+from buildengine.values import dataclass
 
 _NOWHERE: Mapping[Digest, tuple[Place, ...]] = MappingProxyType({})
 

@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from buildengine import reference
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from llb import giturl, paths, reference
+from llb import giturl, paths
 
 RESOLVE_MODES = ("default", "pull", "local")
 _HEADERS = ("accept", "user-agent")

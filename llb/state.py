@@ -15,7 +15,7 @@ the keywords of `Annotations`, which are no part of its identity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Unpack
 
@@ -23,6 +23,7 @@ from buildengine import platform as platforms
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from llb import sources
 from llb.actions import Actions, copy, mkdir, mkfile, named_owners, resolved, rm, symlink
 from llb.annotations import Annotations, about

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from llb import codec
 from llb.definition import Definition
 from llb.ops import (

@@ -118,30 +118,35 @@ class Execution:
     async def _compute(self) -> Results | None:
         """The results; None when another process has stored them meanwhile."""
         while True:
-            runner = self._runner = self._next_runner()
-            for one in self._parts:
-                self._link(runner, one)
             try:
-                async with self._executions.alone(self.id):
+                async with self._executions.alone(self.id), self._executions.slot(self._next_runner()):
+                    runner = self._take_over()
                     if not self.id[1] and runner.look_again():
                         return None
                     return await self._execute(runner)
             except Exception:
-                if not runner.vertex.abandoned or self._next_runner().vertex.abandoned:
+                if self._runner is None or not self._runner.vertex.abandoned or self._next_runner().vertex.abandoned:
                     raise
                 # its job has left, and that is why its op failed: now the op of another one runs
 
     def _next_runner(self) -> ActiveEdge:
         return next((one for one in self._parts if not one.vertex.abandoned), next(iter(self._parts)))
 
+    def _take_over(self) -> ActiveEdge:
+        """Whose op runs. Chosen only now: while this waited, jobs may have left with their inputs."""
+        self._runner = self._next_runner()
+        for one in self._parts:
+            self._link(self._runner, one)
+        return self._runner
+
     async def _execute(self, runner: ActiveEdge) -> Results:
-        inputs = [_clone(producer.result) for producer in runner.vertex.inputs]
+        vertex = runner.vertex
+        inputs = [_clone(producer.result) for producer in vertex.inputs]
         try:
-            async with self._executions.slot(runner):
-                with runner.vertex.progress.activity(announce=True):
-                    results = [*await runner.vertex.with_op(lambda op: op.exec(inputs))]
-                    await self._save(runner, results)
-                    return results
+            with vertex.progress.activity(announce=True, excuse=lambda: vertex.abandoned):
+                results = [*await vertex.with_op(lambda op: op.exec(inputs))]
+                await self._save(runner, results)
+                return results
         finally:
             _release(inputs)
 

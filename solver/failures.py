@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from buildengine.errors import BuildError, InternalError, Location, SolveError
+from buildengine.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,7 +72,8 @@ class Job:
         if solve.aborted:
             raise InternalError(f"job {self.id} has ended")
         if solve.failures:
-            raise SolveError(self._located(solve.failures))
+            failures = self._located(solve.failures)
+            raise SolveError(failures) from failures[0]
         return tuple([root.result for root in roots])
 
     async def close(self) -> None:

@@ -5,8 +5,9 @@ The machine is the only one that knows what they mean together; the driver knows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from buildengine.values import dataclass
 
 
 class Level(IntEnum):

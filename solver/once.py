@@ -11,10 +11,11 @@ going on, and none for waiting. It knows nothing of edges.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import trio
+
+from buildengine.values import dataclass
 
 _T = TypeVar("_T")
 

@@ -87,8 +87,11 @@ class Progress:
     # --- telling
 
     @contextmanager
-    def activity(self, *, announce: bool) -> Iterator[None]:
-        """The op is at work. Not announced, it is quiet unless it reports something or fails."""
+    def activity(self, *, announce: bool, excuse: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """The op is at work. Not announced, it is quiet unless it reports something or fails.
+
+        With an `excuse` a failure is told as a cancellation: the work will be done by somebody else.
+        """
         self._busy += 1
         outcome, error = Outcome.DONE, ""
         if announce:
@@ -98,7 +101,8 @@ class Progress:
         except BaseException as raised:
             outcome = Outcome.CANCELED
             # an op whose process was killed by a cancellation may well raise that its process failed
-            if isinstance(raised, Exception) and trio.current_effective_deadline() != -math.inf:
+            cancelled = trio.current_effective_deadline() == -math.inf
+            if isinstance(raised, Exception) and not cancelled and not excuse():
                 outcome, error = Outcome.FAILED, str(causes(raised)[0])
                 self._begin()
             raise

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ import trio
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, InternalError
 from buildengine.events import WarningEvent
+from buildengine.values import dataclass
 from solver import messages
 from solver.active import ActiveEdge, ActiveVertex
 from solver.edge import step
@@ -193,8 +193,8 @@ class Scheduler:
                 await trio.lowlevel.checkpoint()
 
     async def settle(self, vertices: Iterable[ActiveVertex]) -> None:
-        """Until all events are worked off and everything that was cancelled for these vertices has ended."""
-        while (self._queue or self._stops) and not self._stopped:
+        """Until all events of before are worked off, and everything cancelled for these vertices has ended."""
+        if (self._queue or self._stops) and not self._stopped:
             await self._quiet.park()
         for active in vertices:
             for computation in active.computations():
@@ -309,18 +309,20 @@ def _subject(request: messages.Request) -> object:
 def _tell_cached(edge: ActiveEdge, since: float) -> None:
     """This vertex is cached, and so is what it was made from, as far as that has a record of its own.
 
-    A vertex that nobody examined, or whose record is gone, was skipped: nothing is said of it.
+    A vertex that nobody examined, or whose record is gone, was skipped: nothing is said of it. Inputs are told
+    before what uses them, as if they had run.
     """
-    edge.vertex.progress.cached(since)
     seen = {edge}
-    waiting = [*edge.vertex.inputs]
-    while waiting:
-        covered = waiting.pop()
-        if covered in seen or covered.vertex.progress.settled:
+    path = [(edge, iter(edge.vertex.inputs))]
+    while path:
+        covered, inputs = path[-1]
+        below = next((one for one in inputs if one not in seen and not one.vertex.progress.settled), None)
+        if below is not None:
+            seen.add(below)
+            path.append((below, iter(below.vertex.inputs)))
             continue
-        seen.add(covered)
-        waiting += covered.vertex.inputs
-        if covered.state.records:
+        path.pop()
+        if covered is edge or covered.state.records:
             covered.vertex.progress.cached(since)
 
 

@@ -18,12 +18,13 @@ the same bytes under another path are found too. A vertex without inputs has the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from buildengine.digest import Digest
 from buildengine.errors import Location
 from buildengine.events import ProgressGroup
+from buildengine.values import dataclass
 from solver.reporter import Reporter
 
 

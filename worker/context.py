@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from cache.opened import Cache
 from solver.reporter import Reporter
 from worker.images import Images
-from worker.remotes import Remotes
-from worker.runtime.runtime import Runtime
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
+
+if TYPE_CHECKING:  # a cached build never needs them
+    from worker.remotes import Remotes
+    from worker.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class BuildContext:
 
     cache: Cache
     images: Images
-    remotes: Remotes
+    remotes: Callable[[], Awaitable[Remotes]]
     trees: Trees
     session: Session
     runtime: Callable[[], Awaitable[Runtime]]

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.platform import Platform, rank
+from buildengine.reference import Reference, parse
+from buildengine.values import dataclass
 from cache.layers import Layer
 from cache.opened import Cache
 from cache.store import ContentStore
+from worker.oci.choose import candidates
 from worker.oci.types import (
     CONFIG_LIMIT,
     CONFIG_TYPES,
@@ -31,10 +35,11 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
-from worker.registry.hosts import RegistryConfig
-from worker.registry.puller import Registry, candidates, open_registry
-from worker.registry.reference import Reference, parse
 from worker.session import Credentials
+
+if TYPE_CHECKING:  # a build on local images never needs them
+    from worker.registry.hosts import RegistryConfig
+    from worker.registry.puller import Registry
 
 Progress = Callable[[Digest, int, int], None]
 _MODES = ("default", "pull", "local")
@@ -56,10 +61,18 @@ class BaseImage:
 
 
 @asynccontextmanager
-async def open_images(cache: Cache, config: RegistryConfig, credentials: Credentials) -> AsyncIterator[Images]:
+async def open_images(
+    cache: Cache, config: Callable[[], RegistryConfig], credentials: Credentials
+) -> AsyncIterator[Images]:
     """The images of one build. A registry client is made only when a registry is asked."""
     async with AsyncExitStack() as stack:
-        yield Images(cache, lambda: stack.enter_async_context(open_registry(config, credentials)))
+
+        async def open_client() -> Registry:
+            from worker.registry.puller import open_registry
+
+            return await stack.enter_async_context(open_registry(config(), credentials))
+
+        yield Images(cache, open_client)
 
 
 class Images:

@@ -21,7 +21,6 @@ from cache.localscan import LocalScan
 from cache.opened import Cache
 from cache.selection import PatternFilter, Selector
 from llb.ops import CopyAction
-from worker.layers import copytree
 from worker.sources.local import include_patterns
 from worker.sources.origin import LocalOrigin
 
@@ -173,6 +172,8 @@ class _Shared:
         key = await self._key()
         layer = await self._cache.layers.create((), kind="source.local", description=f"local source for {self.path}")
         try:
+            from worker.layers import copytree
+
             target = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)

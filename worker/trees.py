@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -21,14 +21,16 @@ from buildengine.digest import Digest
 from buildengine.errors import StoreError
 from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
+from buildengine.tracepoints import reach
 from cache.layers import Layer
 from cache.opened import Cache
 from cache.overlay import TreeMount
 from solver.vertex import Result
-from worker.layers.apply import Applied, apply
 from worker.localtree import LocalTree
-from worker.mounts.tree import open_tree
 from worker.results import Snapshot, Stack
+
+if TYPE_CHECKING:
+    from worker.layers.apply import Applied
 
 
 class BlobFetcher(Protocol):
@@ -93,11 +95,14 @@ class Trees:
                     f"layer {remote.digest} unpacks to {applied.diff_id}, its image config promises {layer.diff_id}",
                     hint="the image is broken: its publisher must push it again",
                 )
+            reach("layer.unpacked")
             await filling.commit(size=applied.size)
         finally:
             await filling.discard()
 
     def _apply(self, digest: Digest, directory: Path, lowers: TreeMount | None) -> Applied:
+        from worker.layers.apply import apply
+
         with self._cache.store.open(digest) as blob:
             return apply(blob, directory, lowers=lowers)
 
@@ -108,6 +113,8 @@ class Trees:
             yield fd
 
     def _mounted(self, stack: Stack) -> AbstractContextManager[int]:
+        from worker.mounts.tree import open_tree
+
         return open_tree(self._cache.layers.tree(stack))
 
     @contextmanager

@@ -13,8 +13,6 @@ from solver.reporter import Reporter
 from solver.vertex import Op
 from worker.context import BuildContext, OpContext
 from worker.ops import source
-from worker.ops.build import unsupported
-from worker.ops.diff import Diff
 from worker.ops.exec import Exec
 from worker.ops.file import File
 from worker.ops.merge import Merge
@@ -49,8 +47,12 @@ def _make(context: OpContext, node: Node, local: Platform) -> Op:
     if isinstance(payload, ops.MergeOp):
         return Merge(context, payload, len(node.op.inputs))
     if isinstance(payload, ops.DiffOp):
+        from worker.ops.diff import Diff
+
         return Diff(context, payload, len(node.op.inputs))
     if isinstance(payload, ops.BuildOp):
+        from worker.ops.build import unsupported
+
         return unsupported(payload)
     raise InternalError(f"operation {node.digest} has no payload")
 

@@ -10,11 +10,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 
 _MAX_DOCKERFILE = 16 << 20
 _HEAD = 1024

@@ -16,8 +16,8 @@ import click
 from buildengine.builder import Export, SecretSource, SshSource
 from buildengine.errors import UserError
 from buildengine.platform import Platform, local, parse
+from buildengine.reference import normalize
 from buildengine.units import parse_size
-from llb.reference import normalize
 
 OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
 _IMAGE_TYPES = ("image", "oci", "docker")

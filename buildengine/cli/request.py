@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
@@ -15,6 +15,7 @@ from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import named
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 
 Assignment = tuple[str, str | None]
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 from buildengine.builder import BuildOutcome, Export
 from buildengine.cli.flags import is_false
 from buildengine.errors import UserError
+from buildengine.wholefile import whole_file
 
 
 def image_id(outcome: BuildOutcome) -> str:
@@ -45,7 +46,7 @@ def prepare_files(*files: Path | None) -> None:
             continue
         if not file.absolute().parent.is_dir():
             raise UserError(f"cannot write {file}: there is no directory {file.absolute().parent}")
-        if file.is_file():  # not /dev/stdout
+        if file.is_file() and not file.is_symlink():  # not /dev/stdout
             with _refusing(file):
                 file.unlink()
 
@@ -74,17 +75,8 @@ def _decoded(value: str) -> Any:
 
 
 def _write_whole(file: Path, data: bytes) -> None:
-    """A reader sees the old file or the new one. What is no regular file (/dev/stdout, a pipe) is written to."""
-    with _refusing(file):
-        if file.exists() and not file.is_file():
-            file.write_bytes(data)
-            return
-        temporary = file.with_name(f".{file.name[:200]}.{os.urandom(6).hex()}")
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _refusing(file), whole_file(file) as fd, os.fdopen(fd, "wb", closefd=False) as stream:
+        stream.write(data)
 
 
 @contextmanager

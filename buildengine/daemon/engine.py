@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import cast
-
-import trio
+from typing import TYPE_CHECKING, cast
 
 from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest
 from buildengine.config import Config
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
+from buildengine.daemon.lazily import Lazily
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.events import EventSink
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
 from frontends import catalog
 from frontends.gateway import FrontendRequest, FrontendResult
@@ -36,13 +35,15 @@ from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext
 from worker.exporters.image import PlatformImage
 from worker.images import Images, open_images
-from worker.registry import hosts
-from worker.remotes import open_remotes
-from worker.runtime.runtime import Kind, Runtime, open_runtime
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
 from worker.worker import resolver
+
+if TYPE_CHECKING:  # a cached build starts neither
+    from worker.registry.hosts import RegistryConfig
+    from worker.remotes import Remotes
+    from worker.runtime.runtime import Kind, Runtime
 
 
 @asynccontextmanager
@@ -51,50 +52,54 @@ async def open_engine(config: Config) -> AsyncIterator[Engine]:
     async with open_cache(config.root, snapshotter=config.worker.snapshotter) as cache, AsyncExitStack() as later:
 
         async def start_runtime() -> Runtime:
-            return await later.enter_async_context(open_runtime(cast(Kind, config.worker.runtime)))
+            from worker.runtime.runtime import open_runtime
+
+            return await later.enter_async_context(open_runtime(cast("Kind", config.worker.runtime)))
 
         parallelism = config.worker.max_parallelism or None
         async with open_scheduler(WorkerCacheStore(cache), max_parallelism=parallelism) as scheduler:
-            yield Engine(config, cache, scheduler, start_runtime)
+            yield Engine(config, cache, scheduler, Lazily(start_runtime))
 
 
 class Engine:
     """Made by `open_engine`. Builds may run at the same time; they share steps."""
 
     def __init__(
-        self, config: Config, cache: Cache, scheduler: Scheduler, start_runtime: Callable[[], Awaitable[Runtime]]
+        self, config: Config, cache: Cache, scheduler: Scheduler, runtime: Callable[[], Awaitable[Runtime]]
     ) -> None:
         self.config = config
         self.cache = cache
         self._scheduler = scheduler
-        self._start_runtime = start_runtime
-        self._runtime: Runtime | None = None
-        self._runtime_lock = trio.Lock()
+        self._runtime = runtime
 
-    async def runtime(self) -> Runtime:
-        """The runtime, started when the first step needs it."""
-        async with self._runtime_lock:
-            if self._runtime is None:
-                self._runtime = await self._start_runtime()
-        return self._runtime
+    def _registries(self) -> RegistryConfig:
+        from buildengine.daemon.registries import registry_config
+
+        return registry_config(self.config)
 
     async def build(self, request: BuildRequest, session: Session, on_event: EventSink) -> BuildOutcome:
         """Run one build to its end. Raises BuildError; what it had started has ended by then."""
         _check_entitlements(request)
         targets = request.platforms or (platforms.local(),)
-        registries = _registry_config(self.config)
         async with (
-            open_images(self.cache, registries, session.credentials) as images,
-            open_remotes(self.cache, registries, self.config.environment) as remotes,
+            AsyncExitStack() as later,
+            open_images(self.cache, self._registries, session.credentials) as images,
             open_job(self._scheduler, request.ref, on_event) as job,
         ):
+
+            async def remotes() -> Remotes:
+                from worker.remotes import open_remotes
+
+                opened = open_remotes(self.cache, self._registries(), self.config.environment)
+                return await later.enter_async_context(opened)
+
             context = BuildContext(
                 cache=self.cache,
                 images=images,
-                remotes=remotes,
+                remotes=Lazily(remotes),
                 trees=Trees(self.cache, images),
                 session=session,
-                runtime=self.runtime,
+                runtime=self._runtime,
                 limits=_limits(self.config),
                 entitlements=request.entitlements,
             )
@@ -166,30 +171,3 @@ def _check_entitlements(request: BuildRequest) -> None:
     for entitlement in request.entitlements:
         if entitlement not in _KNOWN_ENTITLEMENTS:
             raise UserError(f"unknown entitlement {entitlement!r}", hint=f"one of {', '.join(_KNOWN_ENTITLEMENTS)}")
-
-
-def _registry_config(config: Config) -> hosts.RegistryConfig:
-    """The configuration in the terms of `worker.registry`."""
-    return hosts.RegistryConfig(
-        hosts={
-            name: hosts.HostConfig(
-                mirrors=registry.mirrors,
-                plain_http=registry.http,
-                insecure=registry.insecure,
-                ca=tuple(str(path) for path in registry.ca),
-                key_pairs=tuple(
-                    hosts.KeyPair(certificate=str(pair.cert), key=str(pair.key)) for pair in registry.keypairs
-                ),
-            )
-            for name, registry in config.registries.items()
-        },
-        proxies=_proxies(config.environment),
-    )
-
-
-def _proxies(environment: Mapping[str, str]) -> hosts.Proxies:
-    def variable(name: str) -> str:
-        return environment.get(name.lower()) or environment.get(name) or ""
-
-    bypass = tuple(entry for entry in variable("NO_PROXY").split(",") if entry.strip())
-    return hosts.Proxies(http=variable("HTTP_PROXY"), https=variable("HTTPS_PROXY"), bypass=bypass)

@@ -15,8 +15,6 @@ from buildengine.errors import UserError
 from buildengine.events import EventSink
 from solver.reporter import Reporter
 from worker.context import BuildContext
-from worker.exporters import files
-from worker.exporters.archive import write_committed
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.image import CommittedImage, ImageWriter, PlatformImage, store_image
 from worker.exporters.options import ExportOptions, read
@@ -88,6 +86,8 @@ class Exports:
     async def _export_archive(
         self, number: int, export: Export, options: ExportOptions, image: CommittedImage, reporter: Reporter
     ) -> dict[str, str]:
+        from worker.exporters.archive import write_committed
+
         opened = self._context.session.sinks.file(number)
         if opened is None:
             raise UserError(
@@ -108,6 +108,8 @@ class Exports:
         results: Sequence[PlatformImage],
         reporter: Reporter,
     ) -> dict[str, str]:
+        from worker.exporters import files
+
         sinks, trees = self._context.session.sinks, self._context.trees
         if export.type == "local":
             directory = sinks.directory(number)

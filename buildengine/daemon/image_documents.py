@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from buildengine.reference import parse
 from worker.oci.types import ImageConfig, Manifest, diff_ids_by_layer
-from worker.registry.reference import parse
 
 
 def inspection(manifest: Manifest, config: ImageConfig, names: Sequence[str], digest: str) -> Mapping[str, object]:

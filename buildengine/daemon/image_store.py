@@ -13,6 +13,7 @@ from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
+from buildengine.reference import parse
 from cache import prune
 from cache.images import StoredImage
 from cache.opened import Cache
@@ -24,7 +25,6 @@ from worker.oci import dockertar, layout
 from worker.oci.layout import NamedImage
 from worker.oci.load import LoadedImage, load_tar
 from worker.oci.types import Descriptor, ImageConfig, Manifest, parse_manifest_or_index
-from worker.registry.reference import parse
 
 _T = TypeVar("_T")
 

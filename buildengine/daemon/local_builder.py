@@ -11,22 +11,21 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from buildengine.builder import BuildOutcome, BuildRequest, Damage, PrunePolicy, UsageInfo
 from buildengine.config import Config
-from buildengine.daemon.engine import open_engine
-from buildengine.daemon.image_store import LocalImages
-from buildengine.daemon.local_session import local_session
+from buildengine.daemon.local_session import DockerConfigCredentials, local_session
 from buildengine.errors import BuildError, HostError, InternalError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
-from cache import prune, usage, verify
 from cache.opened import Cache, open_cache
-from worker.registry.creds import DockerCredentials, parse_docker_config
 from worker.runtime.isolate import private_mounts
+
+if TYPE_CHECKING:
+    from buildengine.daemon.image_store import LocalImages
 
 _T = TypeVar("_T")
 _TICK = 0.1
@@ -55,7 +54,11 @@ class LocalBuilder:
     async def _build(
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
     ) -> BuildOutcome:
-        session = local_session(request, credentials=self._credentials(), environment=self._config.environment)
+        from buildengine.daemon.engine import open_engine
+
+        environment = self._config.environment
+        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
+        session = local_session(request, credentials=credentials, environment=environment)
         async with trio.open_nursery() as nursery:
             if on_tick is not None:
                 nursery.start_soon(_tick, on_tick)
@@ -64,27 +67,25 @@ class LocalBuilder:
             nursery.cancel_scope.cancel()
         return outcome
 
-    def _credentials(self) -> DockerCredentials:
-        path = self._config.docker_config / "config.json"
-        try:
-            raw = path.read_bytes()
-        except OSError:
-            raw = b"{}"
-        return DockerCredentials(parse_docker_config(raw, filename=str(path)), env=self._config.environment)
-
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
+        from cache import usage
+
         async def run(cache: Cache) -> Sequence[UsageInfo]:
             return await offload(usage.disk_usage, cache, filters, limiter=DISK)
 
         return self._with_cache(run)
 
     def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None:
+        from cache import prune
+
         async def run(cache: Cache) -> None:
             await prune.prune(cache, policy, on_record)
 
         self._with_cache(run)
 
     def verify_store(self) -> Sequence[Damage]:
+        from cache import verify
+
         async def run(cache: Cache) -> Sequence[Damage]:
             return await offload(verify.verify, cache, limiter=DISK)
 
@@ -92,6 +93,8 @@ class LocalBuilder:
 
     @property
     def images(self) -> LocalImages:
+        from buildengine.daemon.image_store import LocalImages
+
         return LocalImages(self._with_cache)
 
     def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:

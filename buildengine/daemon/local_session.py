@@ -9,12 +9,13 @@ import os
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource
 from buildengine.errors import ContextError, UserError
 from buildengine.limits import DISK, offload
+from buildengine.values import dataclass
+from buildengine.wholefile import whole_file
 from worker.session import Credential, Credentials, SecretBytes
 
 _SECRET_LIMIT = 500 << 10  # as BuildKit's client: secrets are not a way to send files
@@ -82,7 +83,7 @@ class LocalSinks:
         dest = self.exports[export_id].dest
         if dest is None:
             return None
-        return _stream(self.stdout) if dest == "-" else _whole_file(Path(dest))
+        return _stream(self.stdout) if dest == "-" else _file(Path(dest))
 
     def directory(self, export_id: int) -> str | None:
         return self.exports[export_id].dest
@@ -94,47 +95,14 @@ async def _stream(fd: int) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _whole_file(path: Path) -> AsyncIterator[int]:
-    """A new file that takes the place of `path` when all went well, and vanishes otherwise.
-
-    It has no name (O_TMPFILE) until it is whole, so that not even SIGKILL leaves a part of it behind. What is
-    there and no regular file (a FIFO, a device) is written in place.
-    """
-    directory = _open_for_export(path, path.parent, os.O_PATH | os.O_DIRECTORY)
+async def _file(path: Path) -> AsyncIterator[int]:
     try:
-        in_place = path.exists() and not path.is_file()
-        if in_place:
-            fd = _open_for_export(path, path, os.O_WRONLY)
-        else:
-            fd = _open_for_export(path, path.parent, os.O_TMPFILE | os.O_RDWR)
-        try:
+        with whole_file(path) as fd:
             yield fd
-            if not in_place:
-                _publish(fd, directory, path.name)
-        finally:
-            os.close(fd)
-    finally:
-        os.close(directory)
-
-
-def _open_for_export(destination: Path, path: Path, flags: int) -> int:
-    try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(
-            f"cannot write {destination}: {error.strerror}", hint="the directory must exist and be writable"
+            f"cannot write {path}: {error.strerror}", hint="the directory must exist and be writable"
         ) from error
-
-
-def _publish(fd: int, directory: int, name: str) -> None:
-    """Give the unnamed file its name; linkat(2) cannot replace, so an old file is replaced through a rename."""
-    source = f"/proc/self/fd/{fd}"
-    try:
-        os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
-    except FileExistsError:
-        temporary = f".{name[:200]}.{os.urandom(6).hex()}"
-        os.link(source, temporary, dst_dir_fd=directory, follow_symlinks=True)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +117,21 @@ class LocalSession:
     sinks: LocalSinks
 
 
-class NoCredentials:
+class DockerConfigCredentials:
+    """What docker's configuration file says of a registry; read when the first registry asks."""
+
+    def __init__(self, file: Path, environment: Mapping[str, str]) -> None:
+        self._file = file
+        self._environment = environment
+        self._docker: Credentials | None = None
+
     async def get(self, host: str) -> Credential | None:
-        return None
+        if self._docker is None:
+            from worker.registry.creds import DockerCredentials, parse_docker_config
+
+            raw = self._file.read_bytes() if self._file.is_file() else b"{}"
+            self._docker = DockerCredentials(parse_docker_config(raw, filename=str(self._file)), env=self._environment)
+        return await self._docker.get(host)
 
 
 def _inline(request: BuildRequest) -> Mapping[str, Mapping[str, bytes]]:

@@ -6,11 +6,11 @@ The edge of this package: whatever awaits is here, in `source` and in `loading`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from buildengine.errors import Location, ParseError, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile import directives, lines, lint, options, parse, plan, source
 from frontends.dockerfile.convert.conversion import Converted, convert
 from frontends.dockerfile.convert.draft import Shared
@@ -141,8 +141,13 @@ class _Building:
             show_platform=self.multi_platform,
         )
         await loader.load(made.target)
+        return convert(made.graph, made.target, self._shared(made, lexer, linter, ignored, platform))
+
+    def _shared(
+        self, made: plan.Plan, lexer: Lexer, linter: Linter, ignored: tuple[str, ...], platform: Platform
+    ) -> Shared:
         used: set[str] = set()
-        shared = Shared(
+        return Shared(
             options=self.options,
             lexer=lexer,
             linter=linter,
@@ -154,7 +159,6 @@ class _Building:
             target_platform=platform,
             show_platform=self.multi_platform,
         )
-        return convert(made.graph, made.target, shared)
 
     def _context_state(self, ignored: tuple[str, ...], used: set[str]) -> State:
         if self.context.tree is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from buildengine import reference
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile.options import Options
-from llb import reference
 
 _NEVER = ("scratch", "context")
 

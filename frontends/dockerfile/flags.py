@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
 from buildengine.errors import ParseError
+from buildengine.values import dataclass
 from frontends.dockerfile.suggest import did_you_mean
 
 

@@ -7,10 +7,11 @@ Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import notation
 from frontends.dockerfile.words import quote
 from llb import giturl

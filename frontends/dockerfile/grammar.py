@@ -8,18 +8,20 @@ Pure, but for reading the grammar from the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildengine.errors import Location, ParseError
+from buildengine.values import dataclass
 from frontends.dockerfile import flags
 from frontends.dockerfile.lines import LogicalLine
 from frontends.dockerfile.terminals import SPACES, terminals, unquote_flag
 
 if TYPE_CHECKING:
     from lark import Lark, Token
+
+_LONG = 1000  # characters; longer texts are not remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +71,35 @@ class Parsed:
 
 def parse(line: LogicalLine, keyword: str, start: int, escape: str) -> Parsed:
     """Raises ParseError when the shape of the instruction `keyword` does not fit."""
-    from lark import Token, UnexpectedInput
+    from lark import UnexpectedInput
 
     name = keyword.upper()
-    text = line.text[start:].rstrip(SPACES)
     try:
-        tree = _grammar(escape).parse(text, start=name.lower())
+        text = line.text[start:].rstrip(SPACES)
+        find = _tokens if len(text) < _LONG else _tokens.__wrapped__
+        flag_tokens, tokens = find(name, text, escape)
     except UnexpectedInput as error:
         raise _malformed(line, name, start, getattr(error, "token", None)) from None
-    tokens = [token for token in tree.children if isinstance(token, Token)]
-    count = next((i for i, token in enumerate(tokens) if token.type != "FLAG"), len(tokens))
     return Parsed(
         line=line,
         keyword=keyword,
         name=name,
         start=start,
         escape=escape,
-        flag_tokens=tuple(tokens[:count]),
-        tokens=tuple(tokens[count:]),
+        flag_tokens=flag_tokens,
+        tokens=tokens,
     )
+
+
+@lru_cache(maxsize=1024)  # files repeat themselves, from stage to stage and from platform to platform
+def _tokens(name: str, text: str, escape: str) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
+    """The flags, and what follows them."""
+    from lark import Token
+
+    tree = _grammar(escape).parse(text, start=name.lower())
+    tokens = [token for token in tree.children if isinstance(token, Token)]
+    count = next((i for i, token in enumerate(tokens) if token.type != "FLAG"), len(tokens))
+    return tuple(tokens[:count]), tuple(tokens[count:])
 
 
 @lru_cache

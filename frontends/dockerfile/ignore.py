@@ -17,7 +17,7 @@ def read(source: SourceFile) -> tuple[str, ...]:
     """
     patterns: list[str] = []
     for number, line in enumerate(source.data.removeprefix(BOM).split(b"\n"), 1):
-        text = line.decode("utf-8", "surrogateescape")
+        text = line.decode("utf-8", "replace")
         if text.startswith("#"):  # a comment only at the very beginning of a line
             continue
         pattern = _pattern(text.strip(SPACES))

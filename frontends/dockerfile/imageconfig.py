@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
 from buildengine import platform as platforms
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMENT = "buildkit.dockerfile.v0"
@@ -181,7 +182,7 @@ def _config(inner: dict[str, Any]) -> Config:
 
 
 def _health(document: dict[str, Any] | None) -> Health | None:
-    if not document:
+    if document is None:
         return None
     return Health(
         test=_texts(document, "Test"),
@@ -252,7 +253,6 @@ def _history_entry(entry: History) -> dict[str, object]:
 
 
 def _config_document(config: Config) -> dict[str, object]:
-    health = config.health
     return _filled(
         User=config.user,
         ExposedPorts={port: {} for port in sorted(config.exposed_ports)},
@@ -264,15 +264,18 @@ def _config_document(config: Config) -> dict[str, object]:
         Labels=dict(sorted(config.labels.items())),
         StopSignal=config.stop_signal,
         ArgsEscaped=config.args_escaped,
-        Healthcheck=health
-        and _filled(
-            Test=health.test,
-            Interval=health.interval,
-            Timeout=health.timeout,
-            StartPeriod=health.start_period,
-            StartInterval=health.start_interval,
-            Retries=health.retries,
-        ),
-        OnBuild=config.on_build,
-        Shell=config.shell,
+    ) | {
+        **({"Healthcheck": _health_document(config.health)} if config.health is not None else {}),
+        **_filled(OnBuild=config.on_build, Shell=config.shell),
+    }
+
+
+def _health_document(health: Health) -> dict[str, object]:
+    return _filled(
+        Test=health.test,
+        Interval=health.interval,
+        Timeout=health.timeout,
+        StartPeriod=health.start_period,
+        StartInterval=health.start_interval,
+        Retries=health.retries,
     )

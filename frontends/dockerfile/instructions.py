@@ -6,10 +6,11 @@ Every value keeps the logical line that it came from: for locations, history tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from buildengine.errors import Location
+from buildengine.values import dataclass
 from frontends.dockerfile.lines import Heredoc, LogicalLine
 from frontends.dockerfile.terminals import SPACES
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from buildengine.errors import Location, ParseError, SourceRange
+from buildengine.values import dataclass
 from frontends.dockerfile import terminals
 from frontends.dockerfile.directives import BOM, Directive, Reader
 from frontends.dockerfile.terminals import SPACES
@@ -21,6 +22,7 @@ from frontends.dockerfile.words import Lexer
 LONGEST_LINE = 65535  # bytes; what BuildKit's scanner holds
 
 _HEREDOC = re.compile(r"(\d*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
+_PLAIN_NAME = re.compile(r"[a-zA-Z0-9_.-]+\Z")
 _TAKES_HEREDOC = re.compile(r"(?:onbuild[\t\v\f\r ]+)?(?:run|copy|add)[\t\v\f\r ]+", re.IGNORECASE)
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 UNWRITABLE = re.compile("[\ud800-\udfff\0]")  # bytes that are not UTF-8, and NUL
@@ -121,17 +123,18 @@ def heredoc(word: str) -> Heredoc | None:
     match = _HEREDOC.match(word)
     if match is None or not match[3]:
         return None
+    if _PLAIN_NAME.match(match[3]):
+        return _announced(match, match[3], expand=True)
     names = Lexer(keep_unset=True).process(match[3], {}).words
     if len(names) != 1:
         return None
     raw = Lexer(keep_unset=True, keep_quotes=True).process(match[3], {}).words[0]
     quotes = [word.count("'") + word.count('"') for word in (names[0], raw)]
-    return Heredoc(
-        name=names[0],
-        expand=quotes[0] == quotes[1],  # a quoted name: the body is taken as it is
-        strip_tabs=match[2] == "-",
-        descriptor=int(match[1][-9:] or 0),
-    )
+    return _announced(match, names[0], expand=quotes[0] == quotes[1])  # a quoted name: the body is taken as it is
+
+
+def _announced(match: re.Match[str], name: str, *, expand: bool) -> Heredoc:
+    return Heredoc(name=name, expand=expand, strip_tabs=match[2] == "-", descriptor=int(match[1][-9:] or 0))
 
 
 def _heredocs_of(text: str, escape: str) -> list[Heredoc]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from types import MappingProxyType
 
 from buildengine.errors import Location, UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import notation
 from frontends.dockerfile.lines import Dockerfile

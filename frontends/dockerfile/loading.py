@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
+from buildengine import reference
 from buildengine.errors import BuildError, SourceError, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile import contexts, gitref, imageconfig, source
 from frontends.dockerfile.contexts import NamedContext
 from frontends.dockerfile.convert.draft import COMMAND
@@ -21,7 +22,6 @@ from frontends.dockerfile.stages import SCRATCH, Graph, Loaded, Stage
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.together import gather
 from frontends.gateway import FrontendRequest, Gateway
-from llb import reference
 from llb.sourcemap import SourceFile
 from llb.state import State, http, image, local, scratch
 
@@ -74,7 +74,9 @@ class Loader:
         except UserError as error:
             suggestion = did_you_mean(stage.image, self.graph.names)
             message = f'failed to parse stage name "{stage.image}": {error.message}{suggestion}'
-            raise UserError(message, hint=error.hint) from None
+            meant = self.graph.find(stage.image)
+            hint = f"FROM takes stage names in lower case: {meant.name}" if meant else error.hint
+            raise UserError(message, hint=hint) from None
         context = contexts.find(self.options, name, platform)
         if context is not None:
             found = await self._context(stage, context, platform)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from buildengine.errors import Location, ParseError
+from buildengine import units
+from buildengine.errors import Location, ParseError, UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import notation
 from frontends.dockerfile.instructions import RawMount
 from frontends.dockerfile.suggest import did_you_mean
@@ -203,8 +204,8 @@ def _flag(key: str, value: str) -> bool:
 
 def _size(key: str, value: str) -> int:
     try:
-        return notation.size(value)
-    except ValueError:
+        return units.parse_size(value)
+    except UserError:
         raise ParseError(f"invalid value for {key}: {value}", hint="a size looks like 64m or 1g") from None
 
 

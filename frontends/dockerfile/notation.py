@@ -1,4 +1,4 @@
-"""Small notations that Docker's tools share, read as Go's libraries read them: CSV, booleans, sizes, durations.
+"""Small notations that Docker's tools share, read as Go's libraries read them: CSV, booleans, durations, limits.
 
 Each raises ValueError with what is wrong; the caller knows where it stood. Pure.
 """
@@ -12,7 +12,6 @@ from llb.ops import HostIP, Ulimit
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+|[0-9]+\.?) ?(?:([bB]?)|([kmgtpKMGTP])(?:[iI]?[bB])?)\Z")
 _DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _NANOSECONDS = {
     "ns": 1,
@@ -70,14 +69,6 @@ def _quoted_field(text: str, at: int) -> tuple[str, int]:
         if not text.startswith('"', at):
             return '"'.join(parts), at
         at += 1
-
-
-def size(text: str) -> int:
-    """Bytes: `64m`, `1.5GiB`, `4096`. Units are powers of 1024."""
-    match = _SIZE.match(text)
-    if match is None or len(text) > 100:
-        raise ValueError(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** ("kmgtp".index(match[3].lower()) + 1 if match[3] else 0))
 
 
 def duration(text: str) -> int:

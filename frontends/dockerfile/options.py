@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import lint, notation
 from frontends.dockerfile.suggest import did_you_mean
 from llb.ops import HostIP, NetMode, ProxyEnv, Ulimit
@@ -18,6 +19,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _NETWORKS = {"": NetMode.SANDBOX, "sandbox": NetMode.SANDBOX, "none": NetMode.NONE, "host": NetMode.HOST}
 _RESOLVE_MODES = ("default", "pull", "local")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python holds bytes of the command line that are no text
 T = TypeVar("T")
 
 
@@ -71,6 +73,9 @@ class Options:
 
 def read(options: Mapping[str, str]) -> Options:
     """Raises UserError for a value that cannot be meant."""
+    for name, value in options.items():
+        if _SURROGATE.search(name + value):
+            raise UserError(f"the value of {name!a} is not UTF-8 text", hint="set a UTF-8 locale")
     get = options.get
     build_args = _named(options, "build-arg:")
     return Options(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from buildengine.errors import ParseError
 from frontends.dockerfile import instructions as ins
-from frontends.dockerfile import mounts, notation
+from frontends.dockerfile import mounts, notation, shapes
 from frontends.dockerfile.flags import Flags
 from frontends.dockerfile.grammar import INSTRUCTIONS, MALFORMED, Parsed, at_least_one, no_destination, parse
 from frontends.dockerfile.lines import UNWRITABLE, Dockerfile, Heredoc, LogicalLine, heredoc
 from frontends.dockerfile.suggest import did_you_mean
-from frontends.dockerfile.terminals import BLANK, SPACES, exec_form, is_other_json_array
+from frontends.dockerfile.terminals import BLANK, SPACES, exec_form
 from frontends.dockerfile.words import quote
 
 _KEYWORD = re.compile(rf"[{BLANK}]*([^{BLANK}]*)[{BLANK}]*")
@@ -85,7 +85,7 @@ def _from(p: Parsed) -> ins.From:
 
 def _arg(p: Parsed) -> ins.Arg:
     pairs = []
-    for word, token in zip(_quoted_words(p), p.tokens, strict=False):
+    for word, token in zip(shapes.quoted_words(p), p.tokens, strict=False):
         name, equals, value = word.partition("=")
         if not name:
             raise p.error("ARG names can not be blank", "write ARG name=default", token)
@@ -96,70 +96,17 @@ def _arg(p: Parsed) -> ins.Arg:
 def _pairs(make: Callable[..., ins.PairInstruction]) -> Callable[[Parsed], ins.Instruction]:
     def build(p: Parsed) -> ins.Instruction:
         p.flags()
-        return make(line=p.line, keyword=p.keyword, pairs=_key_values(p))
+        return make(line=p.line, keyword=p.keyword, pairs=shapes.key_values(p))
 
     return build
 
 
-def _quoted_words(p: Parsed) -> list[str]:
-    """Quotes stay, for the expansion to see; an escape character with nothing behind it goes."""
-    words = list(p.words)
-    trailing = len(words[-1]) - len(words[-1].rstrip(p.escape))
-    if trailing % 2:
-        words[-1] = words[-1][:-1]
-    return [word for word in words if word]
-
-
-def _key_values(p: Parsed) -> tuple[ins.KeyValue, ...]:
-    words = _quoted_words(p)
-    if words and "=" not in words[0]:  # the old form: ENV name and the rest of the line
-        key, *rest = re.split(rf"[{BLANK}]+", p.rest, maxsplit=1)
-        if not rest:
-            raise p.error(f"{p.name} must have two arguments", f"write {p.name} {key}=value", p.tokens[0])
-        return (ins.KeyValue(key=key, value=rest[0], legacy=True),)
-    pairs = []
-    for word, token in zip(words, p.tokens, strict=False):
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise p.error(
-                f"Syntax error - can't find = in {quote(word)}. Must be of the form: name=value",
-                "put a value with spaces in quotes",
-                token,
-            )
-        if not key:
-            raise p.error(f"{p.name} names can not be blank", f"write {p.name} name=value", token)
-        pairs.append(ins.KeyValue(key=key, value=value))
-    return tuple(pairs)
-
-
-def _command(p: Parsed) -> tuple[tuple[str, ...], bool]:
-    """The argv and whether it is the shell form."""
-    if not p.tokens:
-        return (), True
-    argv = exec_form(p.tokens[0]) if p.tokens[0].type == "EXEC" else None
-    if argv is not None:
-        return argv, False
-    _reject_other_json(p)
-    return p.words, True
-
-
-def _reject_other_json(p: Parsed) -> None:
-    if is_other_json_array(p.rest):
-        raise p.error(
-            "when using JSON array syntax, arrays must be comprised of strings only",
-            'put every item in double quotes: ["a", "b"]',
-            p.tokens[0],
-        )
-
-
 def _run(p: Parsed) -> ins.Run:
     given = p.flags()
-    argv, shell = _command(p)
+    argv, shell = shapes.command(p)
     if not argv and not shell:
         raise p.error("RUN requires at least one argument", 'write RUN ["program", "argument"]')
-    binary = next((h.name for h in p.line.heredocs if UNWRITABLE.search(h.body)), None)
-    if binary is not None:
-        raise p.error(f"heredoc {binary} is not UTF-8 text", "save the Dockerfile as UTF-8")
+    _check_text(p)
     return ins.Run(
         line=p.line,
         keyword=p.keyword,
@@ -170,6 +117,13 @@ def _run(p: Parsed) -> ins.Run:
         security=_one_of(p, "security", given.value("security", "sandbox"), ("sandbox", "insecure")),
         devices=tuple(_device(p, text, position) for position, text in enumerate(given.values("device"))),
     )
+
+
+def _check_text(p: Parsed) -> None:
+    """Only COPY and ADD make files of their heredocs; everywhere else a body has to be text."""
+    binary = next((h.name for h in p.line.heredocs if UNWRITABLE.search(h.body)), None)
+    if binary is not None:
+        raise p.error(f"heredoc {binary} is not UTF-8 text", "save the Dockerfile as UTF-8")
 
 
 def _mount(p: Parsed, text: str, position: int) -> ins.RawMount:
@@ -208,16 +162,9 @@ def _device(p: Parsed, text: str, position: int) -> ins.Device:
     return ins.Device(name=name, required=required)
 
 
-def _paths(p: Parsed) -> tuple[str, ...]:
-    argv = exec_form(p.tokens[0]) if p.tokens[0].type == "EXEC" else None
-    if argv is None:
-        _reject_other_json(p)
-    return p.words if argv is None else argv
-
-
 def _transfer(p: Parsed) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     """Sources, inline files and destination of COPY and ADD."""
-    paths = _paths(p)
+    paths = shapes.paths(p)
     if len(paths) < 2:
         raise p.error(*no_destination(p.name))
     if p.tokens[0].type == "EXEC":
@@ -225,7 +172,7 @@ def _transfer(p: Parsed) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     if heredoc(paths[-1]) is not None:
         raise p.error(f"{p.name} cannot accept a heredoc as a destination", f"write {p.name} <<EOF /path", p.tokens[-1])
     bodies = {h.name: h for h in p.line.heredocs}
-    announced = [(path, heredoc(path)) for path in paths[:-1]]
+    announced = [(path, heredoc(path) if "<<" in path else None) for path in paths[:-1]]
     inline = tuple(bodies.get(found.name, found) for _, found in announced if found is not None)
     return tuple(path for path, found in announced if found is None), inline, paths[-1]
 
@@ -270,7 +217,7 @@ def _add(p: Parsed) -> ins.Add:
 def _shell_or_exec(make: Callable[..., ins.CommandInstruction]) -> Callable[[Parsed], ins.Instruction]:
     def build(p: Parsed) -> ins.Instruction:
         p.flags()
-        argv, shell = _command(p)
+        argv, shell = shapes.command(p)
         return make(line=p.line, keyword=p.keyword, argv=argv, shell=shell)
 
     return build
@@ -278,7 +225,7 @@ def _shell_or_exec(make: Callable[..., ins.CommandInstruction]) -> Callable[[Par
 
 def _shell(p: Parsed) -> ins.Shell:
     p.flags()
-    argv, shell = _command(p)
+    argv, shell = shapes.command(p)
     if not argv:
         raise p.error(*at_least_one("SHELL", 'SHELL ["/bin/bash", "-c"]'))
     if shell:
@@ -347,7 +294,7 @@ def _expose(p: Parsed) -> ins.Expose:
 
 def _volume(p: Parsed) -> ins.Volume:
     p.flags()
-    paths = tuple(path.strip(SPACES) for path in _paths(p))
+    paths = tuple(path.strip(SPACES) for path in shapes.paths(p))
     if not paths:
         raise p.error(*MALFORMED["VOLUME"])
     if "" in paths:
@@ -363,6 +310,7 @@ def _onbuild(p: Parsed) -> ins.OnBuild:
         raise p.error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", "write ONBUILD once", p.tokens[0])
     if name in ("MAINTAINER", "FROM"):
         raise p.error(f"{name} isn't allowed as an ONBUILD trigger", "put it in the child's Dockerfile", p.tokens[0])
+    _check_text(p)
     bodies = "".join(f"\n{h.body}{h.name}" for h in p.line.heredocs)
     return ins.OnBuild(line=p.line, keyword=p.keyword, argument=trigger + bodies)
 

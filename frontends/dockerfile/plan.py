@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from buildengine import platform as platforms
+from buildengine import reference
 from buildengine.errors import ParseError, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile import contexts, lint, stages
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.args import global_args, platform_args
@@ -16,7 +17,6 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Graph, Stage, Step
 from frontends.dockerfile.suggest import did_you_mean, nearest
 from frontends.dockerfile.words import Expansion, Lexer, quote
-from llb import reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from buildengine.errors import SourceError, UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import gitref, ignore, lines
 from frontends.dockerfile.gitref import GitRef
 from frontends.dockerfile.options import Options

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from buildengine.errors import Location, ParseError, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import lines, parse
 from frontends.dockerfile.contexts import NamedContext

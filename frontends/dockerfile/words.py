@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from buildengine.errors import ParseError
+from buildengine.values import dataclass
 from frontends.dockerfile import shellpattern
 from frontends.dockerfile.terminals import SPACE
 

@@ -31,7 +31,7 @@ def main() -> None:
         registry = stack.enter_context(registry_with_bases(work))
         engines: list[Engine] = [Pybuild(work)]
         if shutil.which("buildah") and not arguments.without_buildah:
-            engines.append(Buildah(work))
+            engines.append(stack.enter_context(Buildah(work).running()))
         if arguments.peer:
             engines.append(stack.enter_context(BuildKit(work, arguments.peer).running()))
         chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]

@@ -70,6 +70,17 @@ class Buildah:
     def forget(self) -> None:
         _run(["buildah", *self._storage, "rmi", "--all", "--force"])
 
+    @contextmanager
+    def running(self) -> Iterator[Buildah]:
+        """Afterwards nothing of it is mounted any more: its store is a mount of its own, with overlays below."""
+        try:
+            yield self
+        finally:
+            subprocess.run(["buildah", *self._storage, "rm", "--all"], capture_output=True, check=False)
+            for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+                if line.split()[4].startswith(self._storage[1]):
+                    subprocess.run(["umount", line.split()[4]], check=False)
+
 
 class BuildKit:
     name = "buildkit"

@@ -16,6 +16,9 @@ from typing import Any
 from buildengine.digest import Digest
 from tests.fakes.http_server import Reply, Request, Server, serve
 from worker.oci import jsonbytes, types
+from worker.registry.hosts import RegistryConfig
+from worker.registry.puller import Registry, open_registry
+from worker.session import Credential, SecretBytes
 
 Rule = Callable[[Request], Reply | None]
 
@@ -165,3 +168,33 @@ class MemorySink:
 
     def write(self, data: bytes) -> None:
         self.data += data
+
+
+class Logins:
+    """`Credentials` from a dictionary of `user:password`."""
+
+    def __init__(self, **logins: str) -> None:
+        self.logins = logins
+
+    async def get(self, host: str) -> Credential | None:
+        login = self.logins.get(host)
+        if login is None:
+            return None
+        user, _, password = login.partition(":")
+        return Credential(username=user, password=SecretBytes(password.encode()))
+
+
+@asynccontextmanager
+async def client(logins: Logins | None = None, **settings: Any) -> AsyncIterator[Registry]:
+    config = RegistryConfig(retry_delays=(0.0, 0.0, 0.0), **settings)
+    async with open_registry(config, logins or Logins()) as registry:
+        yield registry
+
+
+async def fetch(fake: FakeRegistry, data: bytes, logins: Logins | None = None, *, size: int | None = None) -> bytes:
+    """Fetch the blob of `data`'s digest; what the registry really sends is up to it."""
+    sink = MemorySink()
+    wanted = types.Descriptor(media_type="x", digest=Digest.sha256(data), size=len(data) if size is None else size)
+    async with client(logins) as registry:
+        await registry.fetch_blob(wanted, (f"{fake.host}/app",), sink)
+    return sink.data

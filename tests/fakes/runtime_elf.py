@@ -28,11 +28,11 @@ def write_program(path: Path, code: bytes, mode: int = 0o755) -> None:
 
 
 def exit_with_errno_of_opening(target: str) -> bytes:
-    """x86_64: exit status = errno of open(target, O_WRONLY), 0 when it works."""
+    """x86_64: exit status = errno of open(target, O_WRONLY | O_TRUNC), 0 when it works."""
     code = (
         b"\xb8\x02\x00\x00\x00"  # mov eax, SYS_open
         b"\x48\x8d\x3d\x16\x00\x00\x00"  # lea rdi, [rip + 22]: the end of this code
-        b"\xbe\x01\x00\x00\x00"  # mov esi, O_WRONLY
+        b"\xbe\x01\x02\x00\x00"  # mov esi, O_WRONLY | O_TRUNC: a running program is ETXTBSY, unless it is EROFS first
         b"\x0f\x05"  # syscall
         b"\xf7\xd8"  # neg eax
         b"\x79\x02"  # jns +2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,18 @@ KINDS = ["builtin", *(name for name in ("runc", "crun") if shutil.which(name))]
 def busybox_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     isolate.private_mounts()
     return make_rootfs(tmp_path_factory.mktemp("rootfs") / "base")
+
+
+@pytest.fixture(scope="session")
+def many_layers() -> Iterator[list[str]]:
+    """500 layers, in memory: each with a file of its own, and one that all have. Read-only by agreement."""
+    isolate.private_mounts()
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="pybuild-test-") as directory:
+        for number in range(500):
+            os.mkdir(f"{directory}/l{number}")
+            Path(f"{directory}/l{number}/f{number}").touch()
+            Path(f"{directory}/l{number}/same").write_text(str(number))
+        yield [f"{directory}/l{number}" for number in range(500)]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,13 @@ async def test_bind_mounts(runtime: Runtime, steps: Steps, tmp_path: Path) -> No
     assert (tmp_path / "cache/new").read_text() == "new\n"
 
 
+async def test_socket_mounts(runtime: Runtime, steps: Steps, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        mount = BindMount(target="/run/agent.sock", source=str(tmp_path / "agent"))
+        assert (await steps.sh(runtime, "test -S /run/agent.sock", mounts=(mount,))).code == 0
+
+
 async def test_tmpfs_mounts(runtime: Runtime, steps: Steps) -> None:
     spec = steps.spec(
         "/bin/sh", "-c", "df -k /mem | tail -1; stat -c %a /mem /mem2; (cp /bin/true /mem2 && /mem2/true) 2>&1; "
@@ -243,13 +251,10 @@ async def test_source_that_is_not_there(builtin: Runtime, steps: Steps) -> None:
 
 
 @pytest.mark.parametrize("lacking", [(), ("lowerdir+", "detached")])
-async def test_many_layers(steps: Steps, tmp_path: Path, lacking: tuple[str, ...]) -> None:
+async def test_many_layers(steps: Steps, many_layers: list[str], lacking: tuple[str, ...]) -> None:
     count = 120 if lacking else 499
-    for number in range(count):
-        (tmp_path / f"l{number}").mkdir()
-        (tmp_path / f"l{number}/f{number}").touch()
     layer = steps.layer()
-    lowers = tuple(str(tmp_path / f"l{number}") for number in range(count)) + layer.lowers
+    lowers = (*many_layers[:count], *layer.lowers)
     tree = TreeMount(lowers=lowers, upper=layer.upper, work=layer.work)
     async with open_runtime(lacking=lacking) as runtime:
         part = TreeMountPoint(target="/part", tree=TreeMount(lowers=lowers), selector="bin")

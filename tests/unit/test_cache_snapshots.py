@@ -239,7 +239,10 @@ def perform(root: int, operation: Operation) -> None:
 
 def is_linked(fd: int, name: str) -> bool:
     """Changing one name of a lower layer's file changes the others in a copy, and not in an overlay (index=off)."""
-    return trees.exists(fd, name) and os.stat(name, dir_fd=fd, follow_symlinks=False).st_nlink > 1
+    if not trees.exists(fd, name):
+        return False
+    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    return info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode)
 
 
 def rename(root: int, source: str, target: str) -> None:

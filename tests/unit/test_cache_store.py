@@ -64,13 +64,15 @@ def test_a_writer_that_is_left_leaves_nothing(store: ContentStore, tmp_path: Pat
 
 
 def test_wrong_bytes_are_refused(store: ContentStore, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="digest mismatch: got sha256:"), store.writer(expected=HELLO) as writer:
+    with store.writer(expected=HELLO) as writer:
         writer.write(b"hullo")
-        writer.commit()
-    with pytest.raises(StoreError, match="4 bytes, not the 5"), store.writer(expected=HELLO, size=5) as writer:
+        with pytest.raises(StoreError, match="digest mismatch: got sha256:"):
+            writer.commit()
+    with store.writer(expected=HELLO, size=5) as writer:
         writer.write(b"hell")
-        writer.commit()
-    with pytest.raises(StoreError, match="more than the 5 bytes"), store.writer(expected=HELLO, size=5) as writer:
+        with pytest.raises(StoreError, match="4 bytes, not the 5"):
+            writer.commit()
+    with store.writer(expected=HELLO, size=5) as writer, pytest.raises(StoreError, match="more than the 5 bytes"):
         writer.write(b"hello!")
     assert ingest(store, tmp_path) == []
     assert store.info(HELLO) is None
@@ -86,26 +88,27 @@ def test_other_algorithms(store: ContentStore) -> None:
         store.writer(expected=Digest.of_hex("00" * 32, "blake3"))
 
 
-@pytest.mark.parametrize("damage", [b"hullo", b"hell", b"hello!"])
-def test_damage_is_found_by_whoever_reads(store: ContentStore, damage: bytes) -> None:
+def test_damage_is_found_by_whoever_reads(store: ContentStore) -> None:
     store.put(b"hello")
-    store.path(HELLO).write_bytes(damage)
-    if len(damage) == 5:
-        with pytest.raises(StoreError, match="damaged"), store.open(HELLO) as stream:
-            stream.read()
-    stream = store.open(HELLO)
-    store.path(HELLO).write_bytes(damage)
-    with stream, pytest.raises(StoreError, match="damaged"):
-        while stream.read(2):
-            pass
-
-
-def test_a_blob_that_grows_under_its_reader_is_damaged(store: ContentStore) -> None:
-    store.put(b"hello")
+    store.path(HELLO).write_bytes(b"hullo")
+    with pytest.raises(StoreError, match="damaged"):
+        store.read(HELLO)
     with store.open(HELLO) as stream, pytest.raises(StoreError, match="damaged"):
-        with store.path(HELLO).open("ab") as file:
-            file.write(b"x" * 100)
-        stream.read()
+        b"".join(iter(lambda: stream.read(2), b""))
+
+
+def test_a_blob_that_changes_its_length_under_its_reader_is_damaged(store: ContentStore) -> None:
+    store.put(b"hello")
+    with store.open(HELLO) as stream:
+        with store.path(HELLO).open("r+b") as file:
+            file.write(b"hello" + b"x" * 100)
+        with pytest.raises(StoreError, match="damaged"):
+            stream.read()
+    store.path(HELLO).write_bytes(b"hello")
+    with store.open(HELLO) as stream:
+        store.path(HELLO).write_bytes(b"hell")
+        with pytest.raises(StoreError, match="damaged"):
+            stream.read()
 
 
 def test_reading_whole_is_bounded(store: ContentStore) -> None:

@@ -112,11 +112,11 @@ def test_what_a_value_means(parse: Callable[[str], Any], text: str, found: Any) 
         (flags.entitlement, "network.host=1", "unknown entitlement", "network.host"),
         (flags.network, "bridge", "unknown network mode 'bridge'", "default, none and host"),
         (flags.memory, "lots", "invalid size 'lots'", "64MB"),
-        (flags.tag, "App", "invalid image reference 'App'", "lower case"),
-        (flags.tag, "app:" + "x" * 129, "invalid image reference", "name[:tag]"),
+        (flags.tag, "App", "invalid image reference 'App': the repository name must be lower case", "a reference looks like"),
+        (flags.tag, "app:" + "x" * 129, "invalid image reference", "a reference looks like"),
         (flags.tag, "app@sha256:" + "0" * 64, "has a digest", "what is in it"),
-        (flags.tag, "", "invalid image reference ''", "name[:tag]"),
-        (flags.tag, "-rm", "invalid image reference", "name[:tag]"),
+        (flags.tag, "", "invalid image reference ''", "a reference looks like"),
+        (flags.tag, "-rm", "invalid image reference", "a reference looks like"),
     ],
 )  # fmt: skip
 def test_what_a_wrong_value_is_told(parse: Callable[[str], Any], text: str, message: str, hint: str | None) -> None:

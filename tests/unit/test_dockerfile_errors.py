@@ -49,7 +49,7 @@ PARSE = [
     (B + "SHELL", "SHELL requires at least one argument", 2, ""),
     (B + "ENV", "ENV requires at least one argument", 2, ""),
     (B + "ENV a", "ENV must have two arguments", 2, "a"),
-    (B + "ENV a=b c", "can't find = in \"c\"", 2, "c"),
+    (B + "ENV a=b c", 'can\'t find = in "c"', 2, "c"),
     (B + "ENV =b", "ENV names can not be blank", 2, "=b"),
     (B + "LABEL", "LABEL requires at least one argument", 2, ""),
     (B + "LABEL x", "LABEL must have two arguments", 2, "x"),
@@ -80,7 +80,12 @@ PARSE = [
     (B + "RUN --mont=type=cache a", "unknown flag: --mont (did you mean mount?)", 2, "--mont=type=cache"),
     (B + "RUN --network=hots a", 'invalid network mode "hots" (did you mean host?)', 2, "--network=hots"),
     (B + "RUN --security=none a", 'security "none" is not valid', 2, "--security=none"),
-    (B + "RUN --mount=target=/x,from=$y a", "'from' doesn't support variable expansion", 2, "--mount=target=/x,from=$y"),
+    (
+        B + "RUN --mount=target=/x,from=$y a",
+        "'from' doesn't support variable expansion",
+        2,
+        "--mount=target=/x,from=$y",
+    ),
     (B + "RUN --device=a,b=c x", "invalid device: unexpected key 'b'", 2, "--device=a,b=c"),
 ]
 
@@ -88,23 +93,43 @@ CONVERT = [
     ("FROM $UNDEF", "base name ($UNDEF) should not be blank", 1, ""),
     ("ARG VERSION\nFROM ${VERSOIN}", "base name (${VERSOIN}) should not be blank", 2, ""),
     ("FROM ${X", "syntax error: missing '}'", 1, ""),
-    ("ARG A=\"${B:?set B}\"\nFROM a", "B: set B", 1, ""),
+    ('ARG A="${B:?set B}"\nFROM a', "B: set B", 1, ""),
     ("FROM --platform=$X busybox", "empty platform value from expression $X", 1, ""),
     ("FROM --platform=$BULIDPLATFORM busybox", "(did you mean BUILDPLATFORM?)", 1, ""),
     ("FROM --platform=a/b/c/d busybox", "failed to parse platform a/b/c/d", 1, ""),
     ("FROM BusyBox", 'failed to parse stage name "BusyBox"', 1, ""),
     ("FROM a:b:c", 'failed to parse stage name "a:b:c"', 1, ""),
     ("FROM busybx", "docker.io/library/busybx:latest: not found", 1, ""),
-    ("FROM busybox AS build\nRUN a\nFROM busybox\nCOPY --from=biuld a b", "docker.io/library/biuld:latest: not found", 4, ""),
+    (
+        "FROM busybox AS build\nRUN a\nFROM busybox\nCOPY --from=biuld a b",
+        "docker.io/library/biuld:latest: not found",
+        4,
+        "",
+    ),
     (B + "COPY --from=$X a b", "variable expansion is not supported for --from", 2, ""),
     (B + "COPY --from=7 a b", "invalid stage index 7", 2, ""),
     ("FROM busybox AS b\nCOPY --from=b a b", "circular dependency detected on stage: b", 2, ""),
-    ("FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nRUN --mount=from=a,target=/a x", "circular dependency", 2, ""),
-    ("FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nFROM a", 'cannot copy from stage "b", it needs to be defined', 2, ""),
-    ("FROM busybox AS a\nRUN --mount=from=b,target=/b x\nFROM busybox AS b\nFROM a", 'cannot mount from stage "b"', 2, ""),
+    (
+        "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nRUN --mount=from=a,target=/a x",
+        "circular dependency",
+        2,
+        "",
+    ),
+    (
+        "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nFROM a",
+        'cannot copy from stage "b", it needs to be defined',
+        2,
+        "",
+    ),
+    (
+        "FROM busybox AS a\nRUN --mount=from=b,target=/b x\nFROM busybox AS b\nFROM a",
+        'cannot mount from stage "b"',
+        2,
+        "",
+    ),
     (B + "ENV a='b", "looking for matching single-quote", 2, ""),
     (B + "ENV a=${b:=c}", "unsupported modifier (:=) in substitution", 2, ""),
-    (B + "ENV a=\"${b:?must be set}\"", "b: must be set", 2, ""),
+    (B + 'ENV a="${b:?must be set}"', "b: must be set", 2, ""),
     (B + "USER ${b}${", "syntax error: missing '}'", 2, ""),
     (B + "EXPOSE 99999", "invalid containerPort: 99999", 2, ""),
     (B + "EXPOSE 80/tpc", "invalid proto: tpc (did you mean tcp?)", 2, ""),
@@ -120,12 +145,22 @@ CONVERT = [
     (B + "RUN --mount=type=cache a", 'invalid mount target "/"', 2, ""),
     (B + "RUN --mount=target=/. a", 'invalid mount target "/."', 2, ""),
     (B + "RUN --mount=type=ssh,source=x a", "ssh does not support source", 2, ""),
-    (B + "COPY --chmod=64a a b", "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777", 2, ""),
+    (
+        B + "COPY --chmod=64a a b",
+        "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777",
+        2,
+        "",
+    ),
     (B + "COPY --chmod=10000 a b", "invalid chmod parameter: '10000'. it should be octal", 2, ""),
     (B + "COPY --chmod=u=q a b", "invalid chmod parameter: 'u=q'", 2, ""),
     (B + "ADD --checksum=sha256:x https://a/b c", "invalid digest 'sha256:x'", 2, ""),
     (B + "ADD --checksum=sha256:x a c", "checksum requires HTTP(S) or Git sources", 2, ""),
-    (B + "ADD --checksum=sha256:x https://a/b https://c/d /c/", "checksum can't be specified for multiple sources", 2, ""),
+    (
+        B + "ADD --checksum=sha256:x https://a/b https://c/d /c/",
+        "checksum can't be specified for multiple sources",
+        2,
+        "",
+    ),
     (B + "COPY https://a/b c", "source can't be a URL for COPY", 2, ""),
     (B + "COPY https://a/b.git c", "source can't be a git ref for COPY", 2, ""),
     (B + "ADD https://a/b.git?foo=bar c", 'unexpected query "foo"', 2, ""),
@@ -192,6 +227,11 @@ async def test_an_unknown_target_suggests_a_stage() -> None:
     assert error.message == 'target stage "bulid" could not be found (did you mean build?)'
     assert error.hint == "stages are build, test"
     assert isinstance(error, UserError)
+
+
+async def test_a_stage_in_another_case_is_explained() -> None:
+    error = await failure("FROM busybox AS Build\nFROM Build\n")
+    assert error.hint == "FROM takes stage names in lower case: build"
 
 
 async def test_a_missing_stage_is_explained() -> None:

@@ -131,7 +131,9 @@ def test_heredocs(line: str, rest: str, expected: list[Heredoc] | None) -> None:
     assert len(found) == 2 or expected is None
 
 
-@pytest.mark.parametrize("word", ["<<EOF", "<<'EOF'", '<<"EOF"', "<<-EOF", "<<-'EOF'", '<<EO"F"', "<< EOF", "<<- EOF", "4<<EOF"])
+@pytest.mark.parametrize(
+    "word", ["<<EOF", "<<'EOF'", '<<"EOF"', "<<-EOF", "<<-'EOF'", '<<EO"F"', "<< EOF", "<<- EOF", "4<<EOF"]
+)
 def test_words_that_announce_a_heredoc(word: str) -> None:
     found = heredoc(word)
     assert found is not None
@@ -222,7 +224,8 @@ def test_the_syntax_of_any_build_file(text: str, image: str, command_line: str, 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "FROM a\n# syntax=x", "#\n# syntax=x", "\n# syntax=x", '{"syntax": 1}', "{", "[" * 100_000, '{"a":' * 100_000]
+    "text",
+    ["", "FROM a\n# syntax=x", "#\n# syntax=x", "\n# syntax=x", '{"syntax": 1}', "{", "[" * 100_000, '{"a":' * 100_000],
 )
 def test_files_without_a_syntax(text: str) -> None:
     assert detect_syntax(text.encode()) is None

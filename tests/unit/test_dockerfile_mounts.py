@@ -96,20 +96,6 @@ def test_fields_that_are_no_csv(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "bytes"),
-    [("0", 0), ("4096", 4096), ("64m", 64 << 20), ("1.5GiB", 3 << 29), ("2 kb", 2048), ("3B", 3), ("1T", 1 << 40), (".5k", 512)],
-)
-def test_sizes(text: str, bytes: int) -> None:
-    assert notation.size(text) == bytes
-
-
-@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1mm", "1 2", "1kib1", "9" * 500])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid size"):
-        notation.size(text)
-
-
-@pytest.mark.parametrize(
     ("text", "nanoseconds", "shown"),
     [
         ("0", 0, "0s"),
@@ -169,7 +155,7 @@ def test_ulimits_and_hosts() -> None:
     ],
 )
 def test_what_is_none(read_one: Callable[[str], object], text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         read_one(text)
 
 

@@ -108,8 +108,16 @@ CASES: list[tuple[str, type[ins.Instruction], dict[str, Any]]] = [
     ("ENV a b  c=d ", ins.Env, {"pairs": (KeyValue(key="a", value="b  c=d", legacy=True),)}),
     ("ENV a=b\\\\\\", ins.Env, {"pairs": (KeyValue(key="a", value="b\\\\"),)}),
     ("ENV a=b\u2003c=d", ins.Env, {"pairs": (KeyValue(key="a", value="b"), KeyValue(key="c", value="d"))}),
-    ("LABEL föo=bàr \"âbc\"=xÿz", ins.Label, {"pairs": (KeyValue(key="föo", value="bàr"), KeyValue(key='"âbc"', value="xÿz"))}),
-    ("ARG a b=c d=", ins.Arg, {"pairs": (KeyValue(key="a", value=None), KeyValue(key="b", value="c"), KeyValue(key="d", value=""))}),
+    (
+        'LABEL föo=bàr "âbc"=xÿz',
+        ins.Label,
+        {"pairs": (KeyValue(key="föo", value="bàr"), KeyValue(key='"âbc"', value="xÿz"))},
+    ),
+    (
+        "ARG a b=c d=",
+        ins.Arg,
+        {"pairs": (KeyValue(key="a", value=None), KeyValue(key="b", value="c"), KeyValue(key="d", value=""))},
+    ),
     # texts and lists
     ("WORKDIR  /a b ", ins.Workdir, {"argument": "/a b"}),
     ("USER $x:$y", ins.User, {"argument": "$x:$y"}),

@@ -244,7 +244,7 @@ def test_names_of_steps_keep_quotes_and_unset_variables(text: str, expected: str
 def test_other_settings() -> None:
     assert Lexer(escape="`").expand("a\\b`$c`n", {}) == "a\\b$cn"
     assert Lexer(keep_escapes=True).expand(r"a\ b\c", {}) == r"a\ b\c"
-    assert Lexer(plain_quotes=True).expand("it's \"$A\"", {"A": "1"}) == "it's \"1\""
+    assert Lexer(plain_quotes=True).expand('it\'s "$A"', {"A": "1"}) == 'it\'s "1"'
 
 
 def test_quote_prints_as_go_does() -> None:
@@ -257,10 +257,9 @@ def test_any_text_gives_a_value_or_a_parse_error(text: str, quotes: bool, escape
     lexer = Lexer(keep_quotes=quotes, keep_escapes=escapes, keep_unset=unset)
     try:
         found = lexer.process(text, {"a": "x y", "_": "*"})
-    except ParseError as error:
-        assert error.message
-    else:
-        assert "".join(found.words) == "".join("".join(t.split()) if s else t for t, s in found.pieces)
+    except ParseError:
+        return
+    assert "".join(found.words) == "".join("".join(t.split()) if s else t for t, s in found.pieces)
 
 
 @pytest.mark.parametrize("text", ["${a:-" * 100_000, "$" * 500_000, '"' * 500_001, "${a" * 100_000, "\\" * 500_001])

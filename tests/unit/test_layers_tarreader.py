@@ -184,6 +184,7 @@ HOSTILE = {
     "record without a value": _pax(b"6 uid\n") + archive(file(b"a")),
     "record of zero length": _pax(b"0 uid=1\n") + archive(file(b"a")),
     "zero byte in a name": _pax(b"12 path=a\0b\n") + archive(file(b"a")),
+    "zero byte in an attribute's name": _pax(b"27 SCHILY.xattr.user.a\0b=1\n") + archive(file(b"a")),
     "sparse map out of order": _pax(b"22 GNU.sparse.major=0\n26 GNU.sparse.map=9,1,5,1\n22 GNU.sparse.size=20\n")
     + archive(file(b"a", b"xy")),
     "sparse map outside": _pax(b"22 GNU.sparse.map=0,9\n21 GNU.sparse.size=5\n") + archive(file(b"a", b"x" * 9)),

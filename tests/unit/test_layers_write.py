@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import socket
+import resource
 import stat
 import struct
 import subprocess
@@ -104,8 +104,7 @@ def test_every_kind_of_file(upper: Path) -> None:
     os.symlink("f" * 200, upper / "s")
     os.mkfifo(upper / "p")
     os.mknod(upper / "c", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(f"/proc/self/fd/{os.open(upper, os.O_PATH)}/socket")
+    os.mknod(upper / "socket", stat.S_IFSOCK | 0o600)
     entries = headers(written(upper))
     assert sorted(entries) == ["c", "f", "g", "p", "s"]
     assert (entries["f"].mode, entries["f"].uid, entries["f"].gid, entries["f"].size) == (0o4751, 3_000_000, 7, 4)
@@ -166,6 +165,20 @@ def test_what_was_copied_up_unchanged_is_left_out(upper: Path, lower: Path) -> N
 def test_every_change_of_a_file_is_seen(upper: Path, lower: Path, change: Callable[[Path], object]) -> None:
     change(copied_up(lower, upper, "d/a"))
     assert names(written(upper, lower)) == ["d/", "d/a"]
+
+
+def test_an_unchanged_file_with_a_new_link_is_in_as_a_link(upper: Path, lower: Path) -> None:
+    copied_up(lower, upper, "d/sub/c")
+    (upper / "e").mkdir()
+    os.link(upper / "d/sub/c", upper / "e" / "new")
+    entries = headers(written(upper, lower))
+    assert list(entries) == ["e/", "e/new", "d/", "d/sub/", "d/sub/c"]
+    assert (entries["e/new"].size, entries["d/sub/c"].kind, entries["d/sub/c"].linkname) == (7, Kind.LINK, b"e/new")
+    os.link(upper / "d/sub/c", upper / "a")
+    assert [name for name, entry in headers(written(upper, lower)).items() if entry.kind is Kind.LINK] == [
+        "d/sub/c",
+        "e/new",
+    ]
 
 
 def test_a_changed_directory_is_in_its_own_right(upper: Path, lower: Path) -> None:
@@ -274,8 +287,6 @@ def test_paths_that_linux_cannot_open_are_refused(upper: Path) -> None:
 
 
 def test_deep_trees_need_few_descriptors(upper: Path) -> None:
-    import resource
-
     deep = upper.joinpath(*["d"] * 300)
     deep.mkdir(parents=True)
     (deep / "f").write_text("x")

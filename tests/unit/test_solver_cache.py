@@ -49,6 +49,7 @@ async def test_multi_level_calculation(world: World, store: CountingStore) -> No
 
     assert await build(store, graph()) == 42
     world.calls.clear()
+    store.loads = 0  # equal vertices of one build may find each other's records
     assert await build(store, graph()) == 42
     assert world.calls.execs == []
     assert store.loads == 1
@@ -270,6 +271,7 @@ async def test_cache_load_error(world: World, store: CountingStore) -> None:
         return world.sum(3, world.sum(0, four, world.const(0)), world.sum(2, world.const(2)))
 
     assert await build(store, graph()) == 11
+    store.loads = 0  # equal vertices of one build may find each other's records
     assert await build(store, graph()) == 11
     assert store.loads == 1
     world.calls.clear()

@@ -152,10 +152,31 @@ async def test_the_first_failure_cancels_independent_branches(world: World, stor
 
 
 async def test_failures_of_one_moment_are_collected(world: World, store: CountingStore) -> None:
-    bad = [world.vertex(name, before_exec=raising(SourceError(name))) for name in ("one", "two")]
-    async with open_scheduler(store) as scheduler, open_job(scheduler, "job") as job:
-        error = await failure(job, world.sum(0, *bad))
-    assert {failure.message for failure in error.failures} == {"one", "two"}
+    moment = trio.Event()
+
+    def failing(name: str) -> Hook:
+        async def fail() -> None:
+            await moment.wait()
+            raise SourceError(name)
+
+        return fail
+
+    top = world.sum(0, *[world.vertex(name, before_exec=failing(name)) for name in ("one", "two")])
+    errors: list[SolveError] = []
+
+    async def solve(job: Job) -> None:
+        errors.append(await failure(job, top))
+
+    async with (
+        open_scheduler(store) as scheduler,
+        open_job(scheduler, "job") as job,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(solve, job)
+        await wait_all_tasks_blocked()
+        moment.set()
+    assert {failure.message for failure in errors[0].failures} == {"one", "two"}
+    assert errors[0].__cause__ is errors[0].first
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from buildengine.errors import SourceError
+from buildengine.events import Event, Outcome, VertexEvent
 from solver.cachekey import root_key
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
@@ -159,11 +160,16 @@ async def test_an_op_that_fails_since_its_job_has_left_is_replaced_by_the_next_j
     first = world.vertex("v0", seed="seed", value="first", **{where: use_session})
     second = world.vertex(name, seed="seed", value="second")
     values = []
+    told: list[Event] = []
 
     async def solve(job: Job, edge: Edge) -> None:
         values.append(await value(job, edge))
 
-    async with open_scheduler(store) as scheduler, open_job(scheduler, "b") as b, trio.open_nursery() as nursery:
+    async with (
+        open_scheduler(store) as scheduler,
+        open_job(scheduler, "b", told.append) as b,
+        trio.open_nursery() as nursery,
+    ):
         async with open_job(scheduler, "a") as a:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as leaving:
@@ -174,6 +180,47 @@ async def test_an_op_that_fails_since_its_job_has_left_is_replaced_by_the_next_j
                     scope.cancel()
         left.set()
     assert values == ["second"]
+    assert Outcome.FAILED not in {event.outcome for event in told if isinstance(event, VertexEvent)}
+
+
+async def test_a_job_that_leaves_while_its_execution_waits_for_another_engine(
+    world: World, store: CountingStore
+) -> None:
+    """Its inputs have gone with it: those of the job that is left are used."""
+
+    def graph(job: str) -> Edge:
+        local = world.vertex("local" + job, value="files", stable=False)
+        return world.vertex("copy" + job, seed="copy", compute=lambda files: [files + job], inputs=[local], content=[0])
+
+    values = []
+
+    async def solve(job: Job) -> None:
+        values.append(await value(job, graph("-" + job.id)))
+
+    released = trio.Event()
+    store.exclusive = lambda _key: _Waiting(released)  # type: ignore[method-assign,assignment]
+    async with open_scheduler(store) as scheduler, open_job(scheduler, "b") as b, trio.open_nursery() as nursery:
+        async with open_job(scheduler, "a") as a:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as leaving:
+                    leaving.start_soon(a.solve, [graph("-a")])
+                    await wait_all_tasks_blocked()
+                    nursery.start_soon(solve, b)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+        released.set()
+    assert values == ["files-b"]
+
+
+class _Waiting:
+    def __init__(self, released: trio.Event) -> None:
+        self._released = released
+
+    async def __aenter__(self) -> None:
+        await self._released.wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 async def test_a_nested_build_of_a_job_that_ends_is_taken_over(world: World, store: CountingStore) -> None:

@@ -118,7 +118,7 @@ def finish(world: World, store: CountingStore) -> None:
     assert world.ledger.live == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(plans())
 def test_every_vertex_executes_at_most_once_and_a_second_build_executes_nothing(plan: Plan) -> None:
     async def main() -> None:
@@ -134,7 +134,7 @@ def test_every_vertex_executes_at_most_once_and_a_second_build_executes_nothing(
     trio.run(main)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(plans(), st.data())
 def test_after_a_change_results_are_right_and_only_what_depends_on_it_executes(plan: Plan, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(plan) - 1))
@@ -161,7 +161,7 @@ def test_after_a_change_results_are_right_and_only_what_depends_on_it_executes(p
     trio.run(main)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(plans(), st.data())
 def test_whatever_ignores_the_cache_executes_with_all_that_uses_it_by_definition(
     plan: Plan, data: st.DataObject
@@ -187,7 +187,7 @@ def test_whatever_ignores_the_cache_executes_with_all_that_uses_it_by_definition
     trio.run(main)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     plans(),
     st.sets(st.integers(0, 8), max_size=2),

@@ -17,7 +17,7 @@ from llb.ops import SourceOp
 from tests.fakes.http_server import Reply, Request, Server, serve
 from worker.registry.transport import open_transport
 from worker.session import SecretBytes
-from worker.sources import filename, http
+from worker.sources import filename, http, unnamed
 from worker.sources import origin as origins
 from worker.sources.http import HttpSource, cache_key
 from worker.sources.origin import HttpOrigin
@@ -138,8 +138,21 @@ async def test_a_body_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
         assert at.methods == ["GET"] * 3
 
 
+async def test_when_the_spool_is_on_another_file_system(tmp_path: Path) -> None:
+    body = os.urandom(200_000)
+    async with place(tmp_path, lambda request: Reply(body=body)) as at:
+        elsewhere = os.open("/dev/shm", os.O_RDONLY)
+        source = HttpSource(at.source._transport, State(), elsewhere)
+        revision = await source.resolve(at.origin(mode=0o4755, uid=5), Given())
+        await source.fetch(at.origin(mode=0o4755, uid=5), revision, at.out, Given())
+        os.close(elsewhere)
+    info = (tmp_path / "out/file.txt").stat()
+    assert (tmp_path / "out/file.txt").read_bytes() == body
+    assert (stat.S_IMODE(info.st_mode), info.st_uid) == (0o4755, 5)
+
+
 async def test_on_a_file_system_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http.os, "O_TMPFILE", os.O_DIRECTORY | os.O_CREAT)  # always an error
+    monkeypatch.setattr(unnamed.os, "O_TMPFILE", os.O_DIRECTORY | os.O_CREAT)  # always an error
     async with place(tmp_path, ok) as at:
         path = await at.get(at.origin(mode=0o644))
     assert path.read_bytes() == BODY

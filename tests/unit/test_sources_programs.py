@@ -38,7 +38,7 @@ def marker() -> Iterator[str]:
     """A word to find processes by; none of them may be left."""
     word = f"marker{os.getpid()}x{time.monotonic_ns()}"
     yield word
-    assert alive(word) == []
+    assert wait_until_dead(word)
 
 
 def alive(word: str) -> list[int]:
@@ -137,7 +137,7 @@ async def test_cancelling_kills_it_with_its_children(guard: str, marker: str) ->
 
             script = f"(: {marker}; sleep 1000; :) & sh -c ': {marker}; echo ready >&2; sleep 1000; :'; :"
             await sh(script, on_stderr=ready)
-    assert alive(marker) == []
+    assert guard != "namespace" or alive(marker) == []  # a mere group has been told to die
 
 
 async def test_a_daemon_ends_with_the_program_that_started_it(marker: str) -> None:

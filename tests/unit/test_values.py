@@ -16,7 +16,7 @@ from buildengine.values import dataclass
 class Point:
     x: int
     y: int = 2
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     note: str = dataclasses.field(default="", compare=False, repr=False)
 
 
@@ -36,6 +36,7 @@ def test_values_are_equal_and_hash_by_their_compared_fields() -> None:
     assert Point(x=1, note="a") == Point(x=1, note="b")
     assert Point(x=1) != Point(x=2)
     assert Pair(1) != (1, 0)
+    assert hash(Point(x=1, tags={"a": "b"})) == hash(Point(x=1))
 
 
 def test_values_are_frozen_and_slotted() -> None:

@@ -11,12 +11,12 @@ from functools import partial
 
 from buildengine.digest import Digest
 from buildengine.limits import DISK, offload
+from buildengine.reference import Reference
 from cache.store import ContentStore
 from worker.exporters.image import CommittedImage
 from worker.oci import dockertar, layout
 from worker.oci.layout import Blob, NamedImage
 from worker.oci.types import INDEX_TYPES, Index, Manifest, parse_manifest_or_index
-from worker.registry.reference import Reference
 
 
 class _Descriptor:

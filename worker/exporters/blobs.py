@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import trio
 
 from buildengine.digest import Digest
+from buildengine.tracepoints import reach
 from cache.layers import Layer, LayerBlob
 from cache.opened import Cache
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
 from worker.layers.compress import compression_of, encoder, media_type
-from worker.layers.export import export_layer
 from worker.results import Stack
 from worker.trees import Trees
 
@@ -56,6 +56,8 @@ class LayerBlobs:
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
                 return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]))
+        from worker.layers.export import export_layer
+
         await self._trees.ensure((*below, layer.id))
         with self._trees.open_stack(below) as lower:
             made = await export_layer(
@@ -75,6 +77,7 @@ class LayerBlobs:
             media_type=media_type(options.compression, docker=not options.oci_media_types),
             annotations={_DIFF_ID: made.diff_id},
         )
+        reach("export.packed")
         await self._cache.layers.add_blob(layer.id, blob)
         return _export_layer(layer, blob, made.diff_id)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from worker.oci import jsonbytes, types
 
 EXPORTER_COMMENT = "buildkit.exporter.image.v0"

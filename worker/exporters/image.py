@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from buildengine.tracepoints import reach
+from buildengine.values import dataclass
 from cache.opened import Cache
 from worker.exporters import document
 from worker.exporters.blobs import LayerBlobs
@@ -90,6 +91,7 @@ class ImageWriter:
             )
             self._cache.store.put(raw)
             target = Descriptor(media_type=family.index, digest=Digest.sha256(raw), size=len(raw))
+        reach("export.committed")
         return CommittedImage(target=target, manifests=tuple(made), layers=tuple(layers))
 
     def _manifest(

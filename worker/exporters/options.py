@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from buildengine.errors import UserError
+from buildengine.reference import Reference, parse
+from buildengine.values import dataclass
 from worker.layers.compress import Compression
-from worker.registry.reference import Reference, parse
 
 _COMMON = frozenset({"source-date-epoch"})
 _IMAGE = _COMMON | {

@@ -13,13 +13,13 @@ import hashlib
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from buildengine.digest import Digest
 from buildengine.limits import DISK, HASH, offload
+from buildengine.values import dataclass
 from cache.overlay import TreeMount
 from worker.layers.decompress import Decompressed, decompress
 from worker.layers.extract import Extraction

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from backports import zstd
 from isal import isal_zlib
 
 from buildengine.errors import ConfigError, UserError
+from buildengine.values import dataclass
 
 MIB = 1 << 20
 _GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system: as Go's

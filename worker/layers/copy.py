@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from buildengine.errors import ContextError, UserError
+from buildengine.values import dataclass
 from worker.layers import xattrs
 from worker.layers.copyfiles import FileCopier, Opened, Place
 from worker.layers.copyrules import CopiedFile, Rules

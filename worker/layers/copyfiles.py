@@ -9,12 +9,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from blake3 import blake3
 
 from buildengine.errors import ContextError, UserError
 from buildengine.inroot import open_in_root
+from buildengine.values import dataclass
 from worker.layers import xattrs
 from worker.layers.copyrules import CopiedFile, Reuse, Rules
 from worker.layers.filedata import DataCopier

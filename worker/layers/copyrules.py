@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from buildengine.values import dataclass
 from worker.layers.names import Path
 from worker.layers.permissions import ModeChange
 from worker.layers.select import PathMatcher

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import trio
 
 from buildengine.errors import ContextError, UserError
 from buildengine.limits import DISK, offload
+from buildengine.values import dataclass
 from llb.ops import CopyAction
 from llb.paths import destination
 from worker.layers.copy import Batch, Copier, Directory

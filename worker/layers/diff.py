@@ -3,7 +3,7 @@
 The layer is a directory in overlay upper format, `lower` the merged tree below it. As BuildKit's differ does: a
 whiteout of what the lower tree never had is left out; an opaque directory becomes whiteouts of what it hides; what was
 copied up but not changed is left out, unless something below it is in the archive. Unlike there, equal times are not
-believed: contents are compared.
+believed, contents are compared; and an unchanged file that got a new link is in the archive as a link to it.
 
 This module must not know tar's bytes or compression. It never follows a symlink and holds few descriptors, however
 deep the tree is.
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from buildengine.errors import StoreError, UserError
 from buildengine.inroot import open_in_root
+from buildengine.values import dataclass
 from cache.overlay import OPAQUE_XATTR
 from worker.layers import xattrs
 from worker.layers.fileinfo import header_of, is_whiteout
@@ -53,6 +54,18 @@ class _Level:
     pending: TarHeader | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unchanged:
+    """A file with several links that is as it was: in the archive only if another name of it is."""
+
+    path: bytes
+    info: os.stat_result
+    levels: tuple[_Level, ...]
+
+
+_Inode = tuple[int, int]
+
+
 class Differ:
     """Iterate once over the changes; `close` in any case."""
 
@@ -60,7 +73,9 @@ class Differ:
         self._upper = upper
         self._lower = lower
         self._levels: list[_Level] = []
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links: dict[_Inode, bytes] = {}
+        self._unchanged: dict[_Inode, list[_Unchanged]] = {}
+        self._others: list[_Unchanged] = []  # further names of the current change
         self._file = -1
 
     def __iter__(self) -> Iterator[Change]:
@@ -75,9 +90,13 @@ class Differ:
             if self._file >= 0 and (change is None or change.fd < 0):
                 self._close_file()
             if change is not None:
-                yield from self._parents()
+                yield from _parents(self._levels)
                 yield change
                 self._close_file()
+            while self._others:
+                other = self._others.pop(0)
+                yield from _parents(other.levels)
+                yield _link(other.path, other.info, self._links[other.info.st_dev, other.info.st_ino])
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -115,13 +134,6 @@ class Differ:
             level.upper = open_in_root(self._upper, level.path, _DIRECTORY, follow=False)
             if level.has_lower and self._lower is not None:
                 level.lower = open_in_root(self._lower, level.path, _DIRECTORY, follow=False)
-
-    def _parents(self) -> Iterator[Change]:
-        """The unchanged directories above a change."""
-        for level in self._levels:
-            if level.pending is not None:
-                header, level.pending = level.pending, None
-                yield Change(header=header)
 
     def _close_file(self) -> None:
         if self._file >= 0:
@@ -166,30 +178,24 @@ class Differ:
             _check_complete(names, path)
         attributes = xattrs.read(fd, names)
         if below is not None and _same_attributes(info, below) and self._same_file(level, name, info, attributes):
+            if info.st_nlink > 1:
+                same = _Unchanged(path=path, info=info, levels=tuple(self._levels))
+                self._unchanged.setdefault((info.st_dev, info.st_ino), []).append(same)
             return None
         return self._first(path, info, Change(header=header_of(path, info, attributes=attributes), fd=fd))
 
     def _first(self, path: bytes, info: os.stat_result, change: Change) -> Change:
-        """`change` again, remembered as what later hard links lead to."""
+        """`change` again, remembered as what other names of the file lead to."""
         if info.st_nlink > 1:
-            self._links[info.st_dev, info.st_ino] = path
+            inode = (info.st_dev, info.st_ino)
+            self._links[inode] = path
+            self._others = self._unchanged.pop(inode, [])
         return change
 
     def _linked(self, path: bytes, info: os.stat_result) -> Change | None:
         """A hard link, if the same file is in the archive already."""
         first = self._links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
-        if first is None:
-            return None
-        header = TarHeader(
-            name=path,
-            kind=Kind.LINK,
-            mode=stat.S_IMODE(info.st_mode),
-            uid=info.st_uid,
-            gid=info.st_gid,
-            mtime=info.st_mtime_ns,
-            linkname=first,
-        )
-        return Change(header=header)
+        return _link(path, info, first) if first is not None else None
 
     def _same_file(self, level: _Level, name: bytes, info: os.stat_result, attributes: object) -> bool:
         fd = os.open(name, _FILE, dir_fd=level.lower)
@@ -218,6 +224,19 @@ class Differ:
             raise
         self._enter(path, upper, lower, header if same else None, opaque or level.hides)
         return None if same else Change(header=header)
+
+
+def _parents(levels: Sequence[_Level]) -> Iterator[Change]:
+    """The unchanged directories above a change."""
+    for level in levels:
+        if level.pending is not None:
+            header, level.pending = level.pending, None
+            yield Change(header=header)
+
+
+def _link(path: bytes, info: os.stat_result, target: bytes) -> Change:
+    header = header_of(path, info)
+    return Change(header=replace(header, kind=Kind.LINK, size=0, linkname=target, major=0, minor=0))
 
 
 def _type(entry: os.DirEntry[str]) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +18,7 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.limits import COMPRESS, DISK, HASH, offload
+from buildengine.values import dataclass
 from worker.layers.compress import Buffer, Check, Compression, Encoder, encoder
 from worker.layers.outcome import one_error
 from worker.layers.write import Blocks, layer_blocks

@@ -24,6 +24,8 @@ _USERS = frozenset(
         errno.EMLINK,
         errno.EXDEV,
         errno.EBUSY,
+        errno.E2BIG,
+        errno.ERANGE,
     )
 )
 

@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from buildengine.values import dataclass
 from cache.overlay import OPAQUE_XATTR
 from worker.layers.fileinfo import is_whiteout
 from worker.layers.names import Path

@@ -14,10 +14,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from buildengine.errors import SourceError
 from buildengine.inroot import open_in_root
+from buildengine.values import dataclass
 from cache.overlay import OPAQUE_XATTR
 from worker.layers import xattrs
 from worker.layers.fileinfo import header_of, is_whiteout

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 
 _WHO = {"u": stat.S_ISUID | 0o700, "g": stat.S_ISGID | 0o070, "o": 0o007, "a": 0o6777}
 _PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111}

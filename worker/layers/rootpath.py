@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from dataclasses import dataclass
 
 from buildengine.errors import UserError
 from buildengine.inroot import open_in_root
+from buildengine.values import dataclass
 from worker.layers.names import Path, shown
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 from zlib import adler32
 
 from buildengine.errors import SourceError
+from buildengine.values import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

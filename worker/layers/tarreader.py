@@ -10,9 +10,9 @@ This module must not know files or threads: it only sees bytes, so that its user
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from buildengine.errors import SourceError
+from buildengine.values import dataclass
 from worker.layers.pax import (
     SPARSE_MAP,
     Segments,
@@ -234,11 +234,14 @@ def _merge(raw: RawHeader, records: Mapping[bytes, bytes], kind: Kind, name: byt
 
 
 def _xattrs(records: Mapping[bytes, bytes]) -> Mapping[str, bytes]:
-    return {
+    found = {
         key[len(XATTR_RECORD) :].decode("utf-8", "surrogateescape"): value
         for key, value in records.items()
         if key.startswith(XATTR_RECORD)
     }
+    if any("\0" in name for name in found):
+        raise SourceError("not a tar archive: the name of an attribute contains a zero byte")
+    return found
 
 
 def _shown(name: bytes) -> str:

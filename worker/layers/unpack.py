@@ -29,12 +29,16 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 def open_archive(root: int, path: str) -> BinaryIO | None:
     """The file at `path`, symlinks followed inside the root, if it is an archive."""
     try:
-        file = os.fdopen(open_in_root(root, path, _FLAGS), "rb", buffering=0)
+        fd = open_in_root(root, path, _FLAGS)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    file = os.fdopen(fd, "rb", buffering=0)
     with ExitStack() as stack:
         stack.callback(file.close)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not _begins_with_header(file):
+        if not _begins_with_header(file):
             return None
         file.seek(0)
         stack.pop_all()

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from buildengine.digest import Digest
 from buildengine.errors import StoreError
+from buildengine.values import dataclass
 from worker.layers.compress import Check, Writable
 from worker.layers.diff import Differ
 from worker.layers.names import shown

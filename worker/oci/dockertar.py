@@ -12,9 +12,9 @@ An archive without `index.json` (docker before 25, podman, skopeo) has the confi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from buildengine.digest import Digest
+from buildengine.values import dataclass
 from worker.oci import jsonbytes
 from worker.oci.document import Fields, InvalidImage, parse_json
 from worker.oci.types import (

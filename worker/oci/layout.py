@@ -15,11 +15,13 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, Protocol
 
 from buildengine.digest import Digest
 from buildengine.inroot import make_dirs, open_in_root, read_regular
+from buildengine.values import dataclass
+from buildengine.wholefile import whole_file_at
 from worker.oci import jsonbytes
 from worker.oci.document import Fields, InvalidImage
 from worker.oci.tarstream import Sink, TarWriter
@@ -217,14 +219,7 @@ def _replace_file(directory: int, name: str, data: bytes) -> None:
 
 
 def _write_file(directory: int, name: str, chunks: Iterator[bytes]) -> None:
-    """Write beside, then rename: a reader never sees half a file."""
-    temporary = f".{name}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            for data in chunks:
-                file.write(data)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        os.unlink(temporary, dir_fd=directory)
-        raise
+    """A reader never sees half a file."""
+    with whole_file_at(directory, name, mode=0o644) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+        for data in chunks:
+            file.write(data)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from buildengine.digest import Digest
+from buildengine.values import dataclass
 from worker.oci import dockertar
 from worker.oci.dockertar import Stored
 from worker.oci.document import InvalidImage

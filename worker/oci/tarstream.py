@@ -12,10 +12,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from buildengine.values import dataclass
 from worker.oci.document import InvalidImage
 
 _BLOCK = 512

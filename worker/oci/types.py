@@ -12,12 +12,13 @@ manifest and index is refused (image-spec GHSA-77vh-xpmg-72qh: two readers would
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
 from buildengine.digest import Digest
 from buildengine.platform import Platform, normalize
+from buildengine.values import dataclass
 from worker.oci.document import Fields, InvalidImage
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

@@ -36,7 +36,7 @@ class GitOp:
             directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 async with self._access() as access:
-                    source = self._context.build.remotes.git()
+                    source = (await self._context.build.remotes()).git()
                     await source.checkout(self._origin, revision, directory, access)
             finally:
                 os.close(directory)
@@ -47,7 +47,8 @@ class GitOp:
     async def _resolved(self) -> GitRevision:
         if self._revision is None:
             async with self._access() as access:
-                self._revision = await self._context.build.remotes.git().resolve(self._origin, access)
+                source = (await self._context.build.remotes()).git()
+                self._revision = await source.resolve(self._origin, access)
         return self._revision
 
     @asynccontextmanager

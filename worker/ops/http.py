@@ -24,7 +24,7 @@ class HttpOp:
 
     async def _resolved(self) -> HttpRevision:
         if self._revision is None:
-            source = await self._context.build.remotes.http()
+            source = await (await self._context.build.remotes()).http()
             self._revision = await source.resolve(self._origin, self._context.session.secrets)
         return self._revision
 
@@ -33,7 +33,7 @@ class HttpOp:
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         revision = await self._resolved()
-        source = await self._context.build.remotes.http()
+        source = await (await self._context.build.remotes()).http()
         layers = self._context.cache.layers
         layer = await layers.create((), description=f"downloaded from {self._origin.url.partition('?')[0]}")
         try:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Hashable, Mapping
-from functools import cache
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from blake3 import blake3
 
@@ -19,9 +18,13 @@ from buildengine.digest import Digest
 SCHEME = "pybuild.op.v1"
 
 
-@cache
-def _field_names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(cast("type[Any]", kind)))
+_names: dict[type, tuple[str, ...]] = {}
+
+
+def _field_names(kind: type) -> tuple[str, ...]:
+    if kind not in _names:
+        _names[kind] = tuple([field.name for field in dataclasses.fields(kind)])
+    return _names[kind]
 
 
 def _plain(value: Any) -> Any:

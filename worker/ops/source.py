@@ -18,8 +18,6 @@ from solver.vertex import CacheMap, Op, Result
 from worker.context import OpContext
 from worker.images import BaseImage
 from worker.oci.types import Descriptor
-from worker.ops.git import GitOp
-from worker.ops.http import HttpOp
 from worker.ops.keys import key_digest
 from worker.ops.local import LocalSource
 from worker.results import Snapshot, Stack
@@ -35,8 +33,12 @@ def make(context: OpContext, op: ops.SourceOp) -> Op:
         case LocalOrigin():
             return LocalSource(context, origin)
         case HttpOrigin():
+            from worker.ops.http import HttpOp
+
             return HttpOp(context, origin)
         case GitOrigin():
+            from worker.ops.git import GitOp
+
             return GitOp(context, origin)
         case _:
             raise HostError(

@@ -9,10 +9,10 @@ user's name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from buildengine.errors import UserError
 from buildengine.inroot import read_regular
+from buildengine.values import dataclass
 
 _LIMIT = 8 << 20
 _MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 import trio
 
 from buildengine.errors import RegistryError, SourceError
+from buildengine.values import dataclass
 from worker.oci.document import Fields
 from worker.registry.errors import RegistryRefused, refusal
 from worker.registry.hosts import is_loopback

@@ -11,12 +11,13 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from buildengine.errors import ConfigError, HostError, RegistryError, SourceError
 from buildengine.programs import run
+from buildengine.reference import DOCKER_HUB
+from buildengine.values import dataclass
 from worker.oci.document import Fields
-from worker.registry.reference import DOCKER_HUB
 from worker.session import Credential, SecretBytes
 
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -36,6 +36,16 @@ class BlobSink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
+@runtime_checkable
+class HashingSink(BlobSink, Protocol):
+    """A sink that knows its digest as it goes: then nothing is hashed twice (0.7 ms a MiB)."""
+
+    @property
+    def digest(self) -> Digest:
+        """The sha256 of what was written so far."""
+        ...
+
+
 class Download:
     """The transfer of one blob, over as many endpoints and attempts as it takes."""
 
@@ -48,9 +58,7 @@ class Download:
         self._on_progress = on_progress
         self._attempts = 0
         self._written = 0
-        # The store hashes again (0.7 ms a MiB, in the same thread): there a mismatch would be the store's fault,
-        # here it is the registry's.
-        self._hash = hashlib.sha256()
+        self._hash = None if isinstance(sink, HashingSink) else hashlib.sha256()
 
     async def run(self, places: Iterable[tuple[EndpointClient, str]]) -> None:
         """Fetch from the first of `places` (endpoint, repository) that can, then verify. Raises SourceError."""
@@ -63,12 +71,18 @@ class Download:
                 failure = error
         else:
             raise failure or RegistryError(f"no registry is known to hold {self._descriptor.digest}")
-        digest = Digest.of_hex(self._hash.hexdigest())
+        digest = self._digest()
         if digest != self._descriptor.digest:
             raise RegistryError(
                 f"{client.endpoint.host} sent other bytes than {self._descriptor.digest}: their digest is {digest}",
                 hint="the registry, a mirror or a proxy on the way altered or damaged the image",
             )
+
+    def _digest(self) -> Digest:
+        if self._hash is not None:
+            return Digest.of_hex(self._hash.hexdigest())
+        assert isinstance(self._sink, HashingSink)
+        return self._sink.digest
 
     async def _from(self, client: EndpointClient, repository: str) -> None:
         delays = iter(self._delays)
@@ -131,7 +145,8 @@ class Download:
 
     def _write(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
-            self._hash.update(chunk)
+            if self._hash is not None:
+                self._hash.update(chunk)
             self._sink.write(chunk)
             self._written += len(chunk)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from buildengine.errors import ConfigError
-from worker.registry.reference import DOCKER_HUB
+from buildengine.reference import DOCKER_HUB
+from buildengine.values import dataclass
 
 _DOCKER_HUB_API = "registry-1.docker.io"
 
@@ -135,7 +136,7 @@ def _endpoint(
     address: str, config: RegistryConfig, *, is_mirror: bool = False, configured_as: str | None = None
 ) -> Endpoint:
     scheme, separator, rest = address.rpartition("://")
-    host, _, prefix = rest.strip("/").partition("/")
+    host, _, prefix = rest.rstrip("/").partition("/")
     if not host or (separator and scheme not in ("http", "https")):
         raise ConfigError(f"invalid registry mirror {address!r}", hint="a mirror is host[:port][/path]")
     plain = config.host(configured_as or host).plain_http

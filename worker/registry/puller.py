@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +17,9 @@ import trio
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
 from buildengine.platform import Platform, rank
+from buildengine.reference import Reference, parse_repository
+from buildengine.values import dataclass
+from worker.oci.choose import candidates
 from worker.oci.document import InvalidImage
 from worker.oci.types import (
     CONFIG_LIMIT,
@@ -37,14 +39,12 @@ from worker.registry.auth import Authorizer
 from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
 from worker.registry.download import BlobSink, Download, Progress, check_extent
 from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, tls
-from worker.registry.reference import Reference, parse_repository
 from worker.registry.transport import Response, Transport, open_transport
 from worker.session import Credentials
 
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 _T = TypeVar("_T")
 _MAX_DEPTH = 3
-_MAX_UNLABELLED = 8
 # What early tools called a config; read as one by every client of today.
 _CONFIG_ALIASES = CONFIG_TYPES | {"application/octet-stream"}
 
@@ -262,22 +262,6 @@ class Registry:
                 )
                 self._clients[endpoint] = EndpointClient(endpoint, authorizer, self._transport, self._config.user_agent)
             yield self._clients[endpoint]
-
-
-def candidates(index: Index, platform: Platform) -> tuple[Descriptor, ...]:
-    """The entries of an index worth opening for `platform`: the best fit, else those that do not say.
-
-    Attestations and other artifacts call themselves `unknown/unknown` and fit nothing.
-    """
-    ranked = [
-        (position, order, entry)
-        for order, entry in enumerate(index.manifests)
-        if entry.platform is not None and (position := rank(platform, entry.platform)) is not None
-    ]
-    if ranked:
-        return (min(ranked, key=lambda item: item[:2])[2],)
-    unlabelled = (entry for entry in index.manifests if entry.platform is None)
-    return tuple(entry for _, entry in zip(range(_MAX_UNLABELLED), unlabelled, strict=False))
 
 
 def _offered(root: Manifest | Index) -> str:

@@ -103,7 +103,7 @@ def devices(
     links: tuple[tuple[str, str], ...],
     folders: tuple[str, ...],
 ) -> None:
-    dev = a.new(new_devices, nodes, links, folders)
+    dev = a.new(new_devices, nodes, links, folders, a.mknod)
     inside = os.dup(dev)
     a.mount(dev, target, nofollow=True)
     for name, _major, _minor, _mode in nodes:
@@ -177,9 +177,12 @@ def workdir(a: Assembly, path: str, uid: int, gid: int) -> None:
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
     try:
-        os.close(targets.make(a.root, path, directory=True, made=own))
+        fd = targets.make(a.root, path, directory=True, made=own)
     except targets.Refused as error:
         raise targets.Refused(f"working directory {error}") from None
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise targets.Refused(f"working directory {path} is not a directory")
+    os.close(fd)
 
 
 def readonly_root(a: Assembly) -> None:

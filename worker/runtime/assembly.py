@@ -29,7 +29,9 @@ ROOT = SCRATCH + "/root"
 INERT = syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC
 
 
-def new_devices(nodes: tuple[Node, ...], links: tuple[tuple[str, str], ...], folders: tuple[str, ...]) -> int:
+def new_devices(
+    nodes: tuple[Node, ...], links: tuple[tuple[str, str], ...], folders: tuple[str, ...], mknod: bool
+) -> int:
     """A tmpfs with device files of its own: chmod of the step's /dev/null must not reach the host's.
 
     Where this host does not let us make them, regular files stand in, over which its own can be bound.
@@ -38,20 +40,27 @@ def new_devices(nodes: tuple[Node, ...], links: tuple[tuple[str, str], ...], fol
     for folder in folders:
         os.mkdir(folder, 0o755, dir_fd=dev)
     for name, major, minor, mode in nodes:
-        try:
-            os.mknod(name, mode, os.makedev(major, minor), dir_fd=dev)
-            os.chmod(name, mode & 0o7777, dir_fd=dev)
-        except PermissionError:
+        if not mknod or not _make_node(dev, name, mode, os.makedev(major, minor)):
             os.mknod(name, 0o600, dir_fd=dev)
     for name, text in links:
         os.symlink(text, name, dir_fd=dev)
     return dev
 
 
+def _make_node(dev: int, name: str, mode: int, device: int) -> bool:
+    try:
+        os.mknod(name, mode, device, dir_fd=dev)
+    except PermissionError:
+        return False
+    os.chmod(name, mode & 0o7777, dir_fd=dev)
+    return True
+
+
 class Assembly:
-    def __init__(self, overlay: Overlay, cgroups: list[tuple[str, str]]) -> None:
+    def __init__(self, overlay: Overlay, cgroups: list[tuple[str, str]], *, mknod: bool) -> None:
         """`cgroups`: (name below /sys/fs/cgroup or "", the step's own directory)."""
         self.overlay = overlay
+        self.mknod = mknod
         self.cgroups = cgroups
         self.attributes = 0  # of every mount that may hold device files: ATTR_NODEV where nothing else stops them
         self.root = -1

@@ -43,7 +43,8 @@ def message(spec: ProcessSpec, environment: Mapping[str, str], program: Program,
     """What PID 1 needs to run `program`."""
     return {
         "program": program.path,
-        "options": ["--cgroup-manager=disabled"] if program.name == "crun" else [],
+        # our group has the limits and the devices: crun need not make another. runc cannot be told so.
+        "options_in_our_group": ["--cgroup-manager=disabled"] if program.name == "crun" else [],
         "hide_unified": program.name == "crun",
         "config": json.dumps(config(spec, environment, group)).encode(),
     }
@@ -61,8 +62,8 @@ def config(spec: ProcessSpec, environment: Mapping[str, str], group: str) -> dic
 
 
 def _process(spec: ProcessSpec, environment: Mapping[str, str]) -> dict[str, Any]:
-    bounding = capabilities.bounding_set(Path("/proc/self/status").read_text())
-    names = capabilities.names(bounding & (capabilities.ALL if spec.insecure else capabilities.DEFAULT))
+    wanted = capabilities.ALL if spec.insecure else capabilities.DEFAULT
+    names = capabilities.names(wanted & capabilities.bounding_set(Path("/proc/self/status").read_text()))
     sets = ["bounding", "effective", "permitted"] + (["inheritable", "ambient"] if spec.insecure else [])
     return {
         "terminal": False,

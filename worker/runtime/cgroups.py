@@ -40,14 +40,18 @@ if TYPE_CHECKING:
 
 
 _PERIOD = 100_000  # us, of a CPU quota
+_ATTEMPTS = 50
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, *texts: str) -> None:
+    """Each text in a write of its own: a control file takes one command at a time."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, f"{path} = {text}") from None
+        for text in texts:
+            try:
+                os.write(fd, text.encode())
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"{path} = {text}") from None
     finally:
         os.close(fd)
 
@@ -105,8 +109,7 @@ class V1Group:
             return
         self._rules = rules
         write(self.of["devices"] + "/devices.deny", "a")
-        for rule in rules:
-            write(self.of["devices"] + "/devices.allow", devices.v1_line(rule))
+        write(self.of["devices"] + "/devices.allow", *(devices.v1_line(rule) for rule in rules))
 
     def oom_kills(self) -> int:
         """Kills in this group and below (a step with a writable cgroup may have made groups of its own)."""
@@ -230,8 +233,7 @@ class Layout:
             if self.v1:
                 return V1Group(self._make_v1(name, parent))
             if self.v2:
-                mount, own = self.v2
-                return V2Group(self._directory(mount + "/" + parent if parent else usable_base(own, mount), name))
+                return V2Group(self._directory(self._v2_base(*self.v2, parent), name, parents=bool(parent)))
         except OSError as error:
             if parent or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
                 raise
@@ -239,22 +241,49 @@ class Layout:
             raise OSError(errno.ENOTSUP, "this host has no control groups that could hold it", parent)
         return NoGroup()
 
+    def _v2_base(self, mount: str, own: str, parent: str) -> str:
+        if not parent:
+            return usable_base(own, mount)
+        _in_spite_of_removals(lambda: self._hand_down_to(mount.rstrip("/"), parent))
+        return f"{mount.rstrip('/')}/{parent}"
+
+    def _hand_down_to(self, mount: str, parent: str) -> None:
+        make_parents(f"{mount}/{parent}")
+        for depth in range(parent.count("/") + 2):
+            hand_down("/".join([mount, *parent.split("/")[:depth]]))
+
     def _make_v1(self, name: str, parent: str) -> dict[str, str]:
         made: dict[tuple[str, str], str] = {}  # cpu,cpuacct are one hierarchy on many hosts
         of: dict[str, str] = {}
         for controller, place in self.v1.items():
             if place not in made:
                 mount, own = place
-                made[place] = self._directory(mount + "/" + parent if parent else own, name)
+                made[place] = self._directory(mount + "/" + parent if parent else own, name, parents=bool(parent))
             of[controller] = made[place]
         return of
 
-    def _directory(self, base: str, name: str) -> str:
+    def _directory(self, base: str, name: str, *, parents: bool) -> str:
         path = base.rstrip("/") + "/" + name
-        if not os.path.isdir(base):
+
+        def make() -> None:
             make_parents(base)
-        self._mkdir(path)
+            self._mkdir(path)
+
+        if parents:
+            _in_spite_of_removals(make)
+        else:
+            self._mkdir(path)
         return path
+
+
+def _in_spite_of_removals(make: Callable[[], None]) -> None:
+    """Another step that ends removes the parents that it leaves empty, perhaps before we have used them."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return make()
+        except FileNotFoundError:
+            continue
+    return make()
 
 
 _MARK = "trusted.pybuild"  # an xattr on parents that we made for --cgroup-parent, so that we remove them again
@@ -290,27 +319,31 @@ def usable_base(own: str, mount: str) -> str:
     engine's own group seldom can. Where none can, its own: limits then fail with a reason, devices still work.
     """
     path = own
-    while True:
-        try:
-            control = path.rstrip("/") + "/cgroup.subtree_control"
-            enabled = read(control).split()
-            if "cpu" not in enabled and _enabled(control, "+cpu"):
-                enabled.append("cpu")
-            if {"memory", "pids"} <= set(enabled) or _enabled(control, "+memory +pids"):
-                return path
-        except OSError:
-            pass
+    while not hand_down(path):
         if path.rstrip("/") == mount.rstrip("/"):
             return own
         path = os.path.dirname(path)
+    return path
 
 
-def _enabled(control: str, text: str) -> bool:
+def hand_down(group: str) -> bool:
+    """Let the children of `group` have controllers; False when they cannot have memory and pids."""
+    control = group.rstrip("/") + "/cgroup.subtree_control"
     try:
-        write(control, text)
-    except OSError:
+        enabled = set(read(control).split())
+        for wanted in ("+cpu", "+memory +pids"):  # cpu apart: with real-time groups it is refused
+            if not {word[1:] for word in wanted.split()} <= enabled:
+                _try_to_write(control, wanted)
+        return {"memory", "pids"} <= set(read(control).replace("+", "").split())
+    except FileNotFoundError:
         return False
-    return True
+
+
+def _try_to_write(path: str, text: str) -> None:
+    try:
+        write(path, text)
+    except OSError:
+        pass
 
 
 def detect(mountinfo: str, own: str) -> Layout:

@@ -15,6 +15,7 @@ class Host:
         self.cgroups = cgroups.Layout({}, None) if "cgroups" in lacking else cgroups.detect(texts[0], texts[1])
         self.bounding = capabilities.bounding_set(texts[2])
         self.landlock_abi = 0 if "landlock" in lacking else syscalls.landlock_abi()
+        self.mknod = "mknod" not in lacking
         self.overlay = Overlay()
         self.overlay.lowerdir_append = "lowerdir+" not in lacking
         self.overlay.clone_detached = "detached" not in lacking

@@ -48,8 +48,8 @@ def _prepare(host: Host, cgroups: list[tuple[str, str]]) -> Assembly:
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
     if host.oci:
         ocirun.own_proc()
-    built = Assembly(host.overlay, cgroups)
-    built.prepare(usual.makings(cgroups, oci=host.oci))
+    built = Assembly(host.overlay, cgroups, mknod=host.mknod)
+    built.prepare(usual.makings(cgroups, oci=host.oci, mknod=host.mknod))
     messages.rehearse()
     return built
 
@@ -99,7 +99,7 @@ def _step(
     messages.send(channel, {"stubs": built.stubs.made}, (built.bare,))
     os.close(built.bare)
     if host.oci:
-        ocirun.run(channel, request["oci"], [built.null, *pipes])
+        ocirun.run(channel, request["oci"], [built.null, *pipes], guarded=not setting["nodev"])
     _pivot(built.root)
     confine.take_streams([built.null, *pipes], request["process"]["uid"])
     channel = _close_all_but(channel)

@@ -13,6 +13,7 @@ import os
 import select
 import sys
 
+from buildengine.tracepoints import arm, reach
 from worker.runtime import messages, supervisor, sweep, syscalls
 from worker.runtime.host import Host
 
@@ -24,19 +25,28 @@ _SIGKILL = 9
 
 
 def main(arguments: list[str]) -> None:
-    """`arguments`: the kind of runtime, and the kernel features to do without."""
+    """`arguments`: the kind of runtime, the kernel features to do without, and trace points as `name:count`."""
     gc.disable()
     gc.freeze()  # a collection in a child would touch, and so copy, every page of the heap
     for importer in (sys.path, sys.meta_path, sys.path_hooks):
         importer.clear()
+    syscalls.close_range(3, 0xFFFFFFFF)  # the program's own file, which exec was given by descriptor
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no process of a step may look into a process of ours
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     syscalls.set_process_name(b"pybuild-launch")
     syscalls.reset_signals()
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    _arm(arguments)
     host = Host(frozenset(arguments[1:]), oci=arguments[0] != "builtin")
     Launcher(messages.adopt(0), host).run()
+
+
+def _arm(arguments: list[str]) -> None:
+    for argument in arguments:
+        name, colon, count = argument.partition(":")
+        if colon:
+            arm(name, int(count))
 
 
 class Launcher:
@@ -67,6 +77,7 @@ class Launcher:
         channel = messages.adopt(fds[0])
         self._fork(order["name"], channel)
         channel.close()
+        reach("launcher.forked")
         return True
 
     def _fork(self, name: str, channel: _socket.socket | None) -> None:

@@ -47,8 +47,8 @@ def receive(channel: _socket.socket, flags: int = 0) -> tuple[dict[str, Any], li
     space = _socket.CMSG_SPACE(_MAX_FDS * 4)
     try:
         data, rights, _, _ = channel.recvmsg(_LIMIT, space, flags | _socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        raise Lost from None
+    except ConnectionResetError:  # said once, and first, when the other end died with unread messages of ours
+        data, rights, _, _ = channel.recvmsg(_LIMIT, space, flags | _socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise Lost
     fds = [fd for _level, _type, raw in rights for (fd,) in struct.iter_unpack("=i", raw[: len(raw) - len(raw) % 4])]

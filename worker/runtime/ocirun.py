@@ -28,8 +28,11 @@ def own_proc() -> None:
     os.close(proc)
 
 
-def run(channel: _socket.socket, oci: dict[str, Any], streams: list[int]) -> NoReturn:
-    """Run the container to its end and send {"exit": (wait status, CPU seconds)}, or a failure of the runtime."""
+def run(channel: _socket.socket, oci: dict[str, Any], streams: list[int], *, guarded: bool) -> NoReturn:
+    """Run the container to its end and send {"exit": (wait status, CPU seconds)}, or a failure of the runtime.
+
+    `guarded`: the control group that we are in keeps it from the host's devices. Otherwise the runtime has to.
+    """
     bundle = f"{SCRATCH}/bundle"
     os.mkdir(bundle, 0o700)
     with open(f"{bundle}/config.json", "wb") as file:
@@ -38,7 +41,8 @@ def run(channel: _socket.socket, oci: dict[str, Any], streams: list[int]) -> NoR
         _hide_unified()
     runtime = os.fork()
     if runtime == 0:
-        _become_runtime(oci, bundle, streams)
+        options = oci["options_in_our_group"] if guarded else []
+        _become_runtime(oci["program"], options, bundle, streams)
     for fd in streams:
         os.close(fd)
     ended: dict[int, tuple[int, float]] = {}  # everything that dies in here is our child in the end
@@ -66,7 +70,7 @@ def _hide_unified() -> None:
         pass
 
 
-def _become_runtime(oci: dict[str, Any], bundle: str, streams: list[int]) -> NoReturn:
+def _become_runtime(program: str, options: list[str], bundle: str, streams: list[int]) -> NoReturn:
     try:
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
@@ -74,8 +78,8 @@ def _become_runtime(oci: dict[str, Any], bundle: str, streams: list[int]) -> NoR
         syscalls.default_signals(13, 25)
         log = ["--log", f"{bundle}/log", "--log-format", "json"]
         run = ["run", "--detach", "--bundle", bundle, "--pid-file", f"{bundle}/pid", "step"]
-        argv = [oci["program"], "--root", f"{SCRATCH}/state", *log, *oci["options"], *run]
-        os.execve(oci["program"], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        argv = [program, "--root", f"{SCRATCH}/state", *log, *options, *run]
+        os.execve(program, argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     finally:
         os._exit(127)
 

@@ -100,6 +100,7 @@ def _forget_volatile(work: str) -> bool:
     The kernel refuses such a work directory since the layer may not be on disk. That is the store's to know.
     """
     try:
+        os.unlink(f"{work}/work/incompat/volatile/dirty")
         os.rmdir(f"{work}/work/incompat/volatile")
         os.rmdir(f"{work}/work/incompat")
     except OSError:

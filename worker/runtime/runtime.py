@@ -18,11 +18,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import trio
 
 from buildengine.errors import BuildError, HostError, InternalError
+from buildengine.tracepoints import armed, reach
 from worker.runtime import bundle, failures, isolate, messages, request, sweep
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
@@ -33,6 +35,7 @@ Output = Callable[[int, bytes], None]  # (1 or 2, bytes)
 _CHUNK = 256 << 10
 _PIPE_SIZE = 256 << 10
 _GRACE = 60  # seconds that a killed step may take to be gone: only a hung file system needs any
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _numbers = itertools.count(1)  # of the supervisors of this process: two engines in it share its name
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from worker.runtime.launcher import main; main(sys.argv[1:])"
 
@@ -65,14 +68,19 @@ class Runtime(Protocol):
 
 
 @asynccontextmanager
-async def open_runtime(kind: Kind = "auto", *, lacking: Iterable[str] = ()) -> AsyncIterator[Runtime]:
-    """Start the launcher, and stop it with every step. Call it before the process has other threads.
+async def open_runtime(
+    kind: Kind = "auto", *, environment: Mapping[str, str] = _NOTHING, lacking: Iterable[str] = ()
+) -> AsyncIterator[Runtime]:
+    """Start the launcher, and stop it with every step.
 
-    `auto` is the built-in runtime. `lacking` names kernel features to do without (`lowerdir+`, `detached`, `cgroups`,
-    `landlock`): tests force fallbacks with it.
+    Other threads do no harm: no Python code runs between fork and exec, and no parent-death signal hangs on us.
+    `auto` is the built-in runtime. `environment` is the launcher's, should its Python need one to start
+    (LD_LIBRARY_PATH); steps never see it. `lacking` names what to do without (`lowerdir+`, `detached`, `cgroups`,
+    `landlock`, `mknod`): tests force fallbacks with it.
     """
     program = bundle.find(kind) if kind in ("runc", "crun") else None
-    launcher = _Launcher([program.name if program else "builtin", *sorted(lacking)])
+    points = [f"{name}:{count}" for name, count in armed()]
+    launcher = _Launcher([program.name if program else "builtin", *sorted(lacking), *points], environment)
     runtime = _Runtime(launcher, program)
     try:
         yield runtime
@@ -85,7 +93,7 @@ async def open_runtime(kind: Kind = "auto", *, lacking: Iterable[str] = ()) -> A
 class _Launcher:
     """The launcher process and the socket on which it takes orders."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         # ours and every descriptor below are close-on-exec: no helper program of the engine keeps a step alive
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.setblocking(False)
@@ -100,7 +108,7 @@ class _Launcher:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
-                env={},
+                env=environment,
                 cwd="/",
                 pass_fds=(python,),
                 start_new_session=True,  # Ctrl-C is the engine's to handle
@@ -146,13 +154,15 @@ class _Supervisor:
         self.name = name
 
     def send(self, content: dict[str, Any], output: int, errors: int) -> None:
+        """The request, with the writing ends of two pipes, which are closed here."""
         envelope = messages.envelope(content)
         try:
             messages.send(self._channel, {}, (envelope, output, errors))
         except messages.Lost:
             pass  # `report` will say why
         finally:
-            os.close(envelope)
+            for fd in (envelope, output, errors):
+                os.close(fd)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -184,28 +194,32 @@ class _Pipe:
     def __init__(self, number: int, on_output: Output) -> None:
         self._number = number
         self._on_output = on_output
-        self.fd, self.theirs = os.pipe2(os.O_CLOEXEC)
+        self.fd, self._theirs = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.fd, False)
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         except OSError:  # over the user's soft limit of pipe memory
             pass
 
-    def read(self) -> bool:
-        """Pass on what is there; False when there is nothing, now or ever."""
+    def read(self) -> int | None:
+        """Pass on what is there and return its length: 0 at the end, None when there is nothing now."""
         try:
             chunk = os.read(self.fd, _CHUNK)
         except BlockingIOError:
-            return False
+            return None
         if chunk:
             self._on_output(self._number, chunk)
-        return bool(chunk)
+        return len(chunk)
 
-    def close_theirs(self) -> None:
-        os.close(self.theirs)
+    def hand_over(self) -> int:
+        """The writing end, for the caller to send and close."""
+        theirs, self._theirs = self._theirs, -1
+        return theirs
 
     def close(self) -> None:
-        os.close(self.fd)
+        for fd in (self.fd, self._theirs):
+            if fd >= 0:
+                os.close(fd)
 
 
 class _Runtime:
@@ -224,14 +238,13 @@ class _Runtime:
 
     async def run(self, spec: ProcessSpec, *, secrets: Mapping[str, SecretBytes], on_output: Output) -> Exit:
         supervisor, self._spare = self._spare or self._launcher.order(), None
-        pipes = []
+        pipes: list[_Pipe] = []
         try:
             content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
             pipes = [_Pipe(number, on_output) for number in (1, 2)]
-            supervisor.send(content, *(pipe.theirs for pipe in pipes))
-            for pipe in pipes:
-                pipe.close_theirs()
+            supervisor.send(content, *(pipe.hand_over() for pipe in pipes))
             del content  # the secrets
+            reach("step.requested")
             self._spare = self._launcher.order()
             try:
                 report = await _watch(supervisor, pipes)
@@ -239,6 +252,7 @@ class _Runtime:
                 with trio.CancelScope(shield=True):
                     await supervisor.kill()
                 raise
+            reach("step.ended")
         finally:
             supervisor.close()
             for pipe in pipes:
@@ -288,5 +302,5 @@ async def _watch(supervisor: _Supervisor, pipes: list[_Pipe]) -> dict[str, Any] 
                         while pipe.read():
                             pass
                     return report
-                if not by_fd[fd].read():
+                if by_fd[fd].read() == 0:
                     epoll.unregister(fd)

@@ -49,11 +49,9 @@ ALLOWED = frozenset(_ALLOWED.split())
 # Allowed besides on one family of processors.
 ALLOWED_ON = {
     "x86_64": frozenset(["arch_prctl", "modify_ldt"]),
-    "i386": frozenset(["modify_ldt"]),
-    "aarch64": frozenset(["sync_file_range2"]),
-    "arm": frozenset(
-        ["arm_fadvise64_64", "arm_sync_file_range", "breakpoint", "cacheflush", "set_tls", "sync_file_range2"]
-    ),
+    "i386": frozenset(["arch_prctl", "modify_ldt"]),
+    "aarch64": frozenset(),
+    "arm": frozenset(["arm_fadvise64_64", "arm_sync_file_range", "breakpoint", "cacheflush", "set_tls"]),
 }
 
 # Allowed by the value of the first argument.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 
+from buildengine.tracepoints import reach
 from worker.runtime import cgroups, init, messages, sweep, syscalls, targets
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ def supervise(engine: _socket.socket, name: str, host: Host) -> NoReturn:
     except messages.Lost:
         pass
     except BaseException as error:
-        supervisor.answer({"failure": init.failure("preparing the step", error)})
+        supervisor.answer({"failure": init.failure("supervising the step", error)})
     supervisor.clean()
     os._exit(0)
 
@@ -55,6 +56,7 @@ class Supervisor:
     def prepare(self) -> None:
         """All that does not depend on the request."""
         self._group = self._host.cgroups.make(self._name)
+        reach("supervisor.grouped")
         syscalls.unshare(syscalls.CLONE_NEWPID)
         self._channel, theirs = messages.pair()
         self._pid = os.fork()
@@ -65,6 +67,7 @@ class Supervisor:
         theirs.close()
         self._pidfd = os.pidfd_open(self._pid)
         self._group.attach(self._pid)
+        reach("supervisor.ready")
         messages.rehearse()
 
     def serve(self) -> None:
@@ -72,11 +75,16 @@ class Supervisor:
         request = messages.open_envelope(fds[0])
         group = self._limited(request["cgroup"])
         setting = {"nodev": not group.devices_enforced, "cgroups": group.views()}
-        messages.send(self._channel, setting, tuple(fds))
+        try:
+            messages.send(self._channel, setting, tuple(fds))
+        except messages.Lost:
+            pass  # PID 1 could not even get ready: it has left word why
         for fd in fds:
             os.close(fd)
         del request
+        reach("supervisor.passed")
         self._wait()
+        reach("supervisor.ended")
         self.answer(self._outcome(group))
 
     def _limited(self, wanted: dict[str, Any]) -> cgroups.Group:

@@ -62,7 +62,7 @@ def remove(directory: str) -> None:
         raise ValueError(f"{directory} is no group of ours")  # a slip here would kill the engine's own session
     for attempt in range(_ATTEMPTS):
         try:
-            for path, _, _ in os.walk(directory, topdown=False):
+            for path, _, _ in os.walk(directory, topdown=False, onerror=_raise):
                 os.rmdir(path)
             return
         except FileNotFoundError:
@@ -73,6 +73,10 @@ def remove(directory: str) -> None:
         _kill(directory)
         if attempt:
             time.sleep(_PAUSE)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _kill(directory: str) -> None:

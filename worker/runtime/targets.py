@@ -39,7 +39,7 @@ def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> in
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            raise Refused(f"{path} cannot be a mount target: {error.strerror}") from None
+            raise Refused(f"{path} cannot be reached: {error.strerror}") from None
         raise
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode) != directory or stat.S_ISLNK(mode):
@@ -71,7 +71,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
                 os.close(fd)
                 links += 1
                 if links > _MAX_LINKS:
-                    raise Refused(f"{path} cannot be a mount target: {os.strerror(errno.ELOOP)}")
+                    raise Refused(f"{path} cannot be reached: {os.strerror(errno.ELOOP)}")
                 rest += [part for part in text.split("/") if part not in ("", ".")][::-1]
                 if text.startswith("/"):
                     names.clear()

@@ -45,10 +45,10 @@ def sysfs(*, writable: bool) -> Filesystem:
     return "sysfs", (), INERT | (0 if writable else syscalls.ATTR_RDONLY)
 
 
-def makings(cgroups: list[tuple[str, str]], *, oci: bool) -> list[Making]:
+def makings(cgroups: list[tuple[str, str]], *, oci: bool, mknod: bool) -> list[Making]:
     """The mounts that a step with default options will ask for."""
     make = syscalls.new_filesystem
-    ours: list[Making] = [(new_devices, (NODES, LINKS, FOLDERS)), (make, DEVPTS), (make, shm(SHM_SIZE))]
+    ours: list[Making] = [(new_devices, (NODES, LINKS, FOLDERS, mknod)), (make, DEVPTS), (make, shm(SHM_SIZE))]
     if oci:  # the runtime makes the others
         return ours
     names = tuple(name for name, _ in cgroups if name)

@@ -20,13 +20,14 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from buildengine.errors import GitError
 from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
+from buildengine.values import dataclass
 from llb import giturl
 from worker.session import SecretBytes, Secrets
 from worker.sources.gitcli import Git, Remote, basic, failure, remote

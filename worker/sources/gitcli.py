@@ -16,11 +16,12 @@ import base64
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import unquote, urlsplit
 
 from buildengine.errors import GitError
 from buildengine.programs import Completed, run
+from buildengine.values import dataclass
 from llb import giturl
 from worker.session import SecretBytes
 

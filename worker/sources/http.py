@@ -14,30 +14,31 @@ Facts: BuildKit's source/http/source.go (revalidation, file name, secrets, key),
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
-import secrets
+import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
-from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import HttpError, SourceError, UserError
 from buildengine.limits import DISK, HASH, offload
+from buildengine.values import dataclass
 from worker.session import Secrets
 from worker.sources.filename import choose
 from worker.sources.origin import HttpOrigin
+from worker.sources.unnamed import Body, Looks, place, unnamed_file
 
 MAX_SIZE = 64 << 30
-_STEP = 1 << 20
 _ATTEMPTS = 3
 _UNAVAILABLE = 14  # SourceError.grpc_code of what may succeed when tried again
 _REMEMBERED = 8  # older bodies of one URL that are still recognised
 _SPOOLED = 16
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
 _SETTLED = 60  # seconds after which Last-Modified is a strong validator, RFC 9110 8.8.2.2
 
 
@@ -148,7 +149,8 @@ class HttpSource:
                 os.close(fd)
                 raise _mismatch(origin, found.digest, revision.digest)
         try:
-            await offload(_place, fd, directory, origin, revision, limiter=DISK)
+            looks = Looks(mode=origin.mode or 0o600, uid=origin.uid, gid=origin.gid, modified=revision.modified or 0)
+            await offload(place, fd, directory, revision.filename, looks, limiter=DISK)
         finally:
             os.close(fd)
 
@@ -186,7 +188,7 @@ class HttpSource:
     ) -> tuple[int, HttpRevision, Mapping[str, str]]:
         """The body as an unnamed file in `directory`; tried again from the start when it breaks off."""
         for attempt in range(1, _ATTEMPTS + 1):
-            fd = _unnamed_file(directory)
+            fd = unnamed_file(directory)
             try:
                 async with self._transport.send("GET", origin.url, headers) as response:
                     digest = await self._receive(response, fd)
@@ -211,7 +213,7 @@ class HttpSource:
         announced = response.headers.get("content-length", "")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_size):
             raise HttpError(f"it has {announced[:40]} bytes, more than the {self._max_size} allowed")
-        body = _Body(fd, self._max_size)
+        body = Body(fd, self._max_size)
         async with aclosing(response.chunks()) as chunks:
             async for chunk in chunks:
                 if body.take(chunk):
@@ -240,38 +242,6 @@ class HttpSource:
         known = [seen, *(old for old in self._seen(origin) if old.etag and old.etag != etag)][:_REMEMBERED]
         entries = [{"digest": s.digest, "etag": s.etag, "modified": s.modified, "settled": s.settled} for s in known]
         self._state.put(_state_key(origin), json.dumps(entries).encode())
-
-
-class _Body:
-    """An unnamed file that is written in large steps and hashed as it grows."""
-
-    def __init__(self, fd: int, limit: int) -> None:
-        self._fd = fd
-        self._left = limit
-        self._pending: list[bytes] = []
-        self._held = 0
-        self._hash = hashlib.sha256()
-
-    def take(self, chunk: bytes) -> bool:
-        """Keep `chunk`; True when it is time to `flush`."""
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise HttpError("it is larger than a source may be")
-        self._pending.append(chunk)
-        self._held += len(chunk)
-        return self._held >= _STEP
-
-    def flush(self) -> None:
-        for chunk in self._pending:
-            self._hash.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        self._pending, self._held = [], 0
-
-    @property
-    def digest(self) -> Digest:
-        return Digest.of_hex(self._hash.hexdigest())
 
 
 async def _authorization(origin: HttpOrigin, available: Secrets) -> str:
@@ -343,52 +313,19 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 
 def _seconds(http_date: str) -> int | None:
-    parsed = parsedate_tz(http_date[:100]) if http_date else None
-    try:
-        return None if parsed is None else mktime_tz(parsed)
-    except (ValueError, OverflowError):
+    """RFC 9110 5.6.7, IMF-fixdate: the only form that is still written."""
+    match = _DATE.fullmatch(http_date)
+    if match is None:
         return None
+    day, month, *rest = match.groups()
+    year, hour, minute, second = map(int, rest)
+    try:
+        moment = datetime(year, 1 + _MONTHS.index(month), int(day), hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(moment.timestamp())
 
 
 def _state_key(origin: HttpOrigin) -> str:
     parts = (origin.url, origin.filename, origin.mode, origin.uid, origin.gid, origin.auth_header_secret)
     return Digest.sha256(json.dumps(["http", *parts, origin.headers]).encode())
-
-
-def _unnamed_file(directory: int) -> int:
-    """A file that is gone when its descriptor is, whatever happens."""
-    try:
-        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    except OSError:  # not every file system can (open(2), O_TMPFILE): then it had a name for a moment
-        name = f".{secrets.token_hex(8)}"
-        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        os.unlink(name, dir_fd=directory)
-        return fd
-
-
-def _place(fd: int, directory: int, origin: HttpOrigin, revision: HttpRevision) -> None:
-    """Give the unnamed file its owner, mode, time and name; copy it when it cannot have one there."""
-    try:
-        os.link(f"/proc/self/fd/{fd}", revision.filename, dst_dir_fd=directory, follow_symlinks=True)
-    except OSError:  # on another file system, or one without O_TMPFILE
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        copy = os.open(revision.filename, flags, 0o600, dir_fd=directory)
-        try:
-            _copy(fd, copy)
-            _finish(copy, origin, revision)
-        finally:
-            os.close(copy)
-    else:
-        _finish(fd, origin, revision)
-
-
-def _finish(fd: int, origin: HttpOrigin, revision: HttpRevision) -> None:
-    os.fchown(fd, origin.uid, origin.gid)
-    os.fchmod(fd, origin.mode or 0o600)
-    os.utime(fd, (revision.modified or 0, revision.modified or 0))
-
-
-def _copy(source: int, target: int) -> None:
-    offset = 0
-    while count := os.copy_file_range(source, target, _STEP * 64, offset):
-        offset += count

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition, UserError
+from buildengine.values import dataclass
 from llb import giturl
 from llb.ops import SourceOp
 

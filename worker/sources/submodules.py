@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from buildengine.errors import GitError, UserError
+from buildengine.values import dataclass
 from llb import giturl
 
 _GITLINK = b"160000 commit "

@@ -12,6 +12,7 @@ from buildengine.builder import Builder
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.groups import Command
 from buildengine.errors import UserError
+from buildengine.wholefile import whole_file
 
 
 @click.command(cls=Command)
@@ -32,12 +33,8 @@ def command(app: App, /, images: tuple[str, ...], output: Path | None) -> None:
 
 def _save(builder: Builder, images: tuple[str, ...], output: Path) -> None:
     """Into a file that takes its name only when it is whole."""
-    temporary = output.with_name(f".{output.name[:200]}.{os.urandom(6).hex()}")
     try:
-        with temporary.open("xb") as file:
+        with whole_file(output) as fd, os.fdopen(fd, "wb", closefd=False) as file:
             builder.images.save(images, file.write)
-        temporary.replace(output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ line again, as a progress bar means it: of `10%\\r20%\\r30%` only `30%` is kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from buildengine.values import dataclass
 
 # ECMA-48: CSI; OSC, DCS, SOS, PM, APC up to their terminator; any other ESC sequence.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from buildengine.cli.progress.lines import Line, LineBuffer, safe
 from buildengine.events import Event, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
+from buildengine.values import dataclass
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

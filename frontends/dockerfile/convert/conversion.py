@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from buildengine.errors import BuildError, ParseError
+from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert import ports, run, settings, transfer
 from frontends.dockerfile.convert.draft import Draft, Shared

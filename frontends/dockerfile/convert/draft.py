@@ -6,11 +6,12 @@ Pure: no image is resolved and no file read here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from buildengine import platform as platforms
 from buildengine.errors import Location, ParseError, UserError
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.imageconfig import COMMENT, Config, History, Image
 from frontends.dockerfile.lint import Linter

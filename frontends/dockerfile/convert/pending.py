@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from buildengine.errors import InternalError
+from buildengine.values import dataclass
 from llb import paths
 from llb.ops import Op
 from llb.state import State

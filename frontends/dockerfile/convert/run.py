@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert import mounting
 from frontends.dockerfile.convert.draft import COMMAND, Draft, with_shell

@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 from urllib.parse import urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import ParseError, UserError
+from buildengine.values import dataclass
 from frontends.dockerfile import gitref
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.draft import COMMAND, Draft
@@ -69,7 +69,7 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
         actions = _copy_source(job, actions, path)
     for document in instruction.inline:
         actions = _copy_inline(job, actions, document)
-    if instruction.link and not job.chmod:
+    if instruction.link and not job.chmod and draft.state.output is not None:
         draft.state = _linked(job, actions)
     else:
         draft.state = draft.state.file(

@@ -8,11 +8,12 @@ upper-case letter, or is `localhost`. A reference with tag and digest keeps both
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Never
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
+from buildengine.values import dataclass
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
@@ -111,3 +112,12 @@ def _digest(text: str, digest: str) -> Digest:
 
 def _invalid(text: str, problem: str) -> Never:
     raise UserError(f"invalid image reference {text[:300]!r}: {problem}", hint=_HINT)
+
+
+def normalize(text: str) -> str:
+    """The full spelling of an image reference, with a tag or a digest. Raises UserError.
+
+    >>> normalize("busybox")
+    'docker.io/library/busybox:latest'
+    """
+    return str(parse(text))

@@ -1,0 +1,115 @@
+"""A file that takes its name only when it is whole: a reader sees the old one or the new one, whoever is killed when.
+
+    with whole_file(path) as fd: write(fd, ...)
+
+Until then it has no name at all (open(2), O_TMPFILE), so that not even SIGKILL leaves a part of it behind. What is
+there and no regular file of its own (a pipe, a device, a symbolic link such as /dev/stdout) is written in place.
+Raises OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from buildengine.tracepoints import reach
+
+TRACEPOINTS = (
+    "file.written",  # whole, without a name
+    "file.linked",  # it has a name beside the old file's
+)
+"""Where a test can kill the process (see buildengine.tracepoints)."""
+
+
+@contextmanager
+def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[int]:
+    """A descriptor of the new content of `path`. When the block fails, what was there stays."""
+    if _is_written_in_place(path):
+        with _opened(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)) as fd:
+            yield fd
+        return
+    with (
+        _opened(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory,
+        whole_file_at(directory, path.name, mode=mode) as fd,
+    ):
+        yield fd
+
+
+@contextmanager
+def whole_file_at(directory: int, name: str, *, mode: int = 0o666) -> Iterator[int]:
+    """The same for `name` in `directory`, a descriptor. Whatever is there is replaced, never followed."""
+    unnamed = _unnamed(directory, mode)
+    if unnamed is None:
+        with _named(directory, name, mode) as fd:
+            yield fd
+        return
+    with _opened(unnamed) as fd:
+        yield fd
+        reach("file.written")
+        _publish(f"/proc/self/fd/{fd}", directory, name)
+
+
+def _is_written_in_place(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _unnamed(directory: int, mode: int) -> int | None:
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            return None
+        raise
+
+
+@contextmanager
+def _named(directory: int, name: str, mode: int) -> Iterator[int]:
+    """For file systems without O_TMPFILE (NFS, 9p, vfat): a second name that may outlive SIGKILL."""
+    own = f"{_beside(name)}.{os.urandom(6).hex()}"
+    fd = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
+    try:
+        with _opened(fd):
+            yield fd
+        os.rename(own, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(own, dir_fd=directory)
+        raise
+
+
+def _publish(source: str, directory: int, name: str) -> None:
+    """linkat(2) cannot replace, so an old file is replaced through a second name and a rename.
+
+    That name is always the same: what was killed between the two is cleared away here by the next. Two at once may
+    take it from each other; whoever finds it gone begins again, and what is renamed is whole in any case.
+    """
+    beside = _beside(name)
+    while True:
+        with suppress(FileExistsError):
+            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=directory)
+        with suppress(FileExistsError, FileNotFoundError):
+            os.link(source, beside, dst_dir_fd=directory, follow_symlinks=True)
+            reach("file.linked")
+            os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+            return
+
+
+def _beside(name: str) -> str:
+    return os.fsdecode(b"." + os.fsencode(name)[:200] + b".pybuild")

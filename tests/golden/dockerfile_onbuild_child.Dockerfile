@@ -1,0 +1,3 @@
+FROM onbuild
+RUN ["true"]
+MAINTAINER somebody

@@ -1,0 +1,449 @@
+"""Cache truth, build by build: what keeps a hit, and what runs again, exactly.
+
+Each build here has an engine of its own, opened anew, as the command has it. What is asserted is which instructions
+ran: a step that ran without need is as wrong as one that did not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.builds import FIXTURES, Built, Store, write
+
+pytest_plugins = [FIXTURES]
+
+TWO_COPIES = """\
+FROM base
+COPY one /one
+RUN cat /one > /from-one
+COPY two /two
+RUN cat /two > /from-two
+"""
+ALL = ["COPY one /one", "RUN cat /one > /from-one", "COPY two /two", "RUN cat /two > /from-two"]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    return write(tmp_path / "context", {"Dockerfile": TWO_COPIES, "one": "1", "two": "2", "other": "x"})
+
+
+async def again(store: Store, context: Path, *flags: str) -> list[str]:
+    """What a further build runs; everything else must be cached."""
+    built = await store.build(context, *flags)
+    assert_nothing_else(built)
+    return built.ran
+
+
+def assert_nothing_else(built: Built) -> None:
+    assert {step.outcome for step in built.steps.values() if step.instruction} <= {"done", "cached"}
+
+
+# --- files of the context -----------------------------------------------------------------------------------------
+
+
+async def test_the_first_build_runs_everything_and_the_second_nothing(store: Store, context: Path) -> None:
+    first = await store.build(context)
+    assert (first.ran, first.cached) == (ALL, [])
+    second = await store.build(context)
+    assert (second.ran, second.cached) == ([], ALL)
+
+
+async def test_the_command_and_an_engine_in_this_process_share_the_cache(store: Store, context: Path) -> None:
+    assert store.command("build", context).ran == ALL
+    assert await again(store, context) == []
+
+
+def touch(context: Path) -> None:
+    for name in ("one", "two", "."):
+        os.utime(context / name, ns=(1, 1))
+
+
+def copy_anew(context: Path) -> None:
+    """Another inode, another owner, another time, the same bytes and mode."""
+    for name in ("one", "two"):
+        (context / name).rename(context.parent / name)
+        (context / name).write_bytes((context.parent / name).read_bytes())
+        os.chown(context / name, 1234, 5678)
+
+
+def change_others(context: Path) -> None:
+    write(context, {"other": "changed", "new/file": "x", "Dockerfile": "# a remark\n" + TWO_COPIES})
+
+
+def hard_link(context: Path) -> None:
+    (context / "linked").hardlink_to(context / "one")
+
+
+@pytest.mark.parametrize("change", [touch, copy_anew, change_others, hard_link])
+async def test_what_does_not_change_a_copied_file_keeps_every_hit(
+    store: Store, context: Path, change: Callable[[Path], None]
+) -> None:
+    await store.build(context)
+    change(context)
+    assert await again(store, context) == []
+
+
+async def test_a_moved_context_keeps_every_hit(store: Store, context: Path, tmp_path: Path) -> None:
+    await store.build(context)
+    assert await again(store, context.rename(tmp_path / "elsewhere")) == []
+
+
+def change_a_byte(file: Path) -> None:
+    file.write_text("3")
+
+
+def change_a_byte_and_put_the_stamp_back(file: Path) -> None:
+    was = file.stat()
+    with open(file, "r+") as opened:
+        opened.write("3")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (was.st_size, was.st_mtime_ns)
+
+
+def swap_for_another_inode_with_the_same_stamp(file: Path) -> None:
+    was = file.stat()
+    other = file.with_name("swapped")
+    other.write_text("3")
+    os.utime(other, ns=(was.st_atime_ns, was.st_mtime_ns))
+    other.rename(file)
+
+
+def change_the_mode(file: Path) -> None:
+    file.chmod(0o755)
+
+
+def replace_by_a_directory(file: Path) -> None:
+    file.unlink()
+    write(file, {"one": "1"})
+
+
+CHANGES = [change_a_byte, change_a_byte_and_put_the_stamp_back, swap_for_another_inode_with_the_same_stamp]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, change_the_mode])
+async def test_a_changed_file_runs_its_dependants_alone(
+    store: Store, context: Path, change: Callable[[Path], None]
+) -> None:
+    await store.build(context)
+    change(context / "two")
+    assert await again(store, context) == ALL[2:]
+    change(context / "one")
+    assert await again(store, context) == ALL
+
+
+async def test_a_file_is_never_believed_however_soon_it_changes_after_a_build(store: Store, tmp_path: Path) -> None:
+    """The clock of a file system ticks every few ms: a change in the tick of the scan leaves the stamp as it was."""
+    context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "00"})
+    async with store.engine() as engine:
+        await engine.build(context)
+        for turn in range(1, 25):
+            with open(context / "file", "r+") as opened:
+                opened.write(f"{turn:02}")
+            assert (await engine.build(context)).ran == ["COPY file /"], turn
+
+
+async def test_a_change_that_is_taken_back_finds_the_old_result(store: Store, context: Path) -> None:
+    await store.build(context)
+    (context / "two").write_text("3")
+    await store.build(context)
+    (context / "two").write_text("2")
+    assert await again(store, context) == []
+
+
+async def test_a_directory_counts_by_names_modes_and_links_in_it(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY d /d\n", "d/a": "a", "d/sub/b": "b"})
+    (context / "d/link").symlink_to("a")
+    changes: list[Callable[[], object]] = [
+        lambda: (context / "d/a").rename(context / "d/renamed"),
+        lambda: (context / "d/sub").rename(context / "d/sub2"),
+        lambda: ((context / "d/link").unlink(), (context / "d/link").symlink_to("sub2/b")),
+        lambda: (context / "d/sub2").chmod(0o700),
+        lambda: (context / "d/renamed").chmod(0o4755),
+        lambda: (context / "d/empty").mkdir(),
+        lambda: ((context / "d/link").unlink(), (context / "d/link").write_text("sub2/b")),
+        lambda: os.setxattr(context / "d/renamed", "user.x", b"1"),
+        lambda: (context / "d/renamed").unlink(),
+    ]
+    await store.build(context)
+    for number, change in enumerate(changes):
+        change()
+        assert await again(store, context) == ["COPY d /d"], number
+        assert await again(store, context) == [], number
+
+
+async def test_a_link_that_is_copied_by_name_counts_by_what_it_leads_to(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY link /f\n", "a": "same", "b": "same"})
+    (context / "link").symlink_to("a")
+    await store.build(context)
+    (context / "link").unlink()
+    (context / "link").symlink_to("b")
+    assert await again(store, context) == [], "another way to the same bytes"
+    (context / "b").write_text("other")
+    assert await again(store, context) == ["COPY link /f"]
+
+
+async def test_a_wildcard_counts_by_the_names_it_matches(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY *.txt /d/\n", "a.txt": "1", "b.txt": "2"})
+    await store.build(context)
+    write(context, {"c.md": "no match"})
+    assert await again(store, context) == []
+    (context / "b.txt").rename(context / "c.txt")
+    assert await again(store, context) == ["COPY *.txt /d/"]
+    write(context, {"d.txt": ""})
+    assert await again(store, context) == ["COPY *.txt /d/"]
+
+
+async def test_ignored_and_excluded_files_do_not_matter(store: Store, tmp_path: Path) -> None:
+    dockerfile = """\
+        FROM scratch AS docs
+        COPY --exclude=*.md docs /docs
+        FROM scratch
+        COPY --from=docs /docs /docs
+        COPY . /all
+        """
+    context = write(
+        tmp_path / "context",
+        {
+            "Dockerfile": dockerfile,
+            ".dockerignore": "*.log\nbuild/*\n!build/keep\nDockerfile\n.dockerignore\ndocs/hidden\n",
+            **dict.fromkeys(("a", "debug.log", "build/out", "build/keep", "docs/a.txt", "docs/hidden"), "x"),
+        },
+    )
+    docs, gathered, everything = "COPY --exclude=*.md docs /docs", "COPY --from=docs /docs /docs", "COPY . /all"
+    assert sorted((await store.build(context)).ran) == sorted([docs, gathered, everything])
+    write(context, dict.fromkeys(("debug.log", "new.log", "build/out", "build/new", "docs/hidden"), "y"))
+    assert await again(store, context) == []
+    write(context, {".dockerignore": (context / ".dockerignore").read_text() + "*.tmp\n", "x.tmp": ""})
+    assert await again(store, context) == [], "another ignore file, the same files"
+    write(context, {"docs/a.md": "y"})
+    assert await again(store, context) == [everything]
+    write(context, {"build/keep": "y"})
+    assert await again(store, context) == [everything]
+    write(context, {"docs/a.txt": "y"})
+    assert sorted(await again(store, context)) == sorted([docs, gathered, everything])
+    write(context, {".dockerignore": "*.log\ndocs/hidden\n"})
+    assert await again(store, context) == [everything], "more is copied now"
+
+
+# --- the Dockerfile and its arguments -----------------------------------------------------------------------------
+
+
+STAGES = """\
+FROM base AS {name}
+RUN mkdir /out && echo {word} > /out/file
+FROM base
+COPY --from={name} /out /in
+RUN cat /in/file
+"""
+
+
+async def test_a_renamed_stage_changes_nothing(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": STAGES.format(name="build", word="x")})
+    assert len((await store.build(context)).ran) == 3
+    write(context, {"Dockerfile": STAGES.format(name="compile", word="x")})
+    assert await again(store, context) == []
+    write(context, {"Dockerfile": STAGES.replace("AS {name}", "").format(name="0", word="x")})
+    assert await again(store, context) == []
+
+
+async def test_a_stage_that_comes_to_the_same_keeps_its_consumers_hits(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": STAGES.format(name="build", word="x")})
+    await store.build(context)
+    write(context, {"Dockerfile": STAGES.format(name="build", word="$(echo x)")})
+    assert await again(store, context) == ["RUN mkdir /out && echo $(echo x) > /out/file"]
+    assert await again(store, context) == []
+    write(context, {"Dockerfile": STAGES.format(name="build", word="y")})
+    assert len(await again(store, context)) == 3
+
+
+async def test_what_nobody_needs_never_runs(store: Store, tmp_path: Path) -> None:
+    """Neither steps, nor the base of a stage, nor the files it would copy."""
+    dockerfile = """\
+        FROM registry.invalid/nothing AS unreachable
+        RUN false
+        FROM base AS unused
+        COPY nowhere /
+        RUN false
+        FROM unused AS further
+        RUN false
+        FROM base
+        RUN true
+        """
+    context = write(tmp_path / "context", {"Dockerfile": dockerfile})
+    built = await store.build(context)
+    assert built.ran == ["RUN true"]
+    assert [step.name for step in built.steps.values() if "false" in step.name or "nothing" in step.name] == []
+
+
+async def test_a_target_runs_no_further_than_itself(store: Store, tmp_path: Path) -> None:
+    dockerfile = "FROM base AS first\nRUN echo 1\nFROM first AS second\nRUN echo 2\n"
+    context = write(tmp_path / "context", {"Dockerfile": dockerfile})
+    assert (await store.build(context, "--target", "first")).ran == ["RUN echo 1"]
+    assert await again(store, context) == ["RUN echo 2"]
+
+
+async def test_metadata_runs_nothing(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN echo 1\nCMD a\n"})
+    await store.build(context)
+    metadata = "LABEL a=b\nEXPOSE 80\nSTOPSIGNAL 9\nVOLUME /v\nHEALTHCHECK NONE\n"
+    write(context, {"Dockerfile": f"FROM base\n{metadata}RUN echo 1\nENTRYPOINT a\nCMD b\nONBUILD RUN false\n"})
+    assert await again(store, context, "--label", "x=y") == []
+
+
+ARGUMENTS = """\
+FROM base
+ARG UNUSED=1
+COPY one /one
+RUN echo before
+ARG WORD=default
+RUN echo after
+COPY two /two
+"""
+AFTER = ["RUN echo after", "COPY two /two"]
+
+
+async def test_an_argument_runs_what_comes_after_it(store: Store, context: Path) -> None:
+    write(context, {"Dockerfile": ARGUMENTS})
+    await store.build(context)
+    assert await again(store, context, "--build-arg", "WORD=default") == []
+    assert await again(store, context, "--build-arg", "WORD=other") == AFTER
+    assert await again(store, context, "--build-arg", "NEVER_DECLARED=1") == []
+    assert await again(store, context, "--build-arg", "HTTP_PROXY=http://example.invalid") == []
+    write(context, {"Dockerfile": ARGUMENTS.replace("default", "another")})
+    assert await again(store, context) == AFTER
+
+
+async def test_an_argument_in_words_alone_runs_what_uses_it(store: Store, tmp_path: Path) -> None:
+    dockerfile = "FROM base\nARG DIR=a\nCOPY $DIR/file /file\nCOPY other /other\n"
+    context = write(tmp_path / "context", {"Dockerfile": dockerfile, "a/file": "", "b/file": "", "other": ""})
+    await store.build(context)
+    assert await again(store, context, "--build-arg", "DIR=b") == [], "the same name, the same bytes"
+    write(context, {"b/file": "x"})
+    assert await again(store, context, "--build-arg", "DIR=b") == ["COPY b/file /file", "COPY other /other"]
+
+
+async def test_the_environment_runs_what_comes_after_it(store: Store, context: Path) -> None:
+    write(context, {"Dockerfile": "FROM base\nRUN echo 1\nENV A=1\nCOPY one /one\nRUN echo 2\n"})
+    await store.build(context)
+    write(context, {"Dockerfile": "FROM base\nRUN echo 1\nENV A=2\nCOPY one /one\nRUN echo 2\n"})
+    assert await again(store, context) == ["RUN echo 2"]
+
+
+@pytest.mark.parametrize("line", ["USER 1000", "WORKDIR /tmp", 'SHELL ["/bin/ash", "-c"]'])
+async def test_who_runs_where_and_how_counts(store: Store, tmp_path: Path, line: str) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN echo 1\n"})
+    await store.build(context)
+    write(context, {"Dockerfile": f"FROM base\n{line}\nRUN echo 1\n"})
+    assert "RUN echo 1" in await again(store, context)
+
+
+@pytest.mark.parametrize(
+    ("flags", "counts"),
+    [
+        (("--network", "none"), True),
+        (("--shm-size", "1m"), True),
+        (("--ulimit", "nofile=100"), True),
+        (("--add-host", "x:10.0.0.1"), True),
+        (("--label", "a=b"), False),
+        (("--cgroup-parent", "/x"), False),
+    ],
+)
+async def test_which_flags_count(store: Store, tmp_path: Path, flags: tuple[str, ...], counts: bool) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN echo 1\n"})
+    await store.build(context)
+    assert await again(store, context, *flags) == (["RUN echo 1"] if counts else [])
+
+
+async def test_a_rebuilt_base_counts_by_its_layers(store: Store, tmp_path: Path) -> None:
+    base = write(tmp_path / "base", {"Dockerfile": "FROM base\nCOPY file /\n", "file": "1"})
+    context = write(tmp_path / "context", {"Dockerfile": "FROM mine\nRUN echo 1\n"})
+    await store.build(base, "-t", "mine")
+    await store.build(context)
+    await store.build(base, "-t", "mine", "--label", "only=metadata")
+    assert await again(store, context) == []
+    await store.build(write(base, {"file": "2"}), "-t", "mine")
+    assert await again(store, context) == ["RUN echo 1"]
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_secret_is_in_no_key_but_its_name_is(store: Store, tmp_path: Path) -> None:
+    run = "RUN --mount=type=secret,id={id},target=/run/secrets/s cat /run/secrets/s"
+    context = write(tmp_path / "context", {"Dockerfile": f"FROM base\n{run.format(id='one')}\n"})
+    secret = write(tmp_path, {"secret": "first"}) / "secret"
+    assert (await store.build(context, "--secret", f"id=one,src={secret}")).step("RUN").output == "first"
+    secret.write_text("second")
+    assert await again(store, context, "--secret", f"id=one,src={secret}") == []
+    assert await again(store, context) == [], "a hit needs no secret"
+    write(context, {"Dockerfile": f"FROM base\n{run.format(id='two')}\n"})
+    built = await store.build(context, "--secret", f"id=two,src={secret}")
+    assert built.step("RUN").output == "second"
+
+
+async def test_no_byte_of_a_secret_is_in_the_store(store: Store, tmp_path: Path) -> None:
+    dockerfile = """\
+        FROM base
+        RUN --mount=type=secret,id=s,env=VALUE --mount=type=secret,id=s test "$VALUE" = "$(cat /run/secrets/s)"
+        """
+    context = write(tmp_path / "context", {"Dockerfile": dockerfile})
+    secret = write(tmp_path, {"secret": "ephemeral-58151"}) / "secret"
+    await store.build(context, "--secret", f"id=s,src={secret}", "-t", "app")
+    holding = [path for path in store.root.rglob("*") if path.is_file() and b"ephemeral-58151" in path.read_bytes()]
+    assert holding == []
+
+
+# --- asking for no cache ------------------------------------------------------------------------------------------
+
+
+FILTERED = """\
+FROM base AS one
+RUN echo one > /one
+FROM base AS two
+RUN echo two > /two
+FROM base
+COPY --from=one /one /one
+COPY --from=two /two /two
+RUN cat /one /two
+"""
+
+
+async def test_no_cache_runs_everything_and_its_results_are_the_cache_afterwards(store: Store, context: Path) -> None:
+    await store.build(context)
+    assert await again(store, context, "--no-cache") == ALL
+    assert await again(store, context) == []
+
+
+async def test_what_no_cache_made_replaces_what_was_cached(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN head -c 8 /dev/urandom > /random\n"})
+    made = []
+    for number, flags in enumerate(((), ("--no-cache",), ())):
+        await store.build(context, "-o", tmp_path / f"out{number}", *flags)
+        made.append((tmp_path / f"out{number}/random").read_bytes())
+    assert made[0] != made[1]
+    assert made[1] == made[2]
+
+
+async def test_no_cache_filter_runs_its_stage_and_what_it_changes(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": FILTERED})
+    await store.build(context)
+    assert await again(store, context, "--no-cache-filter", "one") == ["RUN echo one > /one"]
+    assert sorted(await again(store, context, "--no-cache-filter", "one,two")) == [
+        "RUN echo one > /one",
+        "RUN echo two > /two",
+    ]
+    write(context, {"Dockerfile": FILTERED.replace("echo one", "head -c 8 /dev/urandom")})
+    await store.build(context)
+    assert sorted(await again(store, context, "--no-cache-filter", "one")) == sorted(
+        [
+            "RUN head -c 8 /dev/urandom > /one",
+            "COPY --from=one /one /one",
+            "COPY --from=two /two /two",
+            "RUN cat /one /two",
+        ]
+    )
+    assert await again(store, context) == []

@@ -1,0 +1,196 @@
+"""Whatever is killed, and however, nothing of a step is left: no process, no mount, no control group."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from buildengine.errors import HostError
+from tests.fakes.runtime_steps import PATH, Steps, control_groups, processes_with
+from worker.runtime import sweep
+from worker.runtime.runtime import Kind, Runtime, open_runtime
+
+pytest_plugins = ["tests.fakes.runtime_fixtures"]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def family(pid: int) -> list[int]:
+    return [pid, *(member for child in children(pid) for member in family(child))]
+
+
+def named(pid: int, name: str) -> list[int]:
+    return [member for member in family(pid) if comm(member) == name]
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+class Engine:
+    def __init__(self, process: subprocess.Popen[bytes], marker: str, scratch: Path) -> None:
+        self.process = process
+        self.marker = marker
+        self.scratch = scratch
+        self.owner = sweep.owner(process.pid)
+
+    def leftovers(self) -> list[str]:
+        found = [f"process {pid}" for pid in processes_with(self.marker)]
+        found += control_groups(self.owner)
+        for entry in os.listdir("/proc"):
+            try:
+                if entry.isdigit() and str(self.scratch) in Path(f"/proc/{entry}/mountinfo").read_text():
+                    found.append(f"mount of {entry}")
+            except OSError:
+                continue
+        return found
+
+
+@contextmanager
+def engine(kind: Kind, steps: Steps, who: str) -> Iterator[Engine]:
+    """An engine of its own with one step that runs."""
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    argv = [sys.executable, "-m", "tests.fakes.runtime_engine", kind, str(steps.base), str(steps.scratch), marker, who]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield Engine(process, marker, steps.scratch)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("who", ["root", "set-id"])
+async def test_engine_killed(kind: Kind, steps: Steps, who: str) -> None:
+    with engine(kind, steps, who) as it:
+        assert it.leftovers()
+        it.process.kill()
+        it.process.wait()
+        until(lambda: not it.leftovers())
+
+
+@pytest.mark.parametrize("who", ["root", "set-id"])
+async def test_supervisor_killed(kind: Kind, steps: Steps, who: str) -> None:
+    with engine(kind, steps, who) as it:
+        for pid in named(it.process.pid, "pybuild-step"):
+            os.kill(pid, signal.SIGKILL)
+        it.process.wait()  # its run() raises
+        assert it.process.returncode == 1
+        until(lambda: not it.leftovers())
+
+
+@pytest.mark.parametrize("who", ["root", "set-id"])
+async def test_everything_of_ours_killed_at_once(kind: Kind, steps: Steps, who: str) -> None:
+    """Only the kernel is left to act, and where a set-id program made it forget, the next engine."""
+    with engine(kind, steps, who) as it:
+        ours = [it.process.pid, *named(it.process.pid, "pybuild-launch"), *named(it.process.pid, "pybuild-step")]
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in ours:
+                os.kill(pid, sent)
+        it.process.wait()
+        async with open_runtime():
+            until(lambda: not it.leftovers())
+
+
+async def test_interrupt_reaches_the_engine_only(steps: Steps) -> None:
+    with engine("builtin", steps, "root") as it:
+        assert len({os.getsid(pid) for pid in (it.process.pid, *named(it.process.pid, "pybuild-launch"))}) == 2
+        it.process.send_signal(signal.SIGINT)
+        it.process.wait()
+        assert not it.leftovers()  # it waited until all was gone
+
+
+async def test_launcher_killed(steps: Steps) -> None:
+    """Steps that run go on, since nothing of theirs is gone; new ones say why they cannot start."""
+    running = trio.Event()
+    async with open_runtime() as runtime, trio.open_nursery() as nursery:
+        results = []
+
+        async def one() -> None:
+            spec = steps.spec("/bin/sh", "-c", "echo; read x < /dev/shm/fifo || sleep 0.2; exit 7")
+            results.append(await runtime.run(spec, secrets={}, on_output=lambda *_: running.set()))
+
+        nursery.start_soon(one)
+        await running.wait()
+        for pid in named(os.getpid(), "pybuild-launch"):
+            os.kill(pid, signal.SIGKILL)
+        assert (await steps.sh(runtime, "true")).code == 0  # by the one that had been made ahead
+        with pytest.raises(HostError, match="was killed"):
+            await steps.sh(runtime, "true")
+    assert [result.code for result in results] == [7]
+
+
+async def test_first_process_that_cannot_get_ready_says_why(builtin: Runtime, steps: Steps) -> None:
+    await steps.sh(builtin, "true")
+    (launcher,) = named(os.getpid(), "pybuild-launch")
+    resource.prlimit(launcher, resource.RLIMIT_NOFILE, (18, 18))  # enough for a supervisor
+
+    async def three_steps() -> None:  # the first may get one that had been made before
+        for _ in range(3):
+            await steps.sh(builtin, "true")
+
+    with pytest.raises(HostError, match=r"getting ready: .*Too many open files"):
+        await three_steps()
+
+
+async def test_first_process_killed_from_outside(builtin: Runtime, steps: Steps) -> None:
+    """As the kernel's out-of-memory killer does: a signal, as the step's own end."""
+    marker = f"marker-{time.monotonic_ns()}"
+
+    def kill(_fd: int, _data: bytes) -> None:
+        for pid in processes_with(marker):
+            os.kill(pid, signal.SIGKILL)
+
+    spec = steps.spec("/bin/sh", "-c", "echo; sleep 1000", env=(PATH, f"M={marker}"))
+    result = await builtin.run(spec, secrets={}, on_output=kill)
+    assert (result.code, result.signal) == (0, signal.SIGKILL)
+
+
+async def test_nothing_is_left_after_an_orderly_end(kind: Kind, steps: Steps) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    async with open_runtime(kind) as runtime:
+        await steps.sh(runtime, "sleep 1000 & true")
+    assert control_groups(sweep.owner(os.getpid())) == []
+    assert named(os.getpid(), "pybuild-launch") == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_step_outlives_every_worker_thread(builtin: Runtime, steps: Steps) -> None:
+    """A parent-death signal follows the thread that forked, so no thread of the engine may be that parent."""
+    seen: list[tuple[int, int]] = []
+
+    def look(_fd: int, _data: bytes) -> None:
+        for launcher in named(os.getpid(), "pybuild-launch"):
+            threads = len(os.listdir(f"/proc/{launcher}/task"))
+            seen.append((threads, len(named(launcher, "pybuild-step"))))
+
+    await builtin.run(steps.spec("/bin/sh", "-c", "echo"), secrets={}, on_output=look)
+    assert seen
+    assert all(threads == 1 and supervisors >= 1 for threads, supervisors in seen)

@@ -1,0 +1,246 @@
+"""`du` and `prune`: BuildKit's filters, policies and order."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildengine.builder import PrunePolicy, UsageInfo
+from buildengine.digest import Digest
+from buildengine.errors import UserError
+from cache import filters, prune
+from cache.layers import LayerBlob, RemoteBlob
+from cache.opened import Cache, open_cache
+from cache.usage import disk_usage
+
+DAY = 86400.0
+
+REGULAR = UsageInfo(id="abc", parents=("p1", "p2"), description="RUN a, b", kind="regular", created=100, in_use=True)
+MOUNT = UsageInfo(id="def", kind="exec.cachemount", mutable=True, shared=True, created=100, last_used=DAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "selected"),
+    [
+        ("", "both"),
+        ("id==abc", "regular"),
+        ("id=ab", "regular"),
+        ("id~=^.e", "mount"),
+        ("id~=|^a/|", "none"),
+        ('id~="^a\\x62"', "regular"),
+        ("id!=abc", "mount"),
+        ("type==regular", "regular"),
+        ("type=exec.cachemount", "mount"),
+        ("type", "both"),
+        ("parents", "regular"),
+        ("parents==p1;p2", "regular"),
+        ("parents~=p2", "regular"),
+        ('description=="RUN a, b"', "regular"),
+        ("description~=/, b$/", "regular"),
+        ("inuse", "regular"),
+        ("mutable", "mount"),
+        ("immutable", "regular"),
+        ("shared", "mount"),
+        ("private", "regular"),
+        ("private,type==regular", "regular"),
+        ("private , type == exec.cachemount", "none"),
+        ("inuse==", "regular"),
+        ("until=24h", "both"),
+        ("until=36h", "regular"),
+        ("unused-for=36h,type==regular", "regular"),
+    ],
+)
+def test_filters(text: str, selected: str) -> None:
+    matches = filters.parse([text] if text else [], now=2 * DAY)
+    assert {"regular": matches(REGULAR), "mount": matches(MOUNT)} == {
+        "regular": selected in ("both", "regular"),
+        "mount": selected in ("both", "mount"),
+    }
+
+
+def test_any_of_several_filters() -> None:
+    matches = filters.parse(["id==abc", "mutable"], now=0)
+    assert matches(REGULAR)
+    assert matches(MOUNT)
+
+
+@pytest.mark.parametrize(
+    "text", ["id=~a", "colour==red", "id~=(", "==a", "id==a b", "until=soon", 'id=="a', ",", "a.b"]
+)
+def test_bad_filters_are_the_users(text: str) -> None:
+    if text == "id=~a":
+        assert filters.parse([text], now=0)(REGULAR) is False
+        return
+    with pytest.raises(UserError):
+        filters.parse([text], now=0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "total", "free", "keep"),
+    [
+        (PrunePolicy(max_used_space=10), 100, 0, 10),
+        (PrunePolicy(reserved_space=20), 100, 0, 20),
+        (PrunePolicy(max_used_space=10, reserved_space=20), 100, 0, 20),
+        (PrunePolicy(min_free_space=50), 100, 20, 70),
+        (PrunePolicy(min_free_space=50), 100, 60, 100),
+        (PrunePolicy(min_free_space=50, max_used_space=30), 100, 20, 30),
+        (PrunePolicy(min_free_space=50, max_used_space=90), 100, 20, 70),
+        (PrunePolicy(min_free_space=500, reserved_space=5), 100, 20, 5),
+    ],
+)
+def test_how_much_may_stay(policy: PrunePolicy, total: int, free: int, keep: int) -> None:
+    assert prune.keep_bytes(total, free, policy) == keep
+
+
+@given(st.lists(st.tuples(st.floats(1, 9), st.integers(0, 5)), min_size=2, max_size=8))
+def test_who_is_better_in_both_goes_last(uses: list[tuple[float, int]]) -> None:
+    infos = [UsageInfo(id=str(n), last_used=last, usage_count=count) for n, (last, count) in enumerate(uses)]
+    order = prune.by_use(infos)
+    for earlier, later in itertools.pairwise(order):
+        assert not ((earlier.last_used or 0) > (later.last_used or 0) and earlier.usage_count > later.usage_count)
+
+
+async def layer(cache: Cache, *stack: str, size: int = 100, kind: str = "regular", used: int = 0) -> str:
+    new = await cache.layers.create(stack, kind=kind, description=f"layer of {size}")
+    await new.commit(size=size)
+    for _ in range(used):
+        cache.layers.hold((new.id,))
+        cache.layers.release((new.id,))
+    return new.id
+
+
+async def pruned(cache: Cache, policy: PrunePolicy) -> list[str]:
+    gone: list[str] = []
+    await prune.prune(cache, policy, lambda info: gone.append(info.id))
+    assert not set(gone) & set(os.listdir(cache.root / "layers"))
+    return gone
+
+
+async def test_sizes(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        new = await cache.layers.create(())
+        (new.directory / "a").write_bytes(bytes(100_000))
+        os.link(new.directory / "a", new.directory / "b")
+        assert disk_usage(cache)[0].size == 0
+        await new.commit()
+        blob = cache.store.put(bytes(1000))
+        await cache.layers.add_blob(
+            new.id, LayerBlob(compression="gzip", digest=blob.digest, size=1000, media_type="x")
+        )
+        (info,) = disk_usage(cache)
+        assert 101_000 <= info.size < 130_000
+        assert cache.layers.get(new.id).size is not None
+
+
+async def test_a_layer_goes_before_what_it_was_made_on(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        a = await layer(cache)
+        b = await layer(cache, a)
+        c = await layer(cache, a)
+        cache.holds.expire()
+        cache.layers.hold((c,))
+        assert {info.id for info in disk_usage(cache, ["inuse"])} == {a, c}
+        assert await pruned(cache, PrunePolicy()) == [b]
+        cache.layers.release((c,))
+        assert await pruned(cache, PrunePolicy()) == [c, a]
+
+
+async def test_filters_and_kinds_are_spared(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        regular, internal = await layer(cache), await layer(cache, kind="internal")
+        local = await layer(cache, kind="source.local")
+        assert await pruned(cache, PrunePolicy(filters=("type==source.local", "type==internal"))) == [local]
+        assert await pruned(cache, PrunePolicy()) == [regular]
+        assert await pruned(cache, PrunePolicy(keep_duration=60, all=True)) == []
+        assert await pruned(cache, PrunePolicy(all=True)) == [internal]
+
+
+async def test_with_a_limit_the_least_used_go_until_it_is_met(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        once, never, often = await layer(cache, used=1), await layer(cache), await layer(cache, used=3)
+        assert await pruned(cache, PrunePolicy(max_used_space=1000)) == []
+        assert await pruned(cache, PrunePolicy(max_used_space=250)) == [never]
+        assert await pruned(cache, PrunePolicy(max_used_space=150, reserved_space=1000)) == []
+        assert await pruned(cache, PrunePolicy(max_used_space=150)) == [once]
+        assert await pruned(cache, PrunePolicy(min_free_space=1)) == []
+        assert await pruned(cache, PrunePolicy(min_free_space=1 << 60)) == [often]
+
+
+async def test_nothing_is_left_right_after_a_build(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        with cache.activity():
+            base = await cache.layers.add_remote(
+                parent=(),
+                diff_id=Digest.sha256(b"d"),
+                chain_id=Digest.sha256(b"c"),
+                remote=RemoteBlob(digest=cache.store.put(b"base").digest, size=4, media_type="x"),
+            )
+            filling = await cache.layers.fill(base)
+            assert filling is not None
+            await filling.commit()
+            top = await layer(cache, base)
+            cache.layers.hold((base, top))
+            key = cache.records.add_key(Digest.sha256(b"op"), 0, [Keys()])
+            await cache.records.save(key, {"stack": [base, top]})
+            async with cache.cachemounts.acquire("id"):
+                pass
+            cache.store.put(b"a manifest that nobody keeps")
+            await cache.layers.prepare((base, top))
+            cache.layers.release((base, top))
+        assert len(await pruned(cache, PrunePolicy(all=True))) == 3
+        assert disk_usage(cache) == []
+        assert list(cache.store.list()) == []
+        tables = (
+            "layers",
+            "records",
+            "record_layers",
+            "links",
+            "blobs",
+            "holds",
+            "cachemounts",
+            "content_digests",
+            "trees",
+        )
+        for table in tables:
+            assert cache.db.read(lambda c, t=table: c.execute(f"SELECT count(*) FROM {t}").fetchone()) == (0,), table
+    for folder in ("layers", "cachemounts", "ingest", "blobs/sha256", "leases", "locks"):
+        assert os.listdir(tmp_path / folder) == [], folder
+
+
+class Keys:
+    selector = ""
+    keys = ("root:x",)
+
+
+async def test_the_copying_snapshotters_views_are_dropped_when_unused(tmp_path: Path) -> None:
+    async with open_cache(tmp_path, snapshotter="copy") as cache:
+        a = await layer(cache)
+        b = await layer(cache, a)
+        cache.layers.hold((a, b))
+        view = cache.layers.tree((a, b)).lowers[0]
+        await pruned(cache, PrunePolicy())
+        assert os.path.isdir(view)
+        cache.layers.release((b,))
+        await prune.collect(cache)
+        assert not os.path.isdir(view)
+
+
+async def test_git_repositories_are_told_and_pruned(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        (tmp_path / "git" / "abc").mkdir(parents=True)
+        (tmp_path / "git" / "abc" / "HEAD").write_text("x")
+        (tmp_path / "git" / "abc.1234.new").mkdir()
+        (tmp_path / "http").mkdir()
+        (tmp_path / "http" / "answer").touch()
+        async with cache.locks.exclusive("git abc"):
+            (info,) = disk_usage(cache, ["type==source.git.checkout"])
+            assert (info.id, info.in_use, info.mutable) == ("git-abc", True, True)
+            assert await pruned(cache, PrunePolicy(all=True)) == []
+        assert await pruned(cache, PrunePolicy(all=True)) == ["git-abc"]
+        assert os.listdir(tmp_path / "git") == ["abc.1234.new"]
+        assert os.listdir(tmp_path / "http") == []

@@ -1,0 +1,180 @@
+"""Copying, making and removing files without running anything, in a new layer.
+
+Actions that follow one another work in one tree; the tree is committed when it is an output of the op or another
+action wants to read it. Decisions (which action works where) are made from indexes before anything is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+
+from buildengine.errors import InvalidDefinition
+from buildengine.limits import DISK, offload
+from buildengine.tracepoints import reach
+from cache.layers import NewLayer
+from llb import ops
+from llb.patterns import PatternMatcher
+from solver.vertex import Result
+from worker.context import OpContext
+from worker.layers import actions as file_actions
+from worker.layers import copytree
+from worker.layers.copyrules import Visible
+from worker.localtree import LocalTree
+from worker.mounts.tree import open_tree
+from worker.ops import users
+from worker.results import Snapshot, Stack
+
+_Ids = tuple[int, int] | None
+
+
+async def run(context: OpContext, op: ops.FileOp, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+    """The op's outputs, in order."""
+    async with AsyncExitStack() as cleanup:
+        running = _Run(context, op, inputs, cleanup)
+        for number in range(len(op.actions)):
+            await running.action(number)
+        outputs = await running.outputs()
+    return [Snapshot(context.cache.layers, stack) if stack else None for stack in outputs]
+
+
+class _Working:
+    """A layer that actions write to, and its open tree."""
+
+    def __init__(self, stack: Stack, layer: NewLayer) -> None:
+        self.stack = stack
+        self.layer = layer
+        self._opened = ExitStack()
+        self.root = self._opened.enter_context(open_tree(layer.tree))
+
+    def close(self) -> None:
+        """Let go of the tree: before it is committed, and at the end in any case."""
+        self._opened.close()
+
+    async def commit(self) -> Stack:
+        self.close()
+        return (*self.stack, await self.layer.commit())
+
+
+class _Run:
+    """One execution. Places (inputs first, then actions) hold a stack, a tree that is being written, or a local."""
+
+    def __init__(
+        self, context: OpContext, op: ops.FileOp, inputs: Sequence[Result | None], cleanup: AsyncExitStack
+    ) -> None:
+        self._context = context
+        self._actions = op.actions
+        self._places: list[Stack | _Working | LocalTree | None] = [
+            result.stack if isinstance(result, Snapshot) else result if isinstance(result, LocalTree) else ()
+            for result in inputs
+        ]
+        self._first = len(inputs)
+        self._cleanup = cleanup
+
+    async def action(self, number: int) -> None:
+        action = self._actions[number]
+        working = await self._writable(action.input)
+        await self._do(action, working)
+        reach("file.changed")
+        self._places.append(working)
+
+    async def outputs(self) -> list[Stack]:
+        numbered = {a.output: self._first + n for n, a in enumerate(self._actions) if a.output != ops.NO_OUTPUT}
+        return [await self._stack(numbered[output]) for output in sorted(numbered)]
+
+    # --- places -------------------------------------------------------------------------------------------
+
+    async def _writable(self, place: int) -> _Working:
+        """A tree to write to that shows what is at `place`; an unfinished tree nobody else wants is taken over."""
+        if place >= self._first and self._users(place) == 1:
+            working = self._places[place]
+            if isinstance(working, _Working):
+                self._places[place] = None
+                return working
+        stack = await self._stack(place)
+        await self._context.trees.ensure(stack)
+        layer = await self._context.cache.layers.create(stack, description=self._context.name)
+        self._cleanup.push_async_callback(layer.discard)
+        working = _Working(stack, layer)
+        self._cleanup.callback(working.close)
+        return working
+
+    def _users(self, place: int) -> int:
+        readers = sum((a.input == place) + (a.secondary_input == place) for a in self._actions)
+        return readers + (self._actions[place - self._first].output != ops.NO_OUTPUT)
+
+    async def _stack(self, place: int) -> Stack:
+        if place == ops.NO_INPUT:
+            return ()
+        found = self._places[place]
+        if isinstance(found, _Working):
+            found = self._places[place] = await found.commit()
+        elif isinstance(found, LocalTree):
+            found = self._places[place] = await found.stack()
+        if found is None:
+            raise InvalidDefinition("a file action uses the result of an action that another one has changed")
+        return found
+
+    @asynccontextmanager
+    async def _readable(self, place: int) -> AsyncIterator[tuple[int, Visible | None]]:
+        """A directory to copy from; of a local tree, only what may be seen."""
+        found = self._places[place] if place != ops.NO_INPUT else ()
+        if isinstance(found, LocalTree):
+            scan = await found.scan()
+            yield scan.root, scan
+            return
+        stack = await self._stack(place)
+        await self._context.trees.ensure(stack)
+        with self._context.trees.open_stack(stack) as root:
+            yield root, None
+
+    # --- actions ------------------------------------------------------------------------------------------
+
+    async def _do(self, file_action: ops.FileAction, working: _Working) -> None:
+        action = file_action.action
+        if isinstance(action, ops.CopyAction):
+            await self._copy(action, file_action.secondary_input, working)
+        elif isinstance(action, ops.Remove):
+            await offload(file_actions.remove, working.root, action, limiter=DISK)
+        else:
+            owner = await self._owner(action.owner, working)
+            do: Callable[..., None] = _MAKERS[type(action)]
+            await offload(do, working.root, action, owner, limiter=DISK)
+
+    async def _copy(self, action: ops.CopyAction, source: int, working: _Working) -> None:
+        owner = await self._owner(action.owner, working)
+        async with self._readable(source) as (root, visible):
+            await copytree.copy(
+                root,
+                working.root,
+                action,
+                owner=owner if owner is not None or visible is None else (0, 0),
+                include=PatternMatcher(action.include_patterns) if action.include_patterns else None,
+                exclude=PatternMatcher(action.exclude_patterns) if action.exclude_patterns else None,
+                visible=visible,
+            )
+
+    async def _owner(self, owner: ops.Owner | None, working: _Working) -> _Ids:
+        """Ids of an owner; names are looked up in the tree of the input they name."""
+        if owner is None:
+            return None
+        user = await self._id(owner.user, working, users.find_user)
+        group = await self._id(owner.group, working, users.find_group)
+        return user, group
+
+    async def _id(self, who: int | ops.NamedUser | None, working: _Working, find: Callable[[int, str], int]) -> int:
+        if not isinstance(who, ops.NamedUser):
+            return who or 0
+        if who.input == ops.NO_INPUT or self._places[who.input] is None:
+            return find(working.root, who.name)
+        stack = await self._stack(who.input)
+        await self._context.trees.ensure(stack)
+        with self._context.trees.open_stack(stack) as root:
+            return find(root, who.name)
+
+
+_MAKERS: dict[type, Callable[..., None]] = {
+    ops.MkDir: file_actions.mkdir,
+    ops.MkFile: file_actions.mkfile,
+    ops.Symlink: file_actions.symlink,
+}

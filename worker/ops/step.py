@@ -1,0 +1,151 @@
+"""Running an exec op: one process in a new layer on its root, with its mounts.
+
+What is decided is data (`ProcessSpec`); `worker.runtime` acts on it. When the process ends well the layers that it
+wrote are committed, otherwise they are thrown away.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Literal
+
+from buildengine.errors import ExecFailed, HostError, UserError
+from llb import ops
+from solver.vertex import Result
+from worker.context import OpContext, step_id
+from worker.ops import users
+from worker.ops.hostfiles import host_files
+from worker.ops.stepmounts import Prepared, StepMounts
+from worker.results import Snapshot
+from worker.runtime.runtime import Exit
+from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
+from worker.session import SecretBytes
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TAIL = 16 << 10  # how much of a failed step's output its error carries
+
+
+class Step:
+    """One run of one exec op."""
+
+    def __init__(self, context: OpContext, op: ops.ExecOp) -> None:
+        self._context = context
+        self._op = op
+
+    async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        stacks = [await self._context.trees.stack_of(result) for result in inputs]
+        for stack in stacks:
+            await self._context.trees.ensure(stack)
+        async with AsyncExitStack() as cleanup:
+            prepared = await StepMounts(self._context, self._op, cleanup).prepare(stacks)
+            await self._run(prepared)
+            results = dict(prepared.results)
+            for output, (stack, layer) in prepared.layers.items():
+                results[output] = (*stack, await layer.commit())
+        layers = self._context.cache.layers
+        return [Snapshot(layers, results[output]) for output in sorted(results)]
+
+    async def _run(self, prepared: Prepared) -> None:
+        spec, secrets = await self._spec(prepared)
+        tail = bytearray()
+
+        def on_output(stream: int, data: bytes) -> None:
+            tail.extend(data)
+            if len(tail) > 2 * _TAIL:
+                del tail[:-_TAIL]
+            self._context.reporter.log(stream, data)
+
+        runtime = await self._context.build.runtime()
+        ended = await runtime.run(spec, secrets=secrets, on_output=on_output)
+        self._check(ended, bytes(tail[-_TAIL:]))
+
+    def _check(self, ended: Exit, tail: bytes) -> None:
+        meta = self._op.meta
+        if not ended.signal and ended.code in (meta.valid_exit_codes or (0,)):
+            return
+        command = " ".join(meta.args)
+        if ended.signal:
+            name = signals.Signals(ended.signal).name if ended.signal in set(signals.Signals) else str(ended.signal)
+            why = f"killed by signal {name}" + (" (out of memory)" if ended.oom_killed else "")
+        else:
+            why = f"exit code: {ended.code}" + (" (a process was killed: out of memory)" if ended.oom_killed else "")
+        raise ExecFailed(
+            f'process "{command}" did not complete successfully: {why}',
+            argv=meta.args,
+            exit_code=ended.code,
+            signal=ended.signal,
+            output=tail,
+            hint="the step ran out of memory; raise [worker] step-memory" if ended.oom_killed else None,
+        )
+
+    async def _spec(self, prepared: Prepared) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
+        op, meta, context = self._op, self._op.meta, self._context
+        if prepared.root is None or not meta.args:
+            raise UserError("exec has no command")
+        if op.cdi_devices:
+            raise HostError("CDI devices are not supported", hint="remove --device from the step")
+        secret_env = await self._secret_environment()
+        with context.trees.open_stack(prepared.root_stack) as root:
+            identity = users.resolve(root, meta.user)
+        network: Literal["host", "none"] = "none" if op.network is ops.NetMode.NONE else "host"
+        return (
+            ProcessSpec(
+                id=step_id(),
+                argv=meta.args,
+                env=_environment(meta, identity.home),
+                secret_env=tuple(secret_env),
+                cwd=meta.cwd or "/",
+                uid=identity.uid,
+                gid=identity.gid,
+                groups=identity.groups,
+                root=prepared.root,
+                readonly_root=prepared.readonly_root,
+                mounts=tuple(prepared.points),
+                hostname=meta.hostname or DEFAULT_HOSTNAME,
+                network=network,
+                insecure=op.security is ops.SecurityMode.INSECURE,
+                rlimits=tuple(Rlimit(name=u.name, soft=u.soft, hard=u.hard) for u in meta.ulimits),
+                limits=context.build.limits,
+                cgroup_parent=meta.cgroup_parent,
+                files=host_files(meta, network=network),
+            ),
+            prepared.secrets | secret_env,
+        )
+
+    async def _secret_environment(self) -> dict[str, SecretBytes]:
+        """Values of secret variables, by variable."""
+        found: dict[str, SecretBytes] = {}
+        for secret in self._op.secret_env:
+            value = await self._context.session.secrets.get(secret.id)
+            if value is not None:
+                found[secret.name] = value
+            elif not secret.optional:
+                raise UserError(f"secret {secret.id}: not found", hint=f"pass it with --secret id={secret.id},src=FILE")
+        return found
+
+
+def _environment(meta: ops.Meta, home: str) -> tuple[str, ...]:
+    """The step's environment: built, never inherited."""
+    env = list(meta.env)
+    names = {entry.partition("=")[0] for entry in env}
+    if "PATH" not in names:
+        env.append(DEFAULT_PATH)
+    if "HOME" not in names:
+        env.append(f"HOME={home}")
+    return (*env, *_proxy_variables(meta.proxy_env, names))
+
+
+def _proxy_variables(proxy: ops.ProxyEnv | None, taken: set[str]) -> list[str]:
+    if proxy is None:
+        return []
+    pairs = (
+        ("HTTP_PROXY", proxy.http_proxy),
+        ("HTTPS_PROXY", proxy.https_proxy),
+        ("FTP_PROXY", proxy.ftp_proxy),
+        ("NO_PROXY", proxy.no_proxy),
+        ("ALL_PROXY", proxy.all_proxy),
+    )
+    spelled = [(name, value) for upper, value in pairs if value for name in (upper, upper.lower())]
+    return [f"{name}={value}" for name, value in spelled if name not in taken]

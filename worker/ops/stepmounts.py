@@ -1,0 +1,123 @@
+"""A step's mounts, made ready: layers to write to, trees to look at, cache mounts, secrets, agents.
+
+Everything that is opened here is closed by the caller's exit stack, also when a later mount fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import field
+
+from buildengine.errors import UserError
+from buildengine.values import dataclass
+from cache.layers import NewLayer
+from cache.overlay import TreeMount
+from llb import ops
+from worker.context import OpContext
+from worker.results import Stack
+from worker.runtime.spec import BindMount, Mount, SecretFile, TmpfsMount, TreeMountPoint
+from worker.session import SecretBytes
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What has been made ready for one run. `layers` become outputs, `scratch` is thrown away."""
+
+    points: list[Mount] = field(default_factory=list)
+    root: TreeMount | None = None
+    readonly_root: bool = False
+    root_stack: Stack = ()
+    layers: dict[int, tuple[Stack, NewLayer]] = field(default_factory=dict)
+    results: dict[int, Stack] = field(default_factory=dict)
+    secrets: dict[str, SecretBytes] = field(default_factory=dict)
+
+
+class StepMounts:
+    """Prepares the mounts of one exec op. `cleanup` outlives the step."""
+
+    def __init__(self, context: OpContext, op: ops.ExecOp, cleanup: AsyncExitStack) -> None:
+        self._context = context
+        self._op = op
+        self._cleanup = cleanup
+
+    async def prepare(self, stacks: Sequence[Stack]) -> Prepared:
+        """All mounts, outer ones first; `stacks` are the op's inputs. Raises UserError."""
+        prepared = Prepared()
+        for mount in sorted(self._op.mounts, key=lambda m: m.dest.count("/") if m.dest != "/" else -1):
+            stack = stacks[mount.input] if mount.input != ops.NO_INPUT else ()
+            if mount.type is ops.MountType.BIND:
+                await self._bind(mount, stack, prepared)
+            elif mount.type is ops.MountType.CACHE:
+                await self._cache(mount, stack, prepared)
+            elif mount.type is ops.MountType.TMPFS:
+                prepared.points.append(TmpfsMount(target=mount.dest, size=mount.tmpfs_size))
+            elif mount.type is ops.MountType.SECRET:
+                await self._secret(mount, prepared)
+            else:
+                await self._ssh(mount, prepared)
+        if prepared.root is None:
+            raise UserError("exec has no mount for /", hint="every exec op mounts its root file system at /")
+        return prepared
+
+    async def _bind(self, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
+        layers = self._context.cache.layers
+        writable = mount.output != ops.NO_OUTPUT or not mount.readonly
+        if writable and not (mount.readonly and mount.dest == "/"):
+            layer = await layers.create(stack, description=self._context.name)
+            self._cleanup.push_async_callback(layer.discard)
+            tree = layer.tree
+            if mount.output != ops.NO_OUTPUT:
+                prepared.layers[mount.output] = (stack, layer)
+        else:
+            tree = layers.tree(stack)
+            if mount.output != ops.NO_OUTPUT:
+                prepared.results[mount.output] = stack
+        if mount.dest == "/":
+            prepared.root, prepared.readonly_root, prepared.root_stack = tree, mount.readonly, stack
+            return
+        prepared.points.append(
+            TreeMountPoint(target=mount.dest, tree=tree, selector=mount.selector, readonly=mount.readonly)
+        )
+
+    async def _cache(self, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
+        option = mount.cache or ops.CacheOpt(id=mount.dest)
+        directory = await self._cleanup.enter_async_context(
+            self._context.cache.cachemounts.acquire(
+                option.id,
+                base=stack,
+                sharing=option.sharing.name.lower(),
+                fresh=self._context.ignore_cache,
+                open_tree=self._context.trees.open_stack,
+            )
+        )
+        prepared.points.append(
+            TreeMountPoint(
+                target=mount.dest,
+                tree=TreeMount(upper=str(directory)),
+                selector=mount.selector,
+                readonly=mount.readonly,
+            )
+        )
+
+    async def _secret(self, mount: ops.Mount, prepared: Prepared) -> None:
+        option = mount.secret
+        if option is None:
+            raise UserError(f"secret mount at {mount.dest} names no secret")
+        value = await self._context.session.secrets.get(option.id)
+        if value is None:
+            if option.optional:
+                return
+            raise UserError(f"secret {option.id}: not found", hint=f"pass it with --secret id={option.id},src=FILE")
+        prepared.secrets[mount.dest] = value
+        prepared.points.append(SecretFile(target=mount.dest, uid=option.uid, gid=option.gid, mode=option.mode))
+
+    async def _ssh(self, mount: ops.Mount, prepared: Prepared) -> None:
+        option = mount.ssh or ops.SSHOpt(id="default")
+        opened = await self._context.session.ssh_agents.open(option.id)
+        if opened is None:
+            if option.optional:
+                return
+            raise UserError(f"ssh agent {option.id!r} was not forwarded", hint="pass it with --ssh")
+        path = await self._cleanup.enter_async_context(opened)
+        prepared.points.append(BindMount(target=mount.dest, source=path, readonly=False))
