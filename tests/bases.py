@@ -175,7 +175,8 @@ def debian(work: Path) -> tuple[bytes, bytes]:
         }
         devices = [name.removeprefix("./") for name in packed.getnames() if re.fullmatch(r"\./dev/[^/]+", name)]
     whiteouts = [f"dev/.wh.{name.removeprefix('dev/')}" for name in devices]
-    return archive.read_bytes(), layer({**accounts, **dict.fromkeys([*whiteouts, "usr/share/man/.wh..wh..opq"], b"")})
+    files = {"dev/": b"", **dict.fromkeys(whiteouts, b""), "etc/": b"", **accounts, "usr/": b"", "usr/share/": b""}
+    return archive.read_bytes(), layer({**files, "usr/share/man/": b"", "usr/share/man/.wh..wh..opq": b""})
 
 
 def debian_minbase(work: Path) -> bytes:
@@ -187,12 +188,13 @@ def debian_minbase(work: Path) -> bytes:
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:
-    """A layer of regular files, root's, with one fixed time."""
+    """A layer of regular files and directories (`name/`), root's, with one fixed time."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mode, info.mtime = len(data), 0o644, 1_600_000_000
+            info.size, info.mtime = len(data), 1_600_000_000
+            info.type, info.mode = (tarfile.DIRTYPE, 0o755) if name.endswith("/") else (tarfile.REGTYPE, 0o644)
             archive.addfile(info, io.BytesIO(data))
     return sink.getvalue()
 

@@ -7,9 +7,11 @@ mounted into a step. The same content gives the same layer again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -47,7 +49,7 @@ class LocalTree:
             self._shared.drop()
 
     @property
-    def path(self) -> str:
+    def path(self) -> str | None:
         return self._shared.path
 
     async def scan(self) -> LocalScan:
@@ -70,33 +72,38 @@ class LocalTree:
         name = path.lstrip("/")
         if name in self._shared.inline:
             return self._shared.inline[name]
-        root = os.open(self._shared.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with self._opened(path) as root:
             return read_regular(root, path, limit=limit)
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror}") from error
-        finally:
-            os.close(root)
 
     def read_dir(self, path: str) -> list[str]:
-        root = os.open(self._shared.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        """The names in a directory, sorted. Raises SourceError."""
+        with self._opened(path) as root:
             fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                return sorted(os.listdir(fd))
+            finally:
+                os.close(fd)
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        """The directory, for reading `path`; what goes wrong inside is about that path."""
+        try:
+            if self._shared.path is None:
+                raise FileNotFoundError(errno.ENOENT, "no such file")
+            root = os.open(self._shared.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield root
+            finally:
+                os.close(root)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror}") from error
-        finally:
-            os.close(root)
-        try:
-            return sorted(os.listdir(fd))
-        finally:
-            os.close(fd)
 
 
 class _Shared:
     """What all references to one directory have in common."""
 
     def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, inline: Mapping[str, bytes]) -> None:
-        self.path = path or os.devnull
+        self.path = path
         self.inline = inline
         self.count = 1
         self._cache = cache
@@ -127,6 +134,8 @@ class _Shared:
 
     async def _new_scan(self) -> LocalScan:
         origin = self._origin
+        if self.path is None:
+            raise ContextError(f"the directory {origin.name!r} has no files but {', '.join(self.inline)}")
         include = include_patterns(self.path, origin)
         key = json.dumps([include, origin.exclude_patterns])
         keep = PatternFilter(include, origin.exclude_patterns) if include or origin.exclude_patterns else None

@@ -9,6 +9,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from buildengine.builder import ImageInfo
 from buildengine.daemon import image_documents as documents
+from buildengine.daemon.given_context import Pulled
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.limits import DISK, offload
@@ -90,7 +91,7 @@ class LocalImages:
 
     def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
         async def run(cache: Cache) -> Sequence[str]:
-            stream = cast(BinaryIO, io.BufferedReader(_Source(read), 1 << 20))
+            stream = cast(BinaryIO, io.BufferedReader(Pulled(read), 1 << 20))
             loaded = await offload(lambda: load_tar(decompress(stream), cache.store), limiter=DISK)
             return [await _add(cache, image) for image in loaded]
 
@@ -100,21 +101,6 @@ class LocalImages:
 class _Sink:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
-
-
-class _Source(io.RawIOBase):
-    """A raw stream on a function that reads."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ anything else exists, so that whatever is killed, no mount stays on the host.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ def open_local_builder(config: Config) -> Iterator[LocalBuilder]:
     if os.geteuid() != 0:
         raise HostError("pybuild needs root to run build steps", hint="run it with sudo, or in a container as root")
     private_mounts()
+    gc.set_threshold(50_000, 20, 50)  # thousands of vertices are all alive: looking for garbage is half their time
     yield LocalBuilder(config)
 
 
@@ -55,15 +57,16 @@ class LocalBuilder:
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
     ) -> BuildOutcome:
         from buildengine.daemon.engine import open_engine
+        from buildengine.daemon.given_context import with_directories
 
         environment = self._config.environment
         credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
-        session = local_session(request, credentials=credentials, environment=environment)
         async with trio.open_nursery() as nursery:
             if on_tick is not None:
                 nursery.start_soon(_tick, on_tick)
-            async with open_engine(self._config) as engine:
-                outcome = await engine.build(request, session, on_event)
+            async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
+                session = local_session(whole, credentials=credentials, environment=environment)
+                outcome = await engine.build(whole, session, on_event)
             nursery.cancel_scope.cancel()
         return outcome
 

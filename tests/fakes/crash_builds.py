@@ -99,11 +99,11 @@ class Site:
 
     def recover(self, watch: leftovers.Watch, *, verify: bool = True) -> None:
         """What must be true after any end of a build: nothing is left; the next one succeeds; the store is sound."""
-        assert watch.remaining() == []
+        _assert_nothing(watch.remaining())
         with self.start(watch, *self.arguments(held=False)) as again:
             again.wait()
-        assert watch.remaining() == []
-        assert self.strange_files() == []
+        _assert_nothing(watch.remaining())
+        _assert_nothing(self.strange_files())
         if verify:
             self.verify()
 
@@ -115,3 +115,7 @@ class Site:
         expected = {"root", "tmp", "go", "context", "made.tar", "id"}
         beside = sorted({path.name for path in self.place.iterdir()} - expected)
         return [*leftovers.files(self.store.root), *beside, *(str(path) for path in (self.place / "tmp").iterdir())]
+
+
+def _assert_nothing(left: list[str]) -> None:
+    assert left == [], "left behind: " + "\n".join(left)

@@ -36,6 +36,7 @@ class Watch:
         self.group = group
         self._engines: set[int] = set()
         self._pids = set(_pids())
+        self._namespaces = {name for pid in self._pids for name in _namespaces(pid)}
         self._host_mounts = _host_mounts()
         self._states = _states()
         self._temporary = set(os.listdir("/tmp"))
@@ -51,7 +52,7 @@ class Watch:
         self._engines.add(pid)
 
     def members(self) -> list[int]:
-        """Every process of the command that lives, zombies too: what the test may kill."""
+        """Every process of the command that lives: what the test may kill."""
         return sorted(set(self._enclosed_pids()) | {pid for pid in self._new() if self._is_marked(pid)})
 
     def found(self) -> list[str]:
@@ -60,8 +61,14 @@ class Watch:
 
     def remaining(self, patience: float = _PATIENCE) -> list[str]:
         """What is still left when the kernel has had time to finish with what was killed."""
-        until(lambda: not self.found(), patience)
-        return self.found()
+        seen = [["not looked yet"], ["nor again"]]  # twice, since a look is no snapshot: somebody may fork meanwhile
+
+        def nothing() -> bool:
+            seen.append(self.found())
+            return not seen[-1] and not seen[-2]
+
+        until(nothing, patience)
+        return seen[-1]
 
     # --- processes and their namespaces -------------------------------------------------------------------
 
@@ -70,8 +77,8 @@ class Watch:
         for pid in sorted({*self._new(), *enclosed}):
             if pid in enclosed or self._is_marked(pid):
                 yield f"process {pid}: {_describe(pid)}"
-            elif _is_orphan(pid) and (own := _own_namespaces(pid)):
-                yield f"orphan {pid} with namespaces {own}: {_describe(pid)}"
+            elif _is_orphan(pid) and (own := _namespaces(pid) - self._namespaces):
+                yield f"orphan {pid} with {', '.join(sorted(own))}: {_describe(pid)}"
 
     def _new(self) -> set[int]:
         return set(_pids()) - self._pids - {os.getpid()}
@@ -192,24 +199,22 @@ def _describe(pid: int) -> str:
 
 
 def _is_orphan(pid: int) -> bool:
-    """A child of PID 1, or of a process that takes in orphans for it: nobody started this one and still waits."""
+    """A living child of PID 1: nobody who started it still waits for it. A zombie is PID 1's to take."""
     status = _read(f"/proc/{pid}/status").decode()
-    parent = re.search(r"^PPid:\t(\d+)$", status, re.MULTILINE)
-    return parent is not None and parent[1] == "1"
+    return bool(re.search(r"^State:\t[^ZX].*^PPid:\t1$", status, re.MULTILINE | re.DOTALL))
 
 
-def _own_namespaces(pid: int) -> list[str]:
-    def of(who: int, kind: str) -> str:
-        try:
-            return os.readlink(f"/proc/{who}/ns/{kind}")
-        except OSError:
-            return ""
-
-    return [name for kind in _NAMESPACES if (name := of(pid, kind)) and name != of(1, kind)]
+def _namespaces(pid: int) -> set[str]:
+    """`pid:[4026531836]` and so on, of one process; some processes keep theirs to themselves."""
+    found = set()
+    for kind in _NAMESPACES:
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
+    return found
 
 
 def _host_mounts() -> set[str]:
-    return set(_read("/proc/1/mountinfo").decode(errors="replace").splitlines())
+    return {line for pid in (1, "self") for line in _read(f"/proc/{pid}/mountinfo").decode().splitlines()}
 
 
 def _states() -> set[str]:

@@ -202,7 +202,7 @@ async def test_ignored_and_excluded_files_do_not_matter(store: Store, tmp_path: 
         FROM scratch AS docs
         COPY --exclude=*.md docs /docs
         FROM scratch
-        COPY --from=docs /docs /docs
+        COPY --from=docs /docs /gathered
         COPY . /all
         """
     context = write(
@@ -213,7 +213,7 @@ async def test_ignored_and_excluded_files_do_not_matter(store: Store, tmp_path: 
             **dict.fromkeys(("a", "debug.log", "build/out", "build/keep", "docs/a.txt", "docs/hidden"), "x"),
         },
     )
-    docs, gathered, everything = "COPY --exclude=*.md docs /docs", "COPY --from=docs /docs /docs", "COPY . /all"
+    docs, gathered, everything = "COPY --exclude=*.md docs /docs", "COPY --from=docs /docs /gathered", "COPY . /all"
     assert sorted((await store.build(context)).ran) == sorted([docs, gathered, everything])
     write(context, dict.fromkeys(("debug.log", "new.log", "build/out", "build/new", "docs/hidden"), "y"))
     assert await again(store, context) == []

@@ -108,7 +108,7 @@ def test_v2_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parent_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = Cgroup2(tmp_path, "", {"": "memory pids"})
     layout = v2(monkeypatch, tree)
-    monkeypatch.setattr(cgroups, "make_parents", lambda path: (tree.mkdir(str(tmp_path / "ci")), tree.mkdir(path)))
+    monkeypatch.setattr(cgroups, "make_parents", lambda path: [tree.mkdir(p) for p in (os.path.dirname(path), path)])
     group = layout.make("pybuild-1-2-3-4", "ci/job")
     assert group.directories() == [str(tmp_path / "ci/job/pybuild-1-2-3-4")]
     group.limit(1, 1, 1)

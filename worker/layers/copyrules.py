@@ -45,9 +45,10 @@ def is_visible(visible: Visible | None, path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a copied file becomes. None keeps what the source has; `timestamp` counts nanoseconds."""
+    """What a copied file becomes. None keeps what the source, or the archive, has; `timestamp` counts nanoseconds."""
 
     owner: tuple[int, int] | None = None
+    archive_owner: tuple[int, int] | None = None
     mode: int | None = None
     mode_change: ModeChange | None = None
     timestamp: int | None = None

@@ -48,6 +48,7 @@ async def copy(
     action: CopyAction,
     *,
     owner: tuple[int, int] | None = None,
+    source_owner: tuple[int, int] | None = None,
     include: PathMatcher | None = None,
     exclude: PathMatcher | None = None,
     visible: Visible | None = None,
@@ -56,11 +57,13 @@ async def copy(
 ) -> Copied:
     """Do `action` from the open root `source` to the open root `target`.
 
-    `owner` is the action's owner as ids; `include` and `exclude` are its patterns, compiled. Raises UserError or
+    `owner` is the action's owner as ids; `source_owner` whose the source's files are, whatever their inodes say (an
+    archive's own owners stay); `include` and `exclude` are the action's patterns, compiled. Raises UserError or
     ContextError when the action cannot be done as it is written, SourceError for a damaged archive.
     """
     rules = Rules(
-        owner=owner,
+        owner=source_owner if owner is None else owner,
+        archive_owner=owner,
         mode=action.mode & 0o7777 if action.mode >= 0 and not action.mode_str else None,
         mode_change=parse_mode(action.mode_str) if action.mode_str else None,
         timestamp=action.timestamp if action.timestamp >= 0 else None,
@@ -122,7 +125,7 @@ class _Copy:
         if archive is not None:
             stream, directory = archive
             with stream:
-                await unpack(stream, self._target, directory, self._rules.owner)
+                await unpack(stream, self._target, directory, self._rules.archive_owner)
         elif self.done.rest:
             await _Workers(self._batch, self.done).run()
             await offload(self._finish, limiter=DISK)

@@ -110,8 +110,9 @@ class Decompressed:
         if self._ended:
             return b""
         if self._decoder is None:
-            data = self._input or self._stream.read(size)
-            self._input = b""
+            if not self._input:
+                return self._stream.read(size)
+            data, self._input = self._input[:size], self._input[size:]
             return data
         while True:
             data = self._decode(size)

@@ -160,10 +160,14 @@ class Differ:
             return _whiteout(level.path, name) if below is not None else None
         if stat.S_ISSOCK(info.st_mode):
             return None
+        linked = self._linked(path, info)
+        if linked is not None:
+            return linked
         link = os.readlink(name, dir_fd=level.upper) if stat.S_ISLNK(info.st_mode) else b""
         if _same_attributes(info, below) and (not link or link == os.readlink(name, dir_fd=level.lower)):
+            self._remember_same(path, info)
             return None
-        return self._linked(path, info) or self._first(path, info, Change(header=header_of(path, info, linkname=link)))
+        return self._first(path, info, Change(header=header_of(path, info, linkname=link)))
 
     def _regular(self, level: _Level, name: bytes, path: bytes, below: os.stat_result | None) -> Change | None:
         fd = self._file = os.open(name, _FILE, dir_fd=level.upper)
@@ -178,11 +182,15 @@ class Differ:
             _check_complete(names, path)
         attributes = xattrs.read(fd, names)
         if below is not None and _same_attributes(info, below) and self._same_file(level, name, info, attributes):
-            if info.st_nlink > 1:
-                same = _Unchanged(path=path, info=info, levels=tuple(self._levels))
-                self._unchanged.setdefault((info.st_dev, info.st_ino), []).append(same)
+            self._remember_same(path, info)
             return None
         return self._first(path, info, Change(header=header_of(path, info, attributes=attributes), fd=fd))
+
+    def _remember_same(self, path: bytes, info: os.stat_result) -> None:
+        """Nothing to tell of this file, unless another name of it is new."""
+        if info.st_nlink > 1:
+            same = _Unchanged(path=path, info=info, levels=tuple(self._levels))
+            self._unchanged.setdefault((info.st_dev, info.st_ino), []).append(same)
 
     def _first(self, path: bytes, info: os.stat_result, change: Change) -> Change:
         """`change` again, remembered as what other names of the file lead to."""

@@ -21,7 +21,8 @@ class LocalSource:
 
     async def cache_map(self) -> CacheMap:
         """Never the same for two builds: what the directory holds now is nobody's key (BuildKit source/local)."""
-        return CacheMap(digest=key_digest("local", self._context.session.id, self._origin.name, self._context.name))
+        key = key_digest("local", self._context.session.id, self._origin.name, self._context.name)
+        return CacheMap(digest=key, stable=False)
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         directories = self._context.session.directories

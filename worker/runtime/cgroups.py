@@ -233,7 +233,7 @@ class Layout:
             if self.v1:
                 return V1Group(self._make_v1(name, parent))
             if self.v2:
-                return V2Group(self._directory(self._v2_base(*self.v2, parent), name, parents=bool(parent)))
+                return V2Group(self._directory(self.v2, name, parent))
         except OSError as error:
             if parent or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
                 raise
@@ -241,49 +241,34 @@ class Layout:
             raise OSError(errno.ENOTSUP, "this host has no control groups that could hold it", parent)
         return NoGroup()
 
-    def _v2_base(self, mount: str, own: str, parent: str) -> str:
-        if not parent:
-            return usable_base(own, mount)
-        _in_spite_of_removals(lambda: self._hand_down_to(mount.rstrip("/"), parent))
-        return f"{mount.rstrip('/')}/{parent}"
-
-    def _hand_down_to(self, mount: str, parent: str) -> None:
-        make_parents(f"{mount}/{parent}")
-        for depth in range(parent.count("/") + 2):
-            hand_down("/".join([mount, *parent.split("/")[:depth]]))
-
     def _make_v1(self, name: str, parent: str) -> dict[str, str]:
         made: dict[tuple[str, str], str] = {}  # cpu,cpuacct are one hierarchy on many hosts
         of: dict[str, str] = {}
         for controller, place in self.v1.items():
             if place not in made:
-                mount, own = place
-                made[place] = self._directory(mount + "/" + parent if parent else own, name, parents=bool(parent))
+                made[place] = self._directory(place, name, parent)
             of[controller] = made[place]
         return of
 
-    def _directory(self, base: str, name: str, *, parents: bool) -> str:
-        path = base.rstrip("/") + "/" + name
-
-        def make() -> None:
-            make_parents(base)
-            self._mkdir(path)
-
-        if parents:
-            _in_spite_of_removals(make)
-        else:
-            self._mkdir(path)
-        return path
-
-
-def _in_spite_of_removals(make: Callable[[], None]) -> None:
-    """Another step that ends removes the parents that it leaves empty, perhaps before we have used them."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return make()
-        except FileNotFoundError:
-            continue
-    return make()
+    def _directory(self, place: tuple[str, str], name: str, parent: str) -> str:
+        mount, own = place
+        if not parent:
+            base = usable_base(own, mount) if self.kind == "v2" else own
+            self._mkdir(f"{base.rstrip('/')}/{name}")
+            return f"{base.rstrip('/')}/{name}"
+        base = f"{mount.rstrip('/')}/{parent}"
+        for attempt in range(_ATTEMPTS):
+            try:
+                make_parents(base)
+                if self.kind == "v2":
+                    for depth in range(parent.count("/") + 2):
+                        hand_down("/".join([mount.rstrip("/"), *parent.split("/")[:depth]]))
+                self._mkdir(f"{base}/{name}")
+                break
+            except FileNotFoundError:  # a step that ended just now took the parents along that it left empty
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        return f"{base}/{name}"
 
 
 _MARK = "trusted.pybuild"  # an xattr on parents that we made for --cgroup-parent, so that we remove them again

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from buildengine.values import dataclass
 from cache.overlay import TreeMount
 
 DEFAULT_HOSTNAME = "buildkitsandbox"  # BuildKit's: it is in /etc/hosts and in the output of scripts

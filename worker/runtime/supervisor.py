@@ -90,11 +90,9 @@ class Supervisor:
     def _limited(self, wanted: dict[str, Any]) -> cgroups.Group:
         assert self._group is not None
         if wanted["parent"]:
-            old, self._parent = self._group, wanted["parent"]
+            self._parent = wanted["parent"]
             self._group = self._host.cgroups.make(self._name, self._parent)
-            self._group.attach(self._pid)
-            for directory in old.directories():
-                sweep.remove(directory)
+            self._group.attach(self._pid)  # the group that it leaves goes at the end: PID 1 may still look at it
         self._group.limit(wanted["memory"], wanted["cpus"], wanted["pids"])
         self._group.allow(wanted["devices"])
         return self._group
