@@ -56,23 +56,20 @@ class CacheMounts:
         base: Sequence[str] = (),
         sharing: str = "shared",
         open_tree: OpenTree | None = None,
-        fresh: bool = False,
         owner: str = "",
         kind: str = "exec.cachemount",
         description: str = "",
     ) -> AsyncIterator[Path]:
         """The directory of `id`, for one user. A new one is a copy of the tree `base`, through `open_tree`.
 
-        `fresh` forgets the existing ones first. One `owner` (a step that mounts the same id twice) that comes
-        again gets what it already has. `kind` is what `du` calls it.
+        One `owner` (a step that mounts the same id twice) that comes again gets what it already has. `kind` is
+        what `du` calls it.
         """
         if sharing not in SHARINGS:
             raise InternalError(f"{sharing!r} is no way to share a cache mount")
         key = _key(id, base)
         use = self._uses.get((owner, key)) if owner else None
         if use is None:
-            if fresh:
-                await self._retire("key", key)
             text = storable(description or f"cached mount {id}")
             new = _New(name=storable(id), key=key, base=tuple(base), open_tree=open_tree, kind=kind, description=text)
             directory, lock = await self._find(new, sharing)
@@ -93,7 +90,7 @@ class CacheMounts:
     async def forget(self, ids: Iterable[str]) -> None:
         """Let the next users of these names start anew (`--no-cache`, once for each build)."""
         for id in ids:
-            await self._retire("name", storable(id))
+            await self._retire(storable(id))
 
     async def _find(self, new: _New, sharing: str) -> tuple[str, Lock]:
         if sharing != "locked":
@@ -179,12 +176,12 @@ class CacheMounts:
         if connection.execute(query, (time.time(), id)).rowcount:
             self._durability.mark(connection, "cachemount", id)
 
-    async def _retire(self, column: str, value: str) -> None:
+    async def _retire(self, name: str) -> None:
         """Nobody finds them any more; those in use stay until they are pruned, the others go at once."""
 
         def write(connection: sqlite3.Connection) -> list[str]:
-            ids = [id for (id,) in connection.execute(f"SELECT id FROM cachemounts WHERE {column} = ?", (value,))]
-            connection.execute(f"UPDATE cachemounts SET key = NULL WHERE {column} = ? AND state = 'ready'", (value,))
+            ids = [id for (id,) in connection.execute("SELECT id FROM cachemounts WHERE name = ?", (name,))]
+            connection.execute("UPDATE cachemounts SET key = NULL WHERE name = ? AND state = 'ready'", (name,))
             return [id for id in ids if delete(connection, id)]
 
         for id in await self._db.write(write):

@@ -190,7 +190,7 @@ class NamedUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who will own the files. An int is an id, a NamedUser is looked up, None means 0."""
+    """Who will own the files. An int is an id, a NamedUser is looked up; no user is 0, no group that of the user."""
 
     user: int | NamedUser | None = None
     group: int | NamedUser | None = None

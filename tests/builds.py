@@ -175,7 +175,8 @@ class Store:
 
     def command(self, *arguments: Argument, status: int = 0, **more: Any) -> Built:
         """Run `pybuild ARGUMENTS` to its end. Other than `status` is a failure of the test."""
-        return self.start(*arguments, **more).wait(status=status)
+        with self.start(*arguments, **more) as command:
+            return command.wait(status=status)
 
     def start(self, *arguments: Argument, environment: Mapping[str, str] | None = None, **popen: Any) -> Command:
         """Start `pybuild ARGUMENTS`. Use it in a `with` block: at its end the program is killed if it still runs."""
@@ -239,6 +240,7 @@ class Command(Told):
         if self.process.poll() is None:
             self.process.kill()
         self._end()
+        self._stdout.close()
 
     def until(self, part: str, *outcomes: str) -> Step:
         """Wait until a step with `part` in its name has one of these outcomes: running, if none is named."""
@@ -262,7 +264,6 @@ class Command(Told):
         self._end()
         self._stdout.seek(0)
         stdout = self._stdout.read().decode()
-        self._stdout.close()
         rest = "".join(line for line in self._lines if not line.startswith("{"))
         ended = self.process.returncode
         assert ended == status, f"exit status {ended}, not {status}: {rest}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from buildengine.platform import Platform
@@ -22,7 +23,10 @@ if TYPE_CHECKING:  # a cached build never needs them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext:
-    """One build's access to the worker. `runtime` opens it on first use: a cached build never starts it."""
+    """One build's access to the worker. `runtime` opens it on first use: a cached build never starts it.
+
+    `renewed_mounts` are the ids of the cache mounts that this build has begun anew.
+    """
 
     cache: Cache
     images: Images
@@ -32,6 +36,7 @@ class BuildContext:
     runtime: Callable[[], Awaitable[Runtime]]
     limits: StepLimits
     entitlements: frozenset[str] = frozenset()
+    renewed_mounts: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,6 @@ class OpContext:
     reporter: Reporter
     platform: Platform
     name: str
-    ignore_cache: bool = False
 
     @property
     def cache(self) -> Cache:

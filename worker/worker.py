@@ -8,7 +8,7 @@ from buildengine import platform as platforms
 from buildengine.errors import InternalError, UserError
 from buildengine.platform import Platform
 from llb import ops
-from llb.graph import Node
+from llb.graph import Graph, Node
 from solver.reporter import Reporter
 from solver.vertex import Op
 from worker.context import BuildContext, OpContext
@@ -28,11 +28,26 @@ def resolver(build: BuildContext) -> Callable[[Node, Reporter], Op]:
             reporter=reporter,
             platform=node.op.platform or local,
             name=node.name,
-            ignore_cache=node.metadata.ignore_cache,
         )
         return _make(context, node, local)
 
     return resolve
+
+
+async def renew_cache_mounts(build: BuildContext, graph: Graph) -> None:
+    """Steps that ignore the cache begin with new cache mounts: once for a build, before any of its steps runs.
+
+    So what one of them leaves in a mount, the next one finds (BuildKit solver/llbsolver: detectPrunedCacheID).
+    """
+    ids = {
+        mount.cache.id
+        for node in graph.nodes.values()
+        if node.metadata.ignore_cache and isinstance(node.op.payload, ops.ExecOp)
+        for mount in node.op.payload.mounts
+        if mount.cache is not None
+    }
+    await build.cache.cachemounts.forget(ids - build.renewed_mounts)
+    build.renewed_mounts.update(ids)
 
 
 def _make(context: OpContext, node: Node, local: Platform) -> Op:

@@ -30,7 +30,7 @@ from llb.definition import Definition
 from solver.job import Job, open_job
 from solver.loader import load
 from solver.scheduler import Scheduler, open_scheduler
-from solver.vertex import Result
+from solver.vertex import Edge, Result
 from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext
 from worker.exporters.image import PlatformImage
@@ -38,7 +38,7 @@ from worker.images import Images, open_images
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
-from worker.worker import resolver
+from worker.worker import renew_cache_mounts, resolver
 
 if TYPE_CHECKING:  # a cached build starts neither
     from worker.registry.hosts import RegistryConfig
@@ -138,13 +138,17 @@ class RunningBuild:
         """The result of a definition; held until the job ends."""
         if definition.is_scratch:
             return None
-        edge = load(graph.load(definition), resolver(self.context))
-        return (await self.job.solve([edge]))[0]
+        return (await self.job.solve([await self._load(definition)]))[0]
+
+    async def _load(self, definition: Definition) -> Edge:
+        loaded = graph.load(definition)
+        await renew_cache_mounts(self.context, loaded)
+        return load(loaded, resolver(self.context))
 
     async def solve_results(self, result: FrontendResult) -> list[PlatformImage]:
         """All platforms at once, in one graph: what they share is solved once."""
         solvable = [r for r in result.results if r.definition is not None and not r.definition.is_scratch]
-        edges = [load(graph.load(r.definition), resolver(self.context)) for r in solvable if r.definition is not None]
+        edges = [await self._load(r.definition) for r in solvable if r.definition is not None]
         solved = dict(zip((id(r) for r in solvable), await self.job.solve(edges), strict=True))
         return [
             PlatformImage(

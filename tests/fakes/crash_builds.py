@@ -97,9 +97,17 @@ class Site:
         """The same build, with nothing in its way."""
         return self.store.command(*self.arguments(held=False))
 
-    def recover(self, watch: leftovers.Watch, *, verify: bool = True) -> None:
-        """What must be true after any end of a build: nothing is left; the next one succeeds; the store is sound."""
-        _assert_nothing(watch.remaining())
+    def step_processes(self, watch: leftovers.Watch) -> list[int]:
+        """The processes of held steps: all that was started from their command lines."""
+        return [pid for pid in watch.members() if self.marker.encode() in leftovers.command_line(pid)]
+
+    def recover(self, watch: leftovers.Watch, *, verify: bool = True, at_once: bool = True) -> None:
+        """What must be true after any end of a build: nothing is left; the next one succeeds; the store is sound.
+
+        `at_once`: nothing is left even before the next one.
+        """
+        if at_once:
+            _assert_nothing(watch.remaining())
         with self.start(watch, *self.arguments(held=False)) as again:
             again.wait()
         _assert_nothing(watch.remaining())

@@ -31,6 +31,7 @@ class Case:
     dockerfile: str
     context: Callable[[Path], None] = _nothing
     flags: tuple[str, ...] = ()
+    their_flags: tuple[str, ...] = ()
     theirs: Callable[[str], str] = _same
     tree: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, str] = field(default_factory=dict)
@@ -130,7 +131,8 @@ def _context(context: Path) -> None:
             "docs/other.md": "other\n",
             "a1.conf": "1\n",
             "a2.conf": "2\n",
-            "b[1].conf": "3\n",
+            "b3.conf": "3\n",
+            "app/[brackets]*.txt": "4\n",
             ".dockerignore": (
                 "# not for the image\n.git\n.env*\n**/*.pyc\n!app/keep/*.pyc\n**/__pycache__\n*/node_modules\n"
                 "docs/*\n!docs/README.md\nDockerfile*\n.dockerignore\n"
@@ -156,7 +158,7 @@ _CONTEXT = r"""
 FROM busybox
 COPY . /everything
 COPY app /app/
-COPY a?.conf b[[]1].conf /etc/conf.d/
+COPY a?.conf b[0-9].conf /etc/conf.d/
 COPY ["app/with space.txt", "/space dir/"]
 COPY app/directory-link/ /through-link/
 COPY app/link /copied-link
@@ -357,26 +359,130 @@ RUN cat /srv/package.json /srv/installed > /joined
 COPY --chown=33:33 app /srv/again
 """
 
+# --- 11: what buildah 1.28 does not know, and the same in its words ------------------------------------------
+
+
+def _modern(context: Path) -> None:
+    _files(context, {"app/index.html": "<p>\n", "app/deep/er.txt": "deeper\n", "conf": "c\n"})
+
+
+_MODERN = r"""
+# syntax-free: nothing is fetched
+FROM busybox AS base
+ARG NAME=you
+RUN <<EOF
+set -e
+mkdir -p /linked
+ln -s linked /through
+echo "from a heredoc" > /script
+EOF
+RUN <<'EOF' cat > /command
+literal $NAME
+EOF
+COPY <<one <<-"two" /inline/
+hello $NAME
+one
+	tabs of $NAME go
+	two
+COPY --link --chown=5:6 app /linked/app
+COPY --link conf /through/conf
+COPY --parents app/deep/*.txt /parents/
+COPY --chmod=750 <<script.sh /bin/script.sh
+#!/bin/sh
+echo run
+script.sh
+"""
+
+_MODERN_IN_OLD_WORDS = r"""
+FROM busybox
+ARG NAME=you
+RUN mkdir -p /linked && ln -s linked /through && echo "from a heredoc" > /script
+RUN echo 'literal $NAME' > /command
+RUN mkdir /inline && echo 'hello you' > /inline/one && echo 'tabs of $NAME go' > /inline/two
+COPY --chown=5:6 app /linked/app
+RUN rm /through
+COPY conf /through/conf
+COPY app/deep/er.txt /parents/app/deep/er.txt
+RUN printf '#!/bin/sh\necho run\n' > /bin/script.sh && chmod 750 /bin/script.sh
+"""
+
+# --- what is right and differs -------------------------------------------------------------------------------
+
+_LEFT_BEHIND = {
+    r"(dev|proc|sys|run|run/secrets|etc/(hosts|hostname|resolv.conf)): missing here": "buildah's mounts leave these",
+    r"(etc|run|root): mtime": "and with that changes these directories' times",
+}
+_NEW_DIRECTORY = (
+    "a directory that COPY makes for one it copies gets its time (BuildKit, fsutil copy.go); buildah's is new"
+)
+_IMPLIED = "directories an archive only implies have no time: 1970 here, so that layers are the same every time"
+
+_ARCHIVE_DIFFERENCES = {
+    **_LEFT_BEHIND,
+    r"(gzip|bzip2|plain|xz)/(etc|implied|implied/parents): mtime 0 ": _IMPLIED,
+    r"xz/.*: owner \(8, 33\) ": "--chown counts inside an archive (BuildKit, unpack.go); buildah keeps its owners",
+}
+_SETTINGS_DIFFERENCES = {
+    r"srv(/app|/uno)?: only here": "WORKDIR makes the directory (BuildKit); buildah does when a RUN enters it",
+}
+EVERY_CONFIG = {
+    r"Labels\.io\.buildah\.version: ": "buildah signs its images",
+    r"ArgsEscaped: True None": "BuildKit sets it with every CMD and ENTRYPOINT",
+}
+_SETTINGS_CONFIG = {
+    r"Entrypoint: .*'-ec'.* .*'-c'": "SHELL counts for ENTRYPOINT too; buildah forgets it",
+    r"ExposedPorts\.9000-9002/tcp: None ": "a range is its ports (BuildKit); buildah keeps it as written",
+    r"ExposedPorts\.900[012]/tcp: .* None": "the same",
+    r"history: 22 24": "ONBUILD leaves no history (BuildKit)",
+}
+
 CASES = (
-    Case(name="application", dockerfile=_APPLICATION, context=_application),
     Case(
-        name="context",
-        dockerfile=_CONTEXT,
-        context=_context,
-        theirs=lambda text: text.replace("b[[]1].conf", "b*.conf"),  # classes of characters are copied wrongly
+        name="application",
+        dockerfile=_APPLICATION,
+        context=_application,
+        tree={
+            r"opt/lib: mode '0700' '0755'": "--chmod counts for the directory that is made, too (BuildKit)",
+            r"opt/lib: mtime": _NEW_DIRECTORY,
+        },
     ),
-    Case(name="archives", dockerfile=_ARCHIVES, context=_archives),
-    Case(name="deletions", dockerfile=_DELETIONS),
-    Case(name="special", dockerfile=_SPECIAL),
-    Case(name="settings", dockerfile=_SETTINGS),
-    Case(name="accounts", dockerfile=_ACCOUNTS, context=_accounts),
+    Case(name="context", dockerfile=_CONTEXT, context=_context),
+    Case(name="archives", dockerfile=_ARCHIVES, context=_archives, tree=_ARCHIVE_DIFFERENCES),
+    Case(name="deletions", dockerfile=_DELETIONS, tree=_LEFT_BEHIND),
+    Case(name="special", dockerfile=_SPECIAL, their_flags=("--cap-add", "CAP_MKNOD"), tree=_LEFT_BEHIND),
+    Case(name="settings", dockerfile=_SETTINGS, tree=_SETTINGS_DIFFERENCES, config=_SETTINGS_CONFIG),
+    Case(
+        name="accounts",
+        dockerfile=_ACCOUNTS,
+        context=_accounts,
+        theirs=lambda text: text.replace("u=rwX,go=rX", "644"),  # it knows numbers only
+    ),
     Case(
         name="mounts",
         dockerfile=_MOUNTS,
         context=_mounts,
         flags=("--secret", "id=token,src={context}/token"),
         theirs=lambda text: text.replace("--network=none ls /sys/class/net", "echo lo"),  # it has no such flag
+        tree={**_LEFT_BEHIND, r"(mnt|scratch): missing here": "and the directories above its mounts"},
     ),
-    Case(name="nothing-below", dockerfile=_NOTHING_BELOW, context=_nothing_below),
-    Case(name="child", dockerfile=_CHILD, context=_child),
+    Case(
+        name="nothing-below",
+        dockerfile=_NOTHING_BELOW,
+        context=_nothing_below,
+        tree=_LEFT_BEHIND,
+        config={r"WorkingDir: '/' None": "BuildKit's config of scratch has it"},
+    ),
+    Case(name="child", dockerfile=_CHILD, context=_child, tree={**_LEFT_BEHIND, r"srv/again: mtime": _NEW_DIRECTORY}),
+    Case(
+        name="modern",
+        dockerfile=_MODERN,
+        context=_modern,
+        theirs=lambda _: _MODERN_IN_OLD_WORDS,
+        tree={
+            **_LEFT_BEHIND,
+            r"linked: owner \(5, 6\)": "--link makes its directories anew, and --chown counts for them (BuildKit)",
+            r"linked/app: mtime": _NEW_DIRECTORY,
+            r"parents/app(/deep)?: mtime": _NEW_DIRECTORY,
+        },
+    ),
 )

@@ -16,6 +16,8 @@ from typing import Any
 
 from tests.builds import PYBUILD
 
+FIXTURES = "tests.fakes.image_fixtures"
+
 _MIRROR = """unqualified-search-registries = ["docker.io"]
 [[registry]]
 location = "docker.io"
@@ -77,6 +79,20 @@ def buildah(work: Path, host: str) -> Buildah:
     registries = work / "registries.conf"
     registries.write_text(_MIRROR.format(host=host))
     return Buildah(work=work, environment={"CONTAINERS_REGISTRIES_CONF": str(registries), "HOME": str(work)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A registry at `host` with library/busybox, library/debian and library/triggers, and two engines.
+
+    Nothing was built before `since`: what has a later time was made by a build.
+    """
+
+    work: Path
+    host: str
+    pybuild: Pybuild
+    buildah: Buildah
+    since: float
 
 
 def skopeo(*arguments: str | Path) -> bytes:

@@ -55,6 +55,10 @@ class Watch:
         """Every process of the command that lives: what the test may kill."""
         return sorted(set(self._enclosed_pids()) | {pid for pid in self._new() if self._is_marked(pid)})
 
+    def named(self, name: str) -> list[int]:
+        """Those that call themselves so: `pybuild-launch`, `pybuild-step`."""
+        return [pid for pid in self.members() if _read(f"/proc/{pid}/comm").strip() == name.encode()]
+
     def found(self) -> list[str]:
         """What is left at this moment, described."""
         return [*self._processes(), *self._mounts(), *self._groups(), *self._states_left(), *self._temporary_left()]

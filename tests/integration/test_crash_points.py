@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,29 +17,78 @@ from tests.fakes.crash_builds import Site
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
-POINTS = (*cache.TRACEPOINTS, *worker.TRACEPOINTS, *wholefile.TRACEPOINTS)
-ALL = (*POINTS, *worker.HELPER_TRACEPOINTS)
-PRUNE = ("layer.deleted",)  # passed by another command than build
-LATER = {"file.linked": 1}  # only a second build has an old file to replace
+PRUNING = ("layer.deleted",)  # passed by another command than build
+POINTS = tuple(
+    point for point in (*cache.TRACEPOINTS, *worker.TRACEPOINTS, *wholefile.TRACEPOINTS) if point not in PRUNING
+)
+HELPERS = worker.HELPER_TRACEPOINTS
+CHOSEN = ("layer.committed", "step.requested", "step.ended")  # where the runtime makes a difference
+
+needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
 
 
-def test_every_point_of_the_source_is_in_the_list() -> None:
+def test_every_point_of_the_source_is_in_a_list() -> None:
     here = Path(__file__).parents[2]
     packages = ("buildengine", "cache", "frontends", "llb", "solver", "worker")
     texts = [path.read_text() for package in packages for path in (here / package).rglob("*.py")]
-    reached = {name for text in texts for name in re.findall(r'\breach\("([a-z.]+)"\)', text)}
-    assert reached == set(ALL)
+    reached = {name for text in texts for name in re.findall(r'^\s+reach\("([a-z.]+)"\)', text, re.MULTILINE)}
+    assert reached == {*POINTS, *PRUNING, *HELPERS}
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point not in PRUNE])
+@pytest.mark.parametrize("point", POINTS)
 def test_command_killed(template: Store, tmp_path: Path, point: str) -> None:
-    killed(Site(template, tmp_path), point)
+    command_killed(Site(template, tmp_path), point)
 
 
-def killed(site: Site, point: str) -> None:
+@needs_runc
+@pytest.mark.parametrize("point", [pytest.param(p, marks=() if p in CHOSEN else pytest.mark.slow) for p in POINTS])
+def test_command_killed_with_runc(template: Store, tmp_path: Path, point: str) -> None:
+    command_killed(Site(template, tmp_path, runtime="runc"), point)
+
+
+@pytest.mark.parametrize("point", HELPERS)
+def test_helper_killed(template: Store, tmp_path: Path, point: str) -> None:
+    helper_killed(Site(template, tmp_path), point)
+
+
+@needs_runc
+@pytest.mark.slow
+@pytest.mark.parametrize("point", HELPERS)
+def test_helper_killed_with_runc(template: Store, tmp_path: Path, point: str) -> None:
+    helper_killed(Site(template, tmp_path, runtime="runc"), point)
+
+
+def command_killed(site: Site, point: str) -> None:
     with site.watched() as watch:
-        if point in LATER:
-            site.rebuild()
+        if point == "file.linked":
+            site.rebuild()  # an old file to replace
         with site.start(watch, *site.arguments(held=False), environment={"PYBUILD_TRACEPOINT": point}) as build:
             build.wait(status=-signal.SIGKILL)
+        site.recover(watch)
+
+
+def helper_killed(site: Site, point: str) -> None:
+    """The launcher of steps or a supervisor is killed; the engine lives and says so."""
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=False), environment={"PYBUILD_TRACEPOINT": point}) as build:
+            assert "was killed" in build.wait(status=3).error
+        site.recover(watch)
+
+
+@pytest.mark.parametrize("point", PRUNING)
+def test_prune_killed(template: Store, tmp_path: Path, point: str) -> None:
+    site = Site(template, tmp_path)
+    site.rebuild()
+    with site.watched() as watch:
+        with site.start(watch, "prune", "--all", "--force", environment={"PYBUILD_TRACEPOINT": f"{point}:2"}) as prune:
+            prune.wait(status=-signal.SIGKILL)
+        site.recover(watch)
+
+
+def test_killed_at_one_point_after_the_other(template: Store, tmp_path: Path) -> None:
+    """Nobody tidies up between them: what one left must not harm the next."""
+    site = Site(template, tmp_path)
+    with site.watched() as watch:
+        for point in ("layer.filled", "blob.renamed", "record.linked", "cachemount.filled", "sync.flushed"):
+            site.start(watch, *site.arguments(held=False), environment={"PYBUILD_TRACEPOINT": point}).wait(status=-9)
         site.recover(watch)

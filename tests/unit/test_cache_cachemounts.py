@@ -145,7 +145,8 @@ async def test_a_fresh_start(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         mounts = cache.cachemounts
         async with mounts.acquire("id") as old:
-            async with mounts.acquire("id", fresh=True) as fresh:
+            await mounts.forget(["id"])
+            async with mounts.acquire("id") as fresh:
                 assert fresh != old
             async with mounts.acquire("id") as later:
                 assert later == fresh

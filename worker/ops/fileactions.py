@@ -6,26 +6,33 @@ action wants to read it. Decisions (which action works where) are made from inde
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from buildengine.errors import InvalidDefinition
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.layers import NewLayer
+from cache.localscan import LocalScan
 from llb import ops
 from llb.patterns import PatternMatcher
 from solver.vertex import Result
 from worker.context import OpContext
 from worker.layers import actions as file_actions
 from worker.layers import copytree
-from worker.layers.copyrules import Visible
+from worker.layers.copyrules import Reuse
 from worker.localtree import LocalTree
 from worker.mounts.tree import open_tree
 from worker.ops import users
+from worker.ops.directly import bring_up
+from worker.ops.earlier import Earlier
 from worker.results import Snapshot, Stack
+from worker.trees import Trees
 
 _Ids = tuple[int, int] | None
+_T = TypeVar("_T")
 
 
 async def run(context: OpContext, op: ops.FileOp, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
@@ -39,13 +46,28 @@ async def run(context: OpContext, op: ops.FileOp, inputs: Sequence[Result | None
 
 
 class _Working:
-    """A layer that actions write to, and its open tree."""
+    """A layer that actions write to: `root` is where to write, `view` the tree that names are looked up in."""
 
     def __init__(self, stack: Stack, layer: NewLayer) -> None:
         self.stack = stack
         self.layer = layer
+        self.earlier: Earlier | None = None
+        self.direct = False
         self._opened = ExitStack()
-        self.root = self._opened.enter_context(open_tree(layer.tree))
+        self.root = self.view = -1
+
+    def open(self, trees: Trees, only: ops.Action | None) -> None:
+        """Open the tree; for an op that is one copy to where nothing is, the layer's own directory is enough."""
+        tree = self.layer.tree
+        if isinstance(only, ops.CopyAction) and not only.attempt_unpack and tree.lowers and tree.upper is not None:
+            view = self._opened.enter_context(trees.open_stack(self.stack))
+            upper = os.open(tree.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._opened.callback(os.close, upper)
+            if bring_up(view, upper, only.dest):
+                self.root, self.view, self.direct = upper, view, True
+                return
+            self._opened.close()
+        self.root = self.view = self._opened.enter_context(open_tree(tree))
 
     def close(self) -> None:
         """Let go of the tree: before it is committed, and at the end in any case."""
@@ -53,7 +75,12 @@ class _Working:
 
     async def commit(self) -> Stack:
         self.close()
-        return (*self.stack, await self.layer.commit())
+        if self.earlier is not None:
+            await offload(self.earlier.note, self.layer.directory, limiter=DISK)
+        layer = await self.layer.commit()
+        if self.earlier is not None:
+            await self.earlier.save(layer)
+        return (*self.stack, layer)
 
 
 class _Run:
@@ -97,6 +124,7 @@ class _Run:
         self._cleanup.push_async_callback(layer.discard)
         working = _Working(stack, layer)
         self._cleanup.callback(working.close)
+        working.open(self._context.trees, self._actions[0].action if len(self._actions) == 1 else None)
         return working
 
     def _users(self, place: int) -> int:
@@ -116,7 +144,7 @@ class _Run:
         return found
 
     @asynccontextmanager
-    async def _readable(self, place: int) -> AsyncIterator[tuple[int, Visible | None]]:
+    async def _readable(self, place: int) -> AsyncIterator[tuple[int, LocalScan | None]]:
         """A directory to copy from; of a local tree, only what may be seen."""
         found = self._places[place] if place != ops.NO_INPUT else ()
         if isinstance(found, LocalTree):
@@ -143,31 +171,57 @@ class _Run:
 
     async def _copy(self, action: ops.CopyAction, source: int, working: _Working) -> None:
         owner = await self._owner(action.owner, working)
-        async with self._readable(source) as (root, visible):
-            await copytree.copy(
-                root,
-                working.root,
-                action,
-                owner=owner,
-                source_owner=None if visible is None else (0, 0),
-                include=PatternMatcher(action.include_patterns) if action.include_patterns else None,
-                exclude=PatternMatcher(action.exclude_patterns) if action.exclude_patterns else None,
-                visible=visible,
-            )
+        async with self._readable(source) as (root, scan):
+            with self._earlier(action, source, scan, working) as reuse:
+                await copytree.copy(
+                    root,
+                    working.root,
+                    action,
+                    owner=owner,
+                    source_owner=None if scan is None else (0, 0),
+                    include=PatternMatcher(action.include_patterns) if action.include_patterns else None,
+                    exclude=PatternMatcher(action.exclude_patterns) if action.exclude_patterns else None,
+                    visible=scan,
+                    reuse=reuse,
+                )
+
+    @contextmanager
+    def _earlier(
+        self, action: ops.CopyAction, source: int, scan: LocalScan | None, working: _Working
+    ) -> Iterator[Reuse | None]:
+        """Files of the layer that this very copy made last time, if there are enough of them to matter."""
+        tree = self._places[source]
+        if scan is None or not isinstance(tree, LocalTree) or not working.direct:
+            yield None
+            return
+        earlier = Earlier(self._context.cache, action, tree, scan)
+        if not earlier.worthwhile:
+            yield None
+            return
+        working.earlier = earlier
+        with earlier.reuse() as reuse:
+            yield reuse
 
     async def _owner(self, owner: ops.Owner | None, working: _Working) -> _Ids:
-        """Ids of an owner; names are looked up in the tree of the input they name."""
+        """Ids of an owner; names are looked up in the tree of the input they name.
+
+        Without a group it is the account's; for a number the same number (BuildKit, llbsolver/ops/user_linux.go).
+        """
         if owner is None:
             return None
-        user = await self._id(owner.user, working, users.find_user)
-        group = await self._id(owner.group, working, users.find_group)
-        return user, group
+        if isinstance(owner.user, ops.NamedUser):
+            uid, gid = await self._look_up(owner.user, working, users.find_account)
+        else:
+            uid = gid = owner.user or 0
+        if isinstance(owner.group, ops.NamedUser):
+            gid = await self._look_up(owner.group, working, users.find_group)
+        elif owner.group is not None:
+            gid = owner.group
+        return uid, gid
 
-    async def _id(self, who: int | ops.NamedUser | None, working: _Working, find: Callable[[int, str], int]) -> int:
-        if not isinstance(who, ops.NamedUser):
-            return who or 0
+    async def _look_up(self, who: ops.NamedUser, working: _Working, find: Callable[[int, str], _T]) -> _T:
         if who.input == ops.NO_INPUT or self._places[who.input] is None:
-            return find(working.root, who.name)
+            return find(working.view, who.name)
         stack = await self._stack(who.input)
         await self._context.trees.ensure(stack)
         with self._context.trees.open_stack(stack) as root:

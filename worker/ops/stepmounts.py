@@ -14,7 +14,7 @@ from buildengine.values import dataclass
 from cache.layers import NewLayer
 from cache.overlay import TreeMount
 from llb import ops
-from worker.context import OpContext
+from worker.context import OpContext, step_id
 from worker.results import Stack
 from worker.runtime.spec import BindMount, Mount, SecretFile, TmpfsMount, TreeMountPoint
 from worker.session import SecretBytes
@@ -40,6 +40,7 @@ class StepMounts:
         self._context = context
         self._op = op
         self._cleanup = cleanup
+        self._owner = step_id()
 
     async def prepare(self, stacks: Sequence[Stack]) -> Prepared:
         """All mounts, outer ones first; `stacks` are the op's inputs. Raises UserError."""
@@ -87,8 +88,8 @@ class StepMounts:
                 option.id,
                 base=stack,
                 sharing=option.sharing.name.lower(),
-                fresh=self._context.ignore_cache,
                 open_tree=self._context.trees.open_stack,
+                owner=self._owner,
             )
         )
         prepared.points.append(

@@ -70,14 +70,14 @@ def _id(text: str, kind: str) -> int | None:
     return number
 
 
-def find_user(root: int, name: str) -> int:
-    """The uid that `name` (a name or digits) has in the tree at `root`. Raises UserError."""
+def find_account(root: int, name: str) -> tuple[int, int]:
+    """The uid and gid that `name` (a name or digits) has in the tree at `root`. Raises UserError."""
     number = _id(name, "user")
     if number is not None:
-        return number
+        return number, number
     for user in _users(root):
         if user.name == name:
-            return user.id
+            return user.id, user.gid
     raise UserError(
         f"unable to find user {name}: no matching entry in passwd file", hint="create it, or use its number"
     )
@@ -103,7 +103,7 @@ def resolve(root: int, spec: str) -> Identity:
     number = _id(user_text, "user")
     entry = next((u for u in _users(root) if (u.id == number if number is not None else u.name == user_text)), None)
     if entry is None:
-        entry = _Entry(name="", id=find_user(root, user_text), gid=0, home="/", members=())
+        entry = _Entry(name="", id=find_account(root, user_text)[0], gid=0, home="/", members=())
     if group_text:
         return Identity(uid=entry.id, gid=find_group(root, group_text), home=entry.home)
     extra = tuple(g.id for g in _groups(root) if entry.name and entry.name in g.members)

@@ -1,0 +1,198 @@
+"""Told to stop, or left alone: Ctrl-C, SIGTERM, a terminal that closes; launcher, supervisor or step killed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.builds import FIXTURES, PYBUILD, Store, write
+from tests.fakes import leftovers
+from tests.fakes.crash_builds import Site
+
+pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
+
+AT_ONCE = 3.0  # seconds, on a busy host; mostly it is a twentieth of one
+RUNTIMES = ["builtin", *(name for name in ("runc", "crun") if shutil.which(name))]
+
+
+@pytest.fixture
+def site(template: Store, tmp_path: Path) -> Site:
+    return Site(template, tmp_path)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_interrupted(template: Store, tmp_path: Path, runtime: str) -> None:
+    """Ctrl-C goes to the whole foreground process group."""
+    site = Site(template, tmp_path, runtime=runtime)
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True), start_new_session=True) as build:
+            site.until_held(watch, build)
+            os.killpg(build.process.pid, signal.SIGINT)
+            started = time.monotonic()
+            assert "Traceback" not in build.wait(status=130).error
+        assert watch.found() == []  # it waited for the last of its processes
+        assert time.monotonic() - started < AT_ONCE
+        site.recover(watch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end(site: Site, number: signal.Signals) -> None:
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as build:
+            site.until_held(watch, build)
+            build.process.send_signal(number)
+            build.wait(status=130)
+        assert watch.found() == []
+        site.recover(watch)
+
+
+def test_interrupted_at_any_time(site: Site) -> None:
+    """Whatever it is doing, it says nothing of its insides and leaves nothing, not even for the next to tidy up."""
+    started = time.monotonic()
+    site.rebuild()
+    length = time.monotonic() - started
+    for number in range(6):
+        site.vary(number + 1)
+        with site.watched() as watch:
+            with site.start(watch, *site.arguments(held=True)) as build:
+                time.sleep(length * (number + 0.5) / 6)
+                build.process.send_signal(signal.SIGINT)
+                assert "Traceback" not in build.wait(status=130).error
+            assert watch.found() == []
+            assert site.strange_files() == []
+    site.verify()
+
+
+def test_terminal_closed(site: Site) -> None:
+    """The kernel sends SIGHUP, and every write to the terminal fails."""
+    with site.watched() as watch:
+        terminal, theirs = pty.openpty()
+        argv = [*site.arguments(held=True), "--progress", "tty"]
+        command = ["setsid", "--ctty", "--wait", *watch.enclosed([str(PYBUILD), *argv])]
+        environment = {**site.store.environment, "TERM": "xterm"}
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        assert leftovers.until(lambda: drained(terminal) and len(site.sleepers(watch)) == 5)
+        os.close(terminal)
+        process.wait()
+        site.recover(watch)
+
+
+def drained(terminal: int) -> bool:
+    """Read what is there, as a terminal would: a build that waits for it makes no progress."""
+    os.set_blocking(terminal, False)
+    try:
+        while os.read(terminal, 65536):
+            pass
+    except BlockingIOError:
+        pass
+    return True
+
+
+def test_nohup_is_heeded(site: Site) -> None:
+    with site.watched() as watch:
+        argv = ["nohup", *watch.enclosed([str(PYBUILD), *site.arguments(held=False)])]
+        with (site.place / "go.log").open("wb") as log:
+            build = subprocess.Popen(argv, env=site.store.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            while build.poll() is None:
+                build.send_signal(signal.SIGHUP)
+                time.sleep(0.02)
+        assert build.returncode == 0
+        assert watch.remaining() == []
+
+
+def test_interrupted_when_the_launcher_was_killed(site: Site) -> None:
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as build:
+            site.until_held(watch, build)
+            (launcher,) = watch.named("pybuild-launch")
+            os.kill(launcher, signal.SIGKILL)
+            build.process.send_signal(signal.SIGINT)
+            build.wait(status=130)
+        site.recover(watch)
+
+
+def test_supervisor_killed(site: Site) -> None:
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as build:
+            site.until_held(watch, build)
+            for pid in watch.named("pybuild-step"):
+                os.kill(pid, signal.SIGKILL)
+            assert "the process that supervised the step was killed" in build.wait(status=3).error
+        site.recover(watch)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_step_killed(template: Store, tmp_path: Path, runtime: str) -> None:
+    site = Site(template, tmp_path, runtime=runtime)
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as build:
+            site.until_held(watch, build)
+            for pid in site.step_processes(watch):
+                os.kill(pid, signal.SIGKILL)
+            assert "SIGKILL" in build.wait(status=1).error
+        site.recover(watch)
+
+
+def test_one_dies_and_the_other_goes_on(site: Site) -> None:
+    """Two commands share their steps: when the one that runs them is killed, the other takes them over."""
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as first:
+            site.until_held(watch, first)
+            with site.start(watch, *site.arguments(held=False)) as second:
+                second.until("held-setid")
+                first.process.kill()
+                first.process.wait()
+                assert any("held-setid" in instruction for instruction in second.wait().ran)
+        site.recover(watch)
+
+
+# --- steps that do not want to end ---------------------------------------------------------------------------------
+
+UNWILLING = {
+    "leaves a daemon that holds its output open": "(setsid sleep {marker} &); exit 0",
+    "leaves a stopped process": "sleep {marker} & kill -STOP $!",
+    "closes its output and goes on in the background": "exec > /dev/null 2>&1; (trap '' TERM; sleep {marker}) & exit 0",
+}
+
+
+@pytest.mark.parametrize("script", UNWILLING.values(), ids=UNWILLING.keys())
+def test_unwilling_step(site: Site, script: str) -> None:
+    write(site.place / "context", {"Dockerfile": f"FROM crash\nRUN {script.format(marker=site.marker)}\n"})
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=False)) as build:
+            build.wait()
+        assert watch.found() == []
+
+
+def test_own_place_for_control_groups(site: Site) -> None:
+    """--cgroup-parent: the parents that were made for it go too."""
+    parent = f"crash-{site.marker}"
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True), "--cgroup-parent", f"{parent}/inner") as build:
+            site.until_held(watch, build)
+            assert groups_named(parent)
+            build.process.kill()
+        assert leftovers.until(lambda: not groups_named(parent)), groups_named(parent)
+        site.recover(watch)
+
+
+def groups_named(name: str) -> list[str]:
+    return [directory for directory, _, _ in os.walk("/sys/fs/cgroup") if name in directory.split("/")]
+
+
+def test_out_of_memory(site: Site) -> None:
+    write(site.place / "context", {"Dockerfile": f"FROM crash\nRUN : {site.marker}; tail -c 100000000 /dev/zero\n"})
+    limit = {"PYBUILD_WORKER_STEP_MEMORY": "32MB"}
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=False), environment=limit) as build:
+            assert "out of memory" in build.wait(status=1).error
+        assert watch.found() == []
+        assert site.strange_files() == []

@@ -1,0 +1,128 @@
+"""Killed at any time: the command, a step, the helpers, all at once. One store takes all of it, one after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.builds import FIXTURES, Command, Store
+from tests.fakes import leftovers
+from tests.fakes.crash_builds import Site
+
+pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
+
+needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
+
+
+def test_at_ten_times(template: Store, tmp_path: Path) -> None:
+    assert kills(Site(template, tmp_path), 10) == 10
+
+
+@needs_runc
+def test_at_three_times_with_runc(template: Store, tmp_path: Path) -> None:
+    assert kills(Site(template, tmp_path, runtime="runc"), 3) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runtime", ["builtin", pytest.param("runc", marks=needs_runc)])
+def test_at_fifty_times(template: Store, tmp_path: Path, runtime: str) -> None:
+    assert kills(Site(template, tmp_path, runtime=runtime), 50) == 50
+
+
+def kills(site: Site, count: int) -> int:
+    """`count` builds, each killed at its own time of a build's length; how many ended by that."""
+    started = time.monotonic()
+    site.rebuild()
+    length = time.monotonic() - started
+    killed = 0
+    for number in range(count):
+        site.vary(number + 1)
+        moment = length * (number + 0.5) / count
+        with site.watched() as watch:
+            killed += WAYS[number % len(WAYS)](site, watch, moment)
+            site.recover(watch, at_once=WAYS[number % len(WAYS)] is not all_of_ours)
+    return killed
+
+
+def command(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    """A build that would end. On a host that is faster now than it was, kill it earlier."""
+    while True:
+        with site.start(watch, *site.arguments(held=False)) as build:
+            if not ended_within(build, moment):
+                build.process.kill()
+                return build.process.wait() == -signal.SIGKILL
+        site.vary(0)
+        moment *= 0.8
+
+
+def command_that_waits(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    """A build with a step that does not end."""
+    with site.start(watch, *site.arguments(held=True)) as build:
+        assert not ended_within(build, moment)
+        build.process.kill()
+        return build.process.wait() == -signal.SIGKILL
+
+
+def step(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    """All processes of the held steps, as the kernel's out-of-memory killer does."""
+    with site.start(watch, *site.arguments(held=True)) as build:
+        assert not ended_within(build, moment)
+        assert leftovers.until(lambda: bool(site.step_processes(watch)))
+        while build.process.poll() is None:
+            send(site.step_processes(watch), signal.SIGKILL)
+        return build.process.returncode == 1
+
+
+def supervisors(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    with site.start(watch, *site.arguments(held=True)) as build:
+        assert not ended_within(build, moment)
+        while build.process.poll() is None:
+            send(watch.named("pybuild-step"), signal.SIGKILL)
+        return build.process.returncode == 3
+
+
+def launcher_and_command(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    with site.start(watch, *site.arguments(held=True)) as build:
+        assert not ended_within(build, moment)
+        send(watch.named("pybuild-launch"), signal.SIGKILL)
+        build.process.kill()
+        return build.process.wait() == -signal.SIGKILL
+
+
+def all_of_ours(site: Site, watch: leftovers.Watch, moment: float) -> bool:
+    """Only the kernel is left to act, and where a set-id program made it forget, the next engine."""
+    with site.start(watch, *site.arguments(held=True)) as build:
+        assert not ended_within(build, moment)
+        victims = [build.process.pid, *watch.named("pybuild-launch"), *watch.named("pybuild-step")]
+        send(victims, signal.SIGSTOP)
+        send(victims, signal.SIGKILL)
+        return build.process.wait() == -signal.SIGKILL
+
+
+WAYS: tuple[Callable[[Site, leftovers.Watch, float], bool], ...] = (
+    *(command, command_that_waits, step, command, supervisors),
+    *(command_that_waits, launcher_and_command, command, step, all_of_ours),
+)
+
+
+def ended_within(build: Command, moment: float) -> bool:
+    try:
+        build.process.wait(moment)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def send(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
