@@ -3,7 +3,7 @@
 #   make test         lint, types, layers, tests (under 20 minutes on two cores)
 #   make test-all     and the slow ones
 #   make bench        whole-command timings beside buildah (and BuildKit with PEER=directory)
-#   make conformance PEER=directory   buildctl, buildx and a peer's suites
+#   make conformance PEER=directory   the same definitions before us and before BuildKit (buildctl and buildkitd in PEER)
 
 SHELL := /bin/bash
 VENV := .venv
@@ -38,7 +38,8 @@ bench: $(STAMP)
 
 conformance: $(STAMP)
 	@test -n "$(PEER)" -a -x "$(PEER)/buildctl" || { echo "conformance: set PEER to a directory that holds buildctl" >&2; exit 2; }
-	@PEER=$(PEER) $(BIN)/python -m pytest tests/conformance
+	@.ci/apt-install $(TEST_PACKAGES)
+	@PEER=$(abspath $(PEER)) $(BIN)/python -m pytest tests/conformance
 
 $(STAMP): pyproject.toml
 	@.ci/apt-install python3 $$(python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv)

@@ -138,7 +138,15 @@ class HttpError(SourceError):
 
 
 class ContextError(SourceError):
-    """The build context lacks a file, or changed while it was read."""
+    """The build context lacks a file, or is not what it should be."""
+
+
+class ContextChanged(ContextError):
+    """A file of the build context changed while it was read: to build once more may help."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} changed while it was read", hint="do not write to the build context during a build")
+        self.path = path
 
 
 class HostError(BuildError):

@@ -102,11 +102,11 @@ def parse(text: str) -> Platform:
 def preference(wanted: Platform) -> tuple[Platform, ...]:
     """What can stand in for `wanted`, best first: the platform itself, then what it also runs."""
     order = [wanted]
-    level = wanted.variant[1:] if wanted.variant.startswith("v") else ""
-    if wanted.architecture == "arm" and level.isdigit():
+    level = wanted.variant[1:] if re.fullmatch("v[0-9]{1,2}", wanted.variant) else ""
+    if wanted.architecture == "arm" and level:
         order += [replace(wanted, variant=f"v{n}") for n in range(int(level) - 1, 4, -1)]
     elif wanted.architecture == "amd64":
-        if level.isdigit():
+        if level:
             order += [replace(wanted, variant=f"v{n}" if n > 1 else "") for n in range(int(level) - 1, 0, -1)]
         order.append(replace(wanted, architecture="386", variant=""))
     elif wanted.architecture == "arm64":

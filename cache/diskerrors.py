@@ -1,4 +1,4 @@
-"""What the operating system says of the store's disk, as a StoreError with what to try."""
+"""What the operating system says of the store's disk, as an error with what to try."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from buildengine.errors import StoreError
+from buildengine.errors import HostError, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -17,6 +18,9 @@ def explained(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _FORBIDDEN:
+            hint = "the state directory must be writable; name another one with --root"
+            raise HostError(f"{doing}: {error.strerror}", hint=hint) from error
         full = error.errno in _FULL
         raise StoreError(
             f"{doing}: {error.strerror or error}",

@@ -5,7 +5,8 @@ about the file stands: nobody can set a ctime back. Except that a file changed w
 old stamp and new bytes; so what is as new as the scan is trusted for this scan only (git's racy rule,
 Documentation/technical/racy-git.txt).
 
-The scan is also what is copied from: whoever copies a file compares its stamp again afterwards (`is_current`).
+The scan is also what is copied from: whoever copies a file compares its stamp again afterwards (`is_current`), and
+in the end everything that was to be copied (`cache.localcheck`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import ContextError
+from buildengine.errors import ContextChanged, ContextError
 from buildengine.inroot import open_in_root
 from buildengine.limits import HASH, offload
 from buildengine.values import dataclass
@@ -36,14 +37,6 @@ Listings = dict[str, dict[str, Entry]]
 
 TICK_NS = 20_000_000  # the coarsest kernel clock: CONFIG_HZ=100, twice
 COARSE_NS = 2_000_000_000  # file systems with whole seconds (FAT: two)
-
-
-class ChangedMeanwhile(ContextError):
-    """A file of the context changed while it was read: scanning again may help, once."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} changed while it was read", hint="do not write to the build context during a build")
-        self.path = path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,13 +212,13 @@ class _ScannedDirectory:
                 return filehash.xattrs_of(f"/proc/self/fd/{self._fd}/{name}")
             fd = filehash.open_file(self._fd, name)
         except (FileNotFoundError, NotADirectoryError):
-            raise ChangedMeanwhile(path) from None
+            raise ContextChanged(path) from None
         except OSError as error:
             raise ContextError(f"cannot read {path} in the build context: {error.strerror}") from None
         try:
             value = filehash.xattrs_of(fd) + filehash.hash_open_file(fd, entry[1])
             if stamp(os.fstat(fd)) != entry[:5]:
-                raise ChangedMeanwhile(path)
+                raise ContextChanged(path)
             return value
         finally:
             os.close(fd)
@@ -315,7 +308,7 @@ def _open(root: int, path: str) -> int:
     try:
         return open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
     except (FileNotFoundError, NotADirectoryError):
-        raise ChangedMeanwhile(path) from None
+        raise ContextChanged(path) from None
     except OSError as error:
         raise ContextError(f"cannot read {path or '.'} in the build context: {error.strerror}") from None
 

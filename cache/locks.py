@@ -16,6 +16,8 @@ from pathlib import Path
 import trio
 from blake3 import blake3
 
+from cache.diskerrors import explained
+
 _FIRST_DELAY, _LAST_DELAY = 0.001, 0.05
 
 
@@ -51,7 +53,8 @@ class Locks:
         """The lock, or None when somebody has it: another process, or another holder in this one."""
         path = self._directory / blake3(name.encode("utf-8", "surrogateescape")).hexdigest(20)
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with explained("cannot lock the store"):
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if not _flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
                 os.close(fd)
                 return None

@@ -37,6 +37,7 @@ from cache.store import ContentStore
 from cache.trees import Views
 
 _FOLDERS = ("blobs", "ingest", "layers", "trees", "cachemounts", "leases", "locks")
+_SWEPT = ("blobs", "layers", "trees", "cachemounts")
 _OPENING = "the store is being opened"
 
 
@@ -132,12 +133,7 @@ def _make_root(root: Path) -> None:
     """The directory with its folders; refuses one that is somebody else's."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        strange = set(os.listdir(root)) - {*_FOLDERS, "version"}
-        if strange and not (root / "version").exists():
-            raise StoreError(
-                f"{root} holds {min(strange)!r} and is no state directory of pybuild",
-                hint="name an empty or a new directory with --root",
-            )
+        _check_ours(root)
         if root.stat().st_mode & 0o777 != 0o700:
             root.chmod(0o700)
         for folder in _FOLDERS:
@@ -146,6 +142,25 @@ def _make_root(root: Path) -> None:
         raise HostError(
             f"cannot use {root} as state directory: {error.strerror}", hint="name another one with --root"
         ) from error
+
+
+def _check_ours(root: Path) -> None:
+    owner = root.stat().st_uid
+    if owner != os.geteuid():
+        raise HostError(
+            f"{root} belongs to user {owner}, who can change what is in it",
+            hint="name a directory of your own with --root",
+        )
+    if (root / "version").exists():
+        return
+    # Before there is a version there is nothing in the folders: what is there is somebody's, not ours to sweep away.
+    strange = set(os.listdir(root)) - {*_FOLDERS, "version"}
+    strange.update(name for name in _SWEPT if (root / name).exists() and os.listdir(root / name))
+    if strange:
+        raise StoreError(
+            f"{root} holds {min(strange)!r} and is no state directory of pybuild",
+            hint="name an empty or a new directory with --root",
+        )
 
 
 def _open(root: Path, locks: Locks, boot: str | None) -> tuple[Database, leases.Lease, str]:
@@ -173,7 +188,7 @@ def _opened(root: Path, locks: Locks, boot: str | None) -> tuple[Database, lease
 def _check_version(root: Path) -> None:
     path = root / "version"
     try:
-        found = path.read_text().strip()
+        found = path.read_bytes()[:100].decode(errors="replace").strip()
     except FileNotFoundError:
         with open(root / "ingest" / "version", "w") as file:
             file.write(f"{schema.FORMAT}\n")

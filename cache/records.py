@@ -137,10 +137,18 @@ class Records:
             self._forget(link, target)
         reach("record.committed")
 
-    def used(self, id: str) -> None:
-        """A record was a hit."""
+    def used(self, id: str, key: str) -> None:
+        """A record of `key` was a hit. How it was reached is remembered: found by content, then by definition too."""
         query = "UPDATE records SET last_used = ?, usage_count = usage_count + 1 WHERE id = ?"
-        self._db.write_nowait(lambda c: c.execute(query, (time.time(), id)).rowcount)
+        path = self._path_to(key)
+
+        def write(connection: sqlite3.Connection) -> None:
+            if connection.execute(query, (time.time(), id)).rowcount:
+                _add_links(connection, path)
+
+        self._db.write_nowait(write)
+        for link, target in path:
+            self._forget(link, target)
 
     def drop(self, id: str) -> None:
         """A record turned out to be worth nothing."""
@@ -176,10 +184,7 @@ class Records:
         path: Sequence[tuple[_Link, str]],
     ) -> None:
         layers = layerrows.find_all(connection, stack)
-        connection.executemany(
-            "INSERT OR IGNORE INTO links (input, op, output, number, selector, target) VALUES (?, ?, ?, ?, ?, ?)",
-            [(*link, target) for link, target in path],
-        )
+        _add_links(connection, path)
         reach("record.linked")
         for (id,) in connection.execute(
             "SELECT id FROM records WHERE key = ? AND payload = ?", (key, payload)
@@ -194,6 +199,13 @@ class Records:
             [(id, layer) for layer in layerrows.tops(layers)],
         )
         self._durability.mark(connection, "record", id)
+
+
+def _add_links(connection: sqlite3.Connection, path: Sequence[tuple[_Link, str]]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO links (input, op, output, number, selector, target) VALUES (?, ?, ?, ?, ?, ?)",
+        [(*link, target) for link, target in path],
+    )
 
 
 def collect_links(connection: sqlite3.Connection) -> None:

@@ -151,4 +151,5 @@ def _owner(who: Who) -> Owner | None:
 def _id_or_name(text: str) -> int | NamedUser:
     if text in ("", "root"):
         return 0
-    return int(text) if text.isascii() and text.isdigit() else NamedUser(name=text)
+    # Longer ones are no ids; whoever looks up the name says so. (int() refuses a text of 4300 digits and more.)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else NamedUser(name=text)

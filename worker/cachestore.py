@@ -41,7 +41,7 @@ class WorkerCacheStore:
         """Hold first, then look: a concurrent prune either sees the hold or has already won."""
         snapshot = Snapshot(self._cache.layers, tuple(record.payload["stack"]))
         if all(self._cache.layers.exists(layer) for layer in snapshot.stack):
-            self._records.used(record.id)
+            self._records.used(record.id, record.key)
             return snapshot
         snapshot.release()
         self._records.drop(record.id)

@@ -39,7 +39,7 @@ from worker.session import Credentials
 
 if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
-    from worker.registry.puller import Registry
+    from worker.registry.puller import Registry, RemoteImage
 
 Progress = Callable[[Digest, int, int], None]
 _MODES = ("default", "pull", "local")
@@ -105,8 +105,12 @@ class Images:
             raise SourceError(
                 f"{reference.familiar} is not in the local image store", hint="build or load it, or allow pulling"
             )
+        found = self._pinned(reference, platform)
+        if found is not None:
+            return found
         registry = await self._registry()
         remote = await registry.resolve(reference, platform, known=self._known)
+        self._remember(remote)
         return BaseImage(
             reference=str(remote.reference),
             digest=remote.digest,
@@ -116,7 +120,7 @@ class Images:
         )
 
     async def fetch(self, layer: Layer, on_progress: Progress = lambda digest, current, total: None) -> None:
-        """Bring the blob of a lazy layer into the content store. Two builds that want it fetch it once."""
+        """Bring the blob of a lazy layer into the content store. Whoever else wants it meanwhile, waits."""
         remote = layer.remote
         if remote is None or self._cache.store.info(remote.digest) is not None:
             return
@@ -125,7 +129,7 @@ class Images:
                 f"layer {remote.digest} is gone from the local store", hint="pull or load the image again"
             )
         registry = await self._registry()
-        async with self._locks.setdefault(remote.digest, trio.Lock()):
+        async with self._cache.locks.exclusive(f"blob {remote.digest}"):
             if self._cache.store.info(remote.digest) is not None:
                 return
             descriptor = Descriptor(media_type=remote.media_type, digest=remote.digest, size=remote.size)
@@ -139,11 +143,33 @@ class Images:
                 self._client = await self._open_client()
         return self._client
 
+    def _remember(self, remote: RemoteImage) -> None:
+        """Keep the documents of an image until the next prune: whoever pins it by digest needs no registry then."""
+        for document in (remote.index, remote.manifest, remote.config):
+            if document is not None and self._cache.store.info(Digest.sha256(document.raw)) is None:
+                self._cache.store.put(document.raw)
+
     def _known(self, digest: Digest) -> bytes | None:
         store = self._cache.store
         return store.read(digest, limit=CONFIG_LIMIT) if store.info(digest) is not None else None
 
-    # --- the local store ------------------------------------------------------------------------------------
+    # --- what is here ---------------------------------------------------------------------------------------
+
+    def _pinned(self, reference: Reference, platform: Platform) -> BaseImage | None:
+        """An image by its digest, of which all documents are here."""
+        if reference.digest is None:
+            return None
+        found = _manifest_for(self._cache.store, reference.digest, platform)
+        if found is None:
+            return None
+        manifest, config = found
+        return BaseImage(
+            reference=str(reference),
+            digest=reference.digest,
+            manifest=manifest,
+            config=config,
+            origin=reference.name,
+        )
 
     def _in_store(self, reference: Reference, platform: Platform) -> BaseImage | None:
         name = str(replace(reference, digest=None)) if reference.tag else str(reference)
@@ -167,6 +193,8 @@ def _manifest_for(store: ContentStore, digest: Digest, platform: Platform) -> tu
         for entry in candidates(document, platform):
             if entry.media_type in MANIFEST_TYPES | INDEX_TYPES:
                 return _manifest_for(store, entry.digest, platform)
+        return None
+    if store.info(document.config.digest) is None:
         return None
     config = parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT))
     return (document, config) if rank(platform, config.platform) is not None else None

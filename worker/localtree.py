@@ -17,8 +17,9 @@ from pathlib import Path
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import ContextError, SourceError
+from buildengine.errors import ContextChanged, ContextError, SourceError
 from buildengine.inroot import open_in_root, read_regular
+from cache.localcheck import check_unchanged
 from cache.localscan import LocalScan
 from cache.opened import Cache
 from cache.selection import PatternFilter, Selector
@@ -53,12 +54,8 @@ class LocalTree:
         return self._shared.path
 
     async def scan(self) -> LocalScan:
-        """What is there, looked at once for as long as this tree is held."""
+        """What is there, looked at once for as long as this tree is held. Every content digest given holds for it."""
         return await self._shared.scan()
-
-    async def rescan(self) -> LocalScan:
-        """Look again: something changed while it was read."""
-        return await self._shared.scan(again=True)
 
     async def content_digest(self, selectors: Sequence[Selector]) -> Digest:
         return await self._shared.content_digest(selectors)
@@ -100,7 +97,11 @@ class LocalTree:
 
 
 class _Shared:
-    """What all references to one directory have in common."""
+    """What all references to one directory have in common.
+
+    `_given` are the content digests that somebody has made a key of. They hold for the newest scan, which is what
+    is copied from: files of one moment under the key of another would be repeated for ever.
+    """
 
     def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, inline: Mapping[str, bytes]) -> None:
         self.path = path
@@ -108,26 +109,24 @@ class _Shared:
         self.count = 1
         self._cache = cache
         self._origin = origin
-        self._lock = trio.Lock()
+        self._looking = trio.Lock()
         self._copying = trio.Lock()
         self._scan: LocalScan | None = None
+        self._opened: list[LocalScan] = []  # it and the one before, from which somebody may be copying still
+        self._given: dict[tuple[Selector, ...], Digest] = {}
         self._stack: tuple[str, ...] | None = None
 
     def drop(self) -> None:
         self.count -= 1
         if self.count:
             return
-        if self._scan is not None:
-            self._scan.close()
-            self._scan = None
+        for scan in self._opened:
+            scan.close()
         if self._stack is not None:
             self._cache.layers.release(self._stack)
 
-    async def scan(self, *, again: bool = False) -> LocalScan:
-        async with self._lock:
-            if again and self._scan is not None:
-                self._scan.close()
-                self._scan = None
+    async def scan(self) -> LocalScan:
+        async with self._looking:
             if self._scan is None:
                 self._scan = await self._new_scan()
             return self._scan
@@ -139,56 +138,72 @@ class _Shared:
         include = include_patterns(self.path, origin)
         key = json.dumps([include, origin.exclude_patterns])
         keep = PatternFilter(include, origin.exclude_patterns) if include or origin.exclude_patterns else None
-        return await self._cache.localindex.scan(Path(self.path), keep=keep, filter_key=key)
+        scan = await self._cache.localindex.scan(Path(self.path), keep=keep, filter_key=key)
+        self._opened.append(scan)
+        return scan
 
     async def content_digest(self, selectors: Sequence[Selector]) -> Digest:
         """A file that changes while it is read is looked at once more, then it is an error."""
-        scan = await self.scan()
-        try:
-            digest = await scan.content_digest(selectors)
-        except ContextError:
-            scan = await self.scan(again=True)
-            digest = await scan.content_digest(selectors)
-        await self._cache.localindex.save(scan)
-        return digest
+        while True:
+            scan = await self.scan()
+            try:
+                digest = await scan.content_digest(selectors)
+            except ContextChanged as error:
+                await self._look_again(scan, error)
+                continue
+            if scan is self._scan:
+                self._given[tuple(selectors)] = digest
+                self._cache.localindex.keep(scan)
+                return digest
+
+    async def _look_again(self, old: LocalScan, error: ContextChanged) -> None:
+        """A new scan in place of `old`, once, and only if it leaves every digest that was given as it was."""
+        async with self._looking:
+            if self._scan is not old:
+                return
+            if len(self._opened) > 1:
+                raise error
+            new = await self._new_scan()
+            checked: set[tuple[Selector, ...]] = set()
+            while unchecked := self._given.keys() - checked:
+                selectors = unchecked.pop()
+                if await new.content_digest(selectors) != self._given[selectors]:
+                    raise error
+                checked.add(selectors)
+            self._scan = new
 
     async def stack(self) -> tuple[str, ...]:
         async with self._copying:
             if self._stack is None:
-                stack = await self._stored() or await self._copied()
-                self._cache.layers.hold(stack)
-                self._stack = stack
+                digest = await self.content_digest((Selector(),))
+                self._stack = self._stored(f"local:{digest}") or await self._copied(f"local:{digest}")
         return self._stack
 
-    async def _stored(self) -> tuple[str, ...] | None:
-        key = await self._key()
+    def _stored(self, key: str) -> tuple[str, ...] | None:
+        """The layer that was made of the same files before, held."""
         for record in self._cache.records.records(key):
             stack = tuple(record.payload["stack"])
             self._cache.layers.hold(stack)
-            try:
-                if all(self._cache.layers.exists(layer) for layer in stack):
-                    return stack
-            finally:
-                self._cache.layers.release(stack)
+            if all(self._cache.layers.exists(layer) for layer in stack):
+                return stack
+            self._cache.layers.release(stack)
         return None
 
-    async def _key(self) -> str:
-        digest = await self.content_digest((Selector(),))
-        return f"local:{digest}"
+    async def _copied(self, key: str) -> tuple[str, ...]:
+        """A new layer with everything, held."""
+        from worker.layers import copytree
 
-    async def _copied(self) -> tuple[str, ...]:
         scan = await self.scan()
-        key = await self._key()
         layer = await self._cache.layers.create((), kind="source.local", description=f"local source for {self.path}")
         try:
-            from worker.layers import copytree
-
             target = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)
+                await check_unchanged(scan, (Selector(),))
             finally:
                 os.close(target)
             stack = (await layer.commit(),)
+            self._cache.layers.hold(stack)
         finally:
             await layer.discard()
         await self._cache.records.save(key, {"stack": list(stack)})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import StoreError
+from buildengine.errors import SourceError, StoreError
 from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
@@ -88,10 +88,10 @@ class Trees:
         if filling is None:
             return  # another process was faster
         try:
-            lowers = await self._cache.layers.prepare(below) if below else None
+            lowers = self._cache.layers.lowers(below) if below else None
             applied = await offload(self._apply, remote.digest, filling.directory, lowers, limiter=DISK)
             if layer.diff_id is not None and applied.diff_id != layer.diff_id:
-                raise StoreError(
+                raise SourceError(
                     f"layer {remote.digest} unpacks to {applied.diff_id}, its image config promises {layer.diff_id}",
                     hint="the image is broken: its publisher must push it again",
                 )
@@ -104,7 +104,10 @@ class Trees:
         from worker.layers.apply import apply
 
         with self._cache.store.open(digest) as blob:
-            return apply(blob, directory, lowers=lowers)
+            try:
+                return apply(blob, directory, lowers=lowers)
+            except SourceError as error:
+                raise SourceError(f"layer {digest}: {error.message}", hint=error.hint) from error
 
     @contextmanager
     def open_stack(self, stack: Stack) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from buildengine import platform as platforms
-from buildengine.errors import InternalError, UserError
+from buildengine.errors import BuildError, InternalError, UserError
 from buildengine.platform import Platform
 from llb import ops
 from llb.graph import Graph, Node
@@ -29,7 +29,10 @@ def resolver(build: BuildContext) -> Callable[[Node, Reporter], Op]:
             platform=node.op.platform or local,
             name=node.name,
         )
-        return _make(context, node, local)
+        try:
+            return _make(context, node, local)
+        except BuildError as error:
+            raise error.located(*node.locations, vertex=node.digest) from None
 
     return resolve
 

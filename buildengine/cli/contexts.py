@@ -116,7 +116,9 @@ def _from_remote(context: str, file: str | None, stdin: IO[bytes]) -> Inputs:
     if file == "-":
         return _inline(_read_stdin(stdin), "stdin", options=options)
     if file is None or not os.path.isabs(file):  # in the repository
-        return Inputs(options={**options, "filename": file or "Dockerfile"})
+        # "context" is what the frontend calls a Dockerfile that was downloaded by itself
+        shown = {"context": redacted(context)}
+        return Inputs(options={**options, "filename": file or "Dockerfile"}, shown=shown)
     _mode(context, file)
     path = Path(file)
     return Inputs(

@@ -34,6 +34,8 @@ INTERRUPTED_STATUS = 130
 INTERNAL_STATUS = 70
 
 _RULE = "-" * 20
+_LONGEST_QUOTED = 240  # characters of a line that is shown for its place
+_LONGEST_MESSAGE = 4096  # and of one that is read
 _RED, _BOLD, _YELLOW, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[33m", "\x1b[0m"
 
 
@@ -93,7 +95,7 @@ class Reporter:
             [
                 "This is a bug in pybuild. Please report it with the lines above and these:",
                 *(f"    {line}" for line in about()),
-                f"    command: {' '.join(sys.argv)}",
+                f"    command: {safe(' '.join(sys.argv))}",
             ]
         )
         return INTERNAL_STATUS
@@ -114,12 +116,13 @@ class Reporter:
                 self._lines(excerpt(warning.location, shown) if warning.location else [])
 
     def _error(self, message: str) -> None:
-        first, *rest = _clean_lines(message)
-        self._lines([self._coloured(_RED, "error:") + " " + first, *rest])
+        """What follows the first line is indented: no name in it can pass for a line of ours."""
+        first, *rest = (_cut(line, _LONGEST_MESSAGE) for line in _clean_lines(message))
+        self._lines([self._coloured(_RED, "error:") + " " + first, *(f"    {line}".rstrip() for line in rest)])
 
     def _hint(self, hint: str | None) -> None:
         if hint:
-            self._lines([self._coloured(_BOLD, "hint:") + " " + safe(hint)])
+            self._lines([self._coloured(_BOLD, "hint:") + " " + _cut(safe(hint), _LONGEST_MESSAGE)])
 
     def _traceback(self, error: BaseException) -> None:
         import traceback
@@ -148,7 +151,7 @@ def excerpt(location: Location, shown: Mapping[str, str]) -> Iterator[str]:
     yield _RULE
     for number in range(max(1, start - around), min(len(lines), end + around) + 1):
         marked = any(place.start_line <= number <= max(place.end_line, place.start_line) for place in location.ranges)
-        yield f" {number:3} | {'>>>' if marked else '   '} {lines[number - 1]}".rstrip()
+        yield f" {number:3} | {'>>>' if marked else '   '} {_cut(lines[number - 1], _LONGEST_QUOTED)}".rstrip()
     yield _RULE
 
 
@@ -161,13 +164,13 @@ def _output_of(error: BuildError, trace: Trace | None) -> Iterator[str]:
         lines = [line.text for line in [*buffer.feed(error.output, 0.0), *buffer.flush()]]
     if lines:
         yield f"the last output of {step.name}:" if step is not None else "its last output:"
-        yield from (f"    {line}".rstrip() for line in lines)
+        yield from (f"    {_cut(line, _LONGEST_MESSAGE)}".rstrip() for line in lines)
 
 
 def _others(failures: Sequence[BuildError]) -> Iterator[str]:
     yield "also:"
     for failure in failures:
-        yield f"  - {safe(failure.message)}"
+        yield f"  - {_cut(safe(failure.message), _LONGEST_MESSAGE)}"
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -187,6 +190,10 @@ def _usage_message(error: click.ClickException) -> str:
 
 def _clean_lines(text: str) -> list[str]:
     return [safe(line.expandtabs(4)) for line in text.split("\n")]
+
+
+def _cut(line: str, longest: int) -> str:
+    return line if len(line) <= longest else f"{line[:longest]}... ({len(line)} characters)"
 
 
 def about() -> list[str]:

@@ -37,6 +37,8 @@ def check_destinations(exports: tuple[Export, ...], stdout: IO[str]) -> None:
             raise UserError(f"--output: the destination {path} is a file, not a directory")
         if not as_directory and path.is_dir():
             raise UserError(f"--output: the destination {path} is a directory", hint=f"e.g. dest={path}/image.tar")
+        if not as_directory and not path.parent.is_dir():
+            raise UserError(f"--output: there is no directory {path.parent} for {path.name}", hint="make it first")
 
 
 def prepare_files(*files: Path | None) -> None:
@@ -46,6 +48,8 @@ def prepare_files(*files: Path | None) -> None:
             continue
         if not file.absolute().parent.is_dir():
             raise UserError(f"cannot write {file}: there is no directory {file.absolute().parent}")
+        if file.is_dir():
+            raise UserError(f"cannot write {file}: it is a directory")
         if file.is_file() and not file.is_symlink():  # not /dev/stdout
             with _refusing(file):
                 file.unlink()

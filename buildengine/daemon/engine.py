@@ -18,7 +18,7 @@ from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.lazily import Lazily
 from buildengine.digest import Digest
-from buildengine.errors import UserError
+from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
 from buildengine.events import EventSink
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -78,14 +78,31 @@ class Engine:
         return registry_config(self.config)
 
     async def build(self, request: BuildRequest, session: Session, on_event: EventSink) -> BuildOutcome:
-        """Run one build to its end. Raises BuildError; what it had started has ended by then."""
+        """Run one build to its end. Raises BuildError; what it had started has ended by then.
+
+        A build whose context changes while it is read begins anew, once: what is done by then is in the cache.
+        """
         _check_entitlements(request)
+        try:
+            response = await self._build(request, session, on_event)
+        except BuildError as error:
+            if not _saw_change(error):
+                raise
+            response = await self._build(request, session, on_event)
+        await self.cache.sync()
+        digest = response.get("containerimage.digest")
+        return BuildOutcome(
+            ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
+        )
+
+    async def _build(self, request: BuildRequest, session: Session, on_event: EventSink) -> Mapping[str, str]:
         targets = request.platforms or (platforms.local(),)
         async with (
             AsyncExitStack() as later,
             open_images(self.cache, self._registries, session.credentials) as images,
             open_job(self._scheduler, request.ref, on_event) as job,
         ):
+            later.enter_context(self.cache.activity())
 
             async def remotes() -> Remotes:
                 from worker.remotes import open_remotes
@@ -103,15 +120,10 @@ class Engine:
                 limits=_limits(self.config),
                 entitlements=request.entitlements,
             )
+            exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
             running = RunningBuild(request=request, context=context, images=images, job=job)
             result = await running.run_frontend(targets, on_event)
-            exported = await running.solve_results(result)
-            response = await Exports(context, request, on_event).run(exported)
-        await self.cache.sync()
-        digest = response.get("containerimage.digest")
-        return BuildOutcome(
-            ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
-        )
+            return await exports.run(await running.solve_results(result))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +173,11 @@ class RunningBuild:
 def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:
     """The frontend's options, with the session in the identity of local sources: `context` of two builds is not one."""
     return {f"local-sessionid:{name}": session for name in ("context", "dockerfile")} | dict(request.options)
+
+
+def _saw_change(error: BuildError) -> bool:
+    causes = error.failures if isinstance(error, SolveError) else (error,)
+    return any(isinstance(cause, ContextChanged) for cause in causes)
 
 
 def _limits(config: Config) -> StepLimits:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _TICK = 0.1
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -109,7 +110,7 @@ class LocalBuilder:
 
 
 def _run(main: Callable[[], Awaitable[_T]]) -> _T:
-    """Run `main` in trio: SIGTERM and SIGHUP end it as Ctrl-C does, and no ExceptionGroup leaves."""
+    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves."""
     outcome: list[_T] = []
 
     async def supervised() -> None:
@@ -126,7 +127,12 @@ def _run(main: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as received:
+    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
+
+    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
+    """
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heeded) as received:
         task_status.started()
         async for _ in received:
             raise KeyboardInterrupt

@@ -128,15 +128,17 @@ def empty(platform: Platform) -> Image:
 def parse(data: bytes) -> Image:
     """Raises UserError for what is no image config."""
     try:
-        return _image(json.loads(data))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return _image(_object({"the config": json.loads(data)}, "the config"))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"failed to parse image config: {error}", hint="the base image is broken; pull it again"
         ) from None
 
 
 def _image(document: dict[str, Any]) -> Image:
-    inner = document.get("config") or {}
+    entries = document.get("history") or []
+    if not isinstance(entries, list):
+        raise TypeError("history is no list")
     history = tuple(
         History(
             created_by=_text(entry, "created_by"),
@@ -145,9 +147,8 @@ def _image(document: dict[str, Any]) -> Image:
             comment=_text(entry, "comment"),
             empty_layer=bool(entry.get("empty_layer")),
         )
-        for entry in document.get("history") or ()
+        for entry in (_object({"an entry of history": entry}, "an entry of history") for entry in entries)
     )
-    diff_ids = (document.get("rootfs") or {}).get("diff_ids")
     return Image(
         os=_text(document, "os"),
         architecture=_text(document, "architecture"),
@@ -155,43 +156,55 @@ def _image(document: dict[str, Any]) -> Image:
         os_version=_text(document, "os.version"),
         os_features=_texts(document, "os.features"),
         author=_text(document, "author"),
-        config=_config(inner),
+        config=_config(_object(document, "config")),
         history=history,
         # an image of the oldest schema has no diff ids, so its history is asked too
-        has_layers=bool(diff_ids) or any(not entry.empty_layer for entry in history),
+        has_layers=bool(_object(document, "rootfs").get("diff_ids")) or any(not entry.empty_layer for entry in history),
     )
 
 
 def _config(inner: dict[str, Any]) -> Config:
-    labels = {_checked(k): _checked(v) for k, v in (inner.get("Labels") or {}).items()}
+    labels = {_checked(k): _checked(v) for k, v in _object(inner, "Labels").items()}
     return Config(
         user=_text(inner, "User"),
-        exposed_ports=frozenset(map(_checked, inner.get("ExposedPorts") or ())),
+        exposed_ports=frozenset(map(_checked, _object(inner, "ExposedPorts"))),
         env=_texts(inner, "Env"),
         entrypoint=_texts(inner, "Entrypoint"),
         cmd=_texts(inner, "Cmd"),
-        volumes=frozenset(map(_checked, inner.get("Volumes") or ())),
+        volumes=frozenset(map(_checked, _object(inner, "Volumes"))),
         working_dir=_text(inner, "WorkingDir"),
         labels=MappingProxyType(labels),
         stop_signal=_text(inner, "StopSignal"),
         args_escaped=bool(inner.get("ArgsEscaped")),
-        health=_health(inner.get("Healthcheck")),
+        health=_health(_object(inner, "Healthcheck")) if inner.get("Healthcheck") is not None else None,
         on_build=_texts(inner, "OnBuild"),
         shell=_texts(inner, "Shell"),
     )
 
 
-def _health(document: dict[str, Any] | None) -> Health | None:
-    if document is None:
-        return None
+def _health(document: dict[str, Any]) -> Health:
     return Health(
         test=_texts(document, "Test"),
-        interval=int(document.get("Interval") or 0),
-        timeout=int(document.get("Timeout") or 0),
-        start_period=int(document.get("StartPeriod") or 0),
-        start_interval=int(document.get("StartInterval") or 0),
-        retries=int(document.get("Retries") or 0),
+        interval=_number(document, "Interval"),
+        timeout=_number(document, "Timeout"),
+        start_period=_number(document, "StartPeriod"),
+        start_interval=_number(document, "StartInterval"),
+        retries=_number(document, "Retries"),
     )
+
+
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise TypeError(f"{key} is no object")
+    return value or {}
+
+
+def _number(document: dict[str, Any], key: str) -> int:
+    value = document.get(key) or 0
+    if not isinstance(value, int):
+        raise TypeError(f"{key} is no whole number")
+    return value
 
 
 def _text(document: dict[str, Any], key: str) -> str:

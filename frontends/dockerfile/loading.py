@@ -101,6 +101,12 @@ class Loader:
 
     def _advice(self, stage: Stage) -> str:
         """What may be meant by the name of an image that is not there."""
+        named = self.graph.find(stage.image)
+        if named is not None and not stage.implicit:
+            where = (
+                "is this stage itself" if named is stage else "is defined later; a stage can only use those above it"
+            )
+            return f"the stage {stage.image} {where}"
         suggestion = did_you_mean(stage.image, [*self.graph.names, *_COMMON_IMAGES]).strip(" ()")
         if stage.implicit and "/" not in stage.image:
             return f"no stage above is called {stage.image}, so it was taken for an image. {suggestion}".strip()

@@ -26,8 +26,11 @@ def trim_suffix(pattern: str, value: str, *, longest: bool) -> str:
     return value if end is None else value[: len(value) - end]
 
 
-def replace(pattern: str, value: str, replacement: str, *, every: bool) -> str:
-    """`${value/pattern/replacement}`, or `//` when `every`: the longest match at the leftmost place."""
+def replace(pattern: str, value: str, replacement: str, *, every: bool, longest: int) -> str:
+    """`${value/pattern/replacement}`, or `//` when `every`: the longest match at the leftmost place.
+
+    Raises ParseError when the result is longer than `longest`.
+    """
     pieces = _pieces(_tokens(pattern))
     out: list[str] = []
     at = 0
@@ -37,6 +40,8 @@ def replace(pattern: str, value: str, replacement: str, *, every: bool) -> str:
         if first is None or end is None:  # a later start cannot help the pieces behind the first
             break
         out += [value[at : first.start()], replacement]
+        if len(out) // 2 * len(replacement) > longest:
+            raise ParseError(f"a replacement makes more than {longest} characters")
         if end == first.start():  # an empty match: step over one character
             out.append(value[end : end + 1])
             end += 1

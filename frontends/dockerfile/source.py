@@ -140,13 +140,22 @@ async def _read_first(reference: Reference, names: Sequence[str]) -> bytes:
         found = await _read_if_there(reference, name)
         if found is not None:
             return found
-    directory = names[0].rpartition("/")[0]
-    try:
-        others = [name for name in await reference.read_dir(directory or "/") if "dockerfile" in name.lower()]
-    except SourceError:
-        others = []
-    hint = f"there is {', '.join(sorted(others)[:5])}; name it with --file" if others else "name it with --file"
+    directory, _, base = names[0].rpartition("/")
+    there = await _names(reference, directory or "/")
+    others = sorted(name for name in there if "dockerfile" in name.lower())
+    hint = f"there is {', '.join(others[:5])}; name it with --file" if others else "name it with --file"
+    if base in there:
+        hint = "it is a symbolic link, and leads to nothing in there; name the file itself with --file"
+    elif there == [_DOWNLOADED]:
+        hint = "what was downloaded could not be unpacked: is it a damaged archive?"
     raise SourceError(f"failed to read dockerfile: open {names[0]}: no such file or directory", hint=hint)
+
+
+async def _names(reference: Reference, directory: str) -> list[str]:
+    try:
+        return list(await reference.read_dir(directory))
+    except SourceError:
+        return []
 
 
 async def _read_if_there(reference: Reference, name: str) -> bytes | None:

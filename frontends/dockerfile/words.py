@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from functools import lru_cache
 
 from buildengine.errors import ParseError
@@ -17,6 +18,8 @@ from frontends.dockerfile import shellpattern
 from frontends.dockerfile.terminals import SPACE
 
 DEEPEST = 100  # of ${a:-${b:-...}}; a bound of ours, so that no file can exhaust the stack
+LARGEST = 1 << 20  # characters from the variables of one text: no process can have a variable of 128 KiB, execve(2)
+_LARGEST_SUM = 64 << 20  # and of all texts of a file
 
 _SPLIT = re.compile(f"[{SPACE}]+")
 _NAME = re.compile(r"\d+|[@*#?$!-]|\w+")  # positional, special, ordinary
@@ -43,6 +46,20 @@ class Expansion:
         return tuple(w for w in words if w)
 
 
+class Budget:
+    """How much the variables of a whole file may still put into its texts: a few lines can double one to any size."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _LARGEST_SUM
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise _too_large("all instructions together", _LARGEST_SUM)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexer:
     """How to read a word. `keep_unset` leaves `$unset` as it stands instead of making it empty."""
@@ -52,6 +69,7 @@ class Lexer:
     keep_escapes: bool = False
     keep_unset: bool = False
     plain_quotes: bool = False  # quotes mean nothing: the body of a heredoc
+    budget: Budget | None = field(default=None, repr=False, compare=False)
 
     def process(self, text: str, env: Mapping[str, str]) -> Expansion:
         """Raises ParseError: unbalanced quotes or braces, unknown modifier, `:?`."""
@@ -61,6 +79,8 @@ class Lexer:
         scan = _Scan(text, self, env)
         try:
             pieces = scan.until("", self.keep_escapes)
+            if self.budget is not None:
+                self.budget.spend(scan.grown)
         except ParseError as error:
             shown = text if len(text) <= 200 else text[:200] + "..."
             raise ParseError(f"failed to process {quote(shown)}: {error.message}", hint=error.hint) from None
@@ -111,6 +131,7 @@ class _Scan:
         self.text, self.lexer, self.env = text, lexer, env
         self.at = 0
         self.depth = 0
+        self.grown = 0
         self.raw_escapes = lexer.keep_escapes
         self.matched: set[str] = set()
         self.unmatched: set[str] = set()
@@ -206,6 +227,13 @@ class _Scan:
     # --- $ ----------------------------------------------------------------------------------------------
 
     def dollar(self) -> str:
+        value = self.substitution()
+        self.grown += len(value)
+        if self.grown > LARGEST:
+            raise _too_large("it", LARGEST)
+        return value
+
+    def substitution(self) -> str:
         self.at += 1
         if self.peek() == "{":
             self.depth += 1
@@ -290,7 +318,7 @@ class _Scan:
         value = self.look_up(name)
         if value is None and self.lexer.keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
-        return shellpattern.replace(pattern, value or "", replacement, every=every)
+        return shellpattern.replace(pattern, value or "", replacement, every=every, longest=LARGEST)
 
     def inner(self, stop: str, raw_escapes: bool, missing: str) -> str:
         try:
@@ -299,6 +327,12 @@ class _Scan:
             if self.at >= len(self.text):
                 raise _incomplete(missing) from None
             raise
+
+
+def _too_large(what: str, limit: int) -> ParseError:
+    return ParseError(
+        f"variables make {what} longer than {limit >> 20} MiB", hint="does a variable hold itself, again and again?"
+    )
 
 
 def _incomplete(what: str) -> ParseError:

@@ -97,7 +97,7 @@ class BuildKit:
         with open(self._work / "buildkitd.log", "wb") as log:
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
             try:
-                while subprocess.run([*self._ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
+                while subprocess.run([*self.ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
                     if daemon.poll() is not None:
                         raise RuntimeError("buildkitd ended: " + (self._work / "buildkitd.log").read_text()[-2000:])
                     time.sleep(0.1)
@@ -106,11 +106,11 @@ class BuildKit:
                 daemon.terminate()
                 daemon.wait()
 
-    def _ctl(self) -> list[str]:
+    def ctl(self) -> list[str]:
         return [str(self._peer / "buildctl"), "--addr", self._address]
 
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
-        argv = [*self._ctl(), "build", "--progress", "plain", "--frontend", "dockerfile.v0"]
+        argv = [*self.ctl(), "build", "--progress", "plain", "--frontend", "dockerfile.v0"]
         argv += ["--local", f"context={context}", "--local", f"dockerfile={context}"]
         if timed and scenario.no_cache:
             argv.append("--no-cache")
@@ -119,4 +119,4 @@ class BuildKit:
         _run(argv)
 
     def forget(self) -> None:
-        _run([*self._ctl(), "prune", "--all"])
+        _run([*self.ctl(), "prune", "--all"])

@@ -13,16 +13,17 @@ only when the secret `go` is missing: secrets are in no cache key, so the next b
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.builds import PYBUILD, Built, Command, Store, write
 from tests.fakes import leftovers
 
 _HOLD = "[ -s /run/secrets/go ] ||"
-_SLEEPERS = 5
+SLEEPERS = 5  # processes of the held steps that sleep in the end
 _MOUNT = "RUN --mount=type=secret,id=go,mode=0444"
 _DOCKERFILE = f"""\
 FROM crash AS tools
@@ -86,7 +87,7 @@ class Site:
         """Wait until both held steps run all that they will run."""
         for name in ("held-setid", "held-daemons"):
             build.until_output(name)
-        assert leftovers.until(lambda: len(self.sleepers(watch)) == _SLEEPERS), self.sleepers(watch)
+        assert leftovers.until(lambda: len(self.sleepers(watch)) == SLEEPERS), self.sleepers(watch)
 
     def sleepers(self, watch: leftovers.Watch) -> list[int]:
         """The processes of held steps that have come to their `sleep`."""
@@ -123,6 +124,13 @@ class Site:
         expected = {"root", "tmp", "go", "context", "made.tar", "id"}
         beside = sorted({path.name for path in self.place.iterdir()} - expected)
         return [*leftovers.files(self.store.root), *beside, *(str(path) for path in (self.place / "tmp").iterdir())]
+
+
+def send(pids: Iterable[int], number: int) -> None:
+    """A signal to each, where it still lives."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _assert_nothing(left: list[str]) -> None:

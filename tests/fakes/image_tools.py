@@ -104,6 +104,14 @@ def inspect(image: str, *flags: str) -> dict[str, Any]:
     return document
 
 
+def extracted(archive: Path) -> Path:
+    """An OCI archive as the layout directory that it is."""
+    directory = archive.with_suffix(".layout")
+    directory.mkdir()
+    run("tar", "--extract", "--file", archive, "--directory", directory)
+    return directory
+
+
 def layout_of(image: str, directory: Path) -> Path:
     """The image as an OCI layout directory, under the tag `x`; layers are gzip there, which umoci reads."""
     skopeo("copy", "--quiet", "--dest-compress-format", "gzip", image, f"oci:{directory}:x")

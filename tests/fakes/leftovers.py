@@ -222,7 +222,8 @@ def _host_mounts() -> set[str]:
 
 
 def _states() -> set[str]:
-    return {str(directory / name) for directory in _RUNTIME_STATES for name in _names(directory)}
+    names = {str(directory / name) for directory in _RUNTIME_STATES for name in _names(directory)}
+    return {name for name in names if "/buildah-" not in name}
 
 
 def _make_group(name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.builds import FIXTURES, PYBUILD, Store, write
 from tests.fakes import leftovers
-from tests.fakes.crash_builds import Site
+from tests.fakes.crash_builds import SLEEPERS, Site, send
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
@@ -79,7 +79,7 @@ def test_terminal_closed(site: Site) -> None:
         environment = {**site.store.environment, "TERM": "xterm"}
         process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
-        assert leftovers.until(lambda: drained(terminal) and len(site.sleepers(watch)) == 5)
+        assert leftovers.until(lambda: drained(terminal) and len(site.sleepers(watch)) == SLEEPERS)
         os.close(terminal)
         process.wait()
         site.recover(watch)
@@ -112,8 +112,7 @@ def test_interrupted_when_the_launcher_was_killed(site: Site) -> None:
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True)) as build:
             site.until_held(watch, build)
-            (launcher,) = watch.named("pybuild-launch")
-            os.kill(launcher, signal.SIGKILL)
+            send(watch.named("pybuild-launch"), signal.SIGKILL)
             build.process.send_signal(signal.SIGINT)
             build.wait(status=130)
         site.recover(watch)
@@ -123,8 +122,7 @@ def test_supervisor_killed(site: Site) -> None:
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True)) as build:
             site.until_held(watch, build)
-            for pid in watch.named("pybuild-step"):
-                os.kill(pid, signal.SIGKILL)
+            send(watch.named("pybuild-step"), signal.SIGKILL)
             assert "the process that supervised the step was killed" in build.wait(status=3).error
         site.recover(watch)
 
@@ -135,8 +133,7 @@ def test_step_killed(template: Store, tmp_path: Path, runtime: str) -> None:
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True)) as build:
             site.until_held(watch, build)
-            for pid in site.step_processes(watch):
-                os.kill(pid, signal.SIGKILL)
+            send(site.step_processes(watch), signal.SIGKILL)
             assert "SIGKILL" in build.wait(status=1).error
         site.recover(watch)
 
@@ -147,7 +144,7 @@ def test_one_dies_and_the_other_goes_on(site: Site) -> None:
         with site.start(watch, *site.arguments(held=True)) as first:
             site.until_held(watch, first)
             with site.start(watch, *site.arguments(held=False)) as second:
-                second.until("held-setid")
+                second.until("cp /cache/log", "done", "cached")  # all but the held ones
                 first.process.kill()
                 first.process.wait()
                 assert any("held-setid" in instruction for instruction in second.wait().ran)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.builds import FIXTURES, Command, Store
 from tests.fakes import leftovers
-from tests.fakes.crash_builds import Site
+from tests.fakes.crash_builds import Site, send
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
@@ -121,8 +119,3 @@ def ended_within(build: Command, moment: float) -> bool:
         return False
     return True
 
-
-def send(pids: list[int], number: int) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from buildengine.digest import Digest
-from buildengine.errors import ContextError
+from buildengine.errors import ContextChanged, ContextError
 from cache import filehash, schema
 from cache.db import Database
 from cache.localindex import LocalIndex
-from cache.localscan import ChangedMeanwhile, LocalScan
+from cache.localscan import LocalScan
 from cache.packed import pack, unpack
 from cache.selection import Filter, PatternFilter, Selector
 from tests.fakes import cache_trees as trees
@@ -243,12 +243,12 @@ async def test_filters_keep_parents_of_what_they_keep(context: Context) -> None:
 async def test_what_changes_while_it_is_read_is_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     async with context.scan() as scan:
         monkeypatch.setattr(filehash, "hash_open_file", lambda fd, size: context.write({"a": b"longer"}) or bytes(32))
-        with pytest.raises(ChangedMeanwhile, match="a changed") as caught:
+        with pytest.raises(ContextChanged, match="a changed") as caught:
             await scan.content_digest([Selector(path="a")])
         assert caught.value.path == "a"
     async with context.scan() as scan:
         os.unlink(context.path / "a")
-        with pytest.raises(ChangedMeanwhile):
+        with pytest.raises(ContextChanged):
             await scan.content_digest([Selector(path="a")])
 
 

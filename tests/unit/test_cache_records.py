@@ -57,7 +57,7 @@ async def test_records_come_newest_first_and_once(tmp_path: Path) -> None:
         records = cache.records.records("key")
         assert [record.payload["note"] for record in records] == ["a", "b"]
         assert records[0].created >= records[1].created
-        cache.records.used(records[0].id)
+        cache.records.used(records[0].id, records[0].key)
         cache.records.drop(records[0].id)
         assert [record.payload["note"] for record in cache.records.records("key")] == ["b"]
 

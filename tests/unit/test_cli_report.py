@@ -151,7 +151,7 @@ def test_the_first_failure_leads_and_the_others_are_named() -> None:
 
 
 def test_messages_of_several_lines_and_colours() -> None:
-    assert report(UserError("one\n\ttwo\x07"))[1] == "error: one\n    two\n"
+    assert report(UserError("one\n\ttwo\x07"))[1] == "error: one\n        two\n"
     stream = io.StringIO()
     Reporter(stream, colour=True).build_error(UserError("x", hint="y"))
     assert stream.getvalue() == "\x1b[1;31merror:\x1b[0m x\n\x1b[1mhint:\x1b[0m y\n"

@@ -1,16 +1,19 @@
 """The layers of a stack as blobs in the content store: reused where they exist, made where they do not.
 
 A layer that came from a registry keeps the very blob it came as (fetched now if it is still lazy) unless another
-compression is forced. Layers of one stack, and of several platforms, are packed at the same time.
+compression is forced; even then its archive stays, so that the image still has the layers of its base. Layers of one
+stack, and of several platforms, are packed at the same time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from buildengine.digest import Digest
+from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
 from cache.layers import Layer, LayerBlob
 from cache.opened import Cache
@@ -19,6 +22,9 @@ from worker.exporters.options import ExportOptions
 from worker.layers.compress import compression_of, encoder, media_type
 from worker.results import Stack
 from worker.trees import Trees
+
+if TYPE_CHECKING:
+    from worker.layers.export import LayerExport
 
 _DIFF_ID = "containerd.io/uncompressed"  # where a blob's record keeps its diff id, as containerd's labels do
 
@@ -56,19 +62,7 @@ class LayerBlobs:
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
                 return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]))
-        from worker.layers.export import export_layer
-
-        await self._trees.ensure((*below, layer.id))
-        with self._trees.open_stack(below) as lower:
-            made = await export_layer(
-                self._cache.layers.directory(layer.id),
-                lower if below else None,
-                compression=options.compression,
-                level=options.level,
-                reproducible=options.epoch is not None,
-                epoch=options.epoch if options.rewrite_timestamp else None,
-                open_writer=self._cache.store.writer,
-            )
+        made = await (self._made(layer, below, options) if layer.remote is None else self._converted(layer, options))
         blob = LayerBlob(
             compression=name,
             level=options.level,
@@ -80,6 +74,43 @@ class LayerBlobs:
         reach("export.packed")
         await self._cache.layers.add_blob(layer.id, blob)
         return _export_layer(layer, blob, made.diff_id)
+
+    async def _made(self, layer: Layer, below: Stack, options: ExportOptions) -> LayerExport:
+        """A blob of a layer that was built here."""
+        from worker.layers.export import export_layer
+
+        await self._trees.ensure((*below, layer.id))
+        with self._trees.open_stack(below) as lower:
+            return await export_layer(
+                self._cache.layers.directory(layer.id),
+                lower if below else None,
+                compression=options.compression,
+                level=options.level,
+                reproducible=options.epoch is not None,
+                epoch=options.epoch if options.rewrite_timestamp else None,
+                open_writer=self._cache.store.writer,
+            )
+
+    async def _converted(self, layer: Layer, options: ExportOptions) -> LayerExport:
+        """Another blob of a layer that came as one. Its archive, and so its diff id, stays as it came."""
+        from worker.layers.export import convert_layer
+
+        assert layer.remote is not None
+        await self._trees.fetch_blobs((layer,))
+        with self._cache.store.open(layer.remote.digest) as blob:
+            made = await convert_layer(
+                blob,
+                compression=options.compression,
+                level=options.level,
+                reproducible=options.epoch is not None,
+                open_writer=self._cache.store.writer,
+            )
+        if layer.diff_id is not None and made.diff_id != layer.diff_id:
+            raise StoreError(
+                f"layer {layer.remote.digest} unpacks to {made.diff_id}, its image config promises {layer.diff_id}",
+                hint="the image is broken: its publisher must push it again",
+            )
+        return made
 
     async def _received(self, layer: Layer, options: ExportOptions) -> ExportLayer | None:
         """The blob that the layer came as, if it may stay as it is."""

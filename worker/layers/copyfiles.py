@@ -13,7 +13,7 @@ from dataclasses import field
 
 from blake3 import blake3
 
-from buildengine.errors import ContextError, UserError
+from buildengine.errors import ContextChanged, UserError
 from buildengine.inroot import open_in_root
 from buildengine.values import dataclass
 from worker.layers import xattrs
@@ -216,6 +216,5 @@ class FileCopier:
         )
 
 
-def _changed(at: Opened, name: bytes) -> ContextError:
-    path = b"/".join((*at.source_path, name))
-    return ContextError(f"/{shown(path)} changed while it was copied", hint="build again when nothing writes to it")
+def _changed(at: Opened, name: bytes) -> ContextChanged:
+    return ContextChanged(shown(b"/".join((*at.source_path, name))))

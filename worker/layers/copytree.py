@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import trio
 
-from buildengine.errors import ContextError, UserError
+from buildengine.errors import ContextError, SourceError, UserError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
 from llb.ops import CopyAction
@@ -124,11 +125,19 @@ class _Copy:
         archive = await offload(self._start, limiter=DISK)
         if archive is not None:
             stream, directory = archive
-            with stream:
+            with stream, self._named():
                 await unpack(stream, self._target, directory, self._rules.archive_owner)
         elif self.done.rest:
             await _Workers(self._batch, self.done).run()
             await offload(self._finish, limiter=DISK)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What is wrong with an archive is said of the file that it is."""
+        try:
+            yield
+        except SourceError as error:
+            raise SourceError(f"cannot unpack {self._path}: {error.message}", hint=error.hint) from error
 
     def _start(self) -> tuple[BinaryIO, Path] | None:
         """All of a small copy, the beginning of a large one, or the archive to be unpacked and where."""

@@ -9,10 +9,10 @@ This module must not know where blobs are kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import trio
 
@@ -20,8 +20,9 @@ from buildengine.digest import Digest
 from buildengine.limits import COMPRESS, DISK, HASH, offload
 from buildengine.values import dataclass
 from worker.layers.compress import Buffer, Check, Compression, Encoder, encoder
+from worker.layers.decompress import decompress
 from worker.layers.outcome import one_error
-from worker.layers.write import Blocks, layer_blocks
+from worker.layers.write import layer_blocks
 
 _WORKERS = len(os.sched_getaffinity(0))
 _AHEAD = _WORKERS + 2
@@ -74,16 +75,62 @@ async def export_layer(
         layer_blocks(directory, lower, epoch=epoch, block_size=made_by.block_size) as blocks,
         open_writer() as writer,
     ):
-        pipeline = _Pipeline(blocks, writer, made_by)
-        await pipeline.run()
-        blob = await offload(writer.commit, limiter=DISK)
-        return LayerExport(
-            diff_id=Digest.of_hex(pipeline.check.hexdigest()),
-            digest=blob.digest,
-            size=blob.size,
-            uncompressed_size=pipeline.check.size,
-            encoder=made_by.name,
-        )
+        return await _write(blocks, writer, made_by)
+
+
+async def convert_layer(
+    blob: BinaryIO,
+    *,
+    compression: Compression,
+    level: int | None = None,
+    reproducible: bool = False,
+    open_writer: Callable[[], AbstractContextManager[BlobWriter]],
+) -> LayerExport:
+    """Write the layer that came as `blob`, compressed otherwise: the archive in it stays as it is."""
+    made_by = encoder(compression, level, reproducible=reproducible)
+    with one_error(), open_writer() as writer:
+        return await _write(_PlainBlocks(blob, made_by.block_size), writer, made_by)
+
+
+class _Blocks(Protocol):
+    """An archive in blocks that are all full but the last. A block stays as it is until it is given back."""
+
+    def __iter__(self) -> Iterator[memoryview]: ...
+    def recycle(self, block: memoryview, /) -> None: ...
+
+
+class _PlainBlocks:
+    """The archive in a blob."""
+
+    def __init__(self, blob: BinaryIO, size: int) -> None:
+        self._blob = blob
+        self._size = size
+
+    def __iter__(self) -> Iterator[memoryview]:
+        plain = decompress(self._blob)
+        while True:
+            block = bytearray()
+            while len(block) < self._size and (piece := plain.read(self._size - len(block))):
+                block += piece
+            if not block:
+                return
+            yield memoryview(block)
+
+    def recycle(self, block: memoryview) -> None:
+        """Every block is a new one."""
+
+
+async def _write(blocks: _Blocks, writer: BlobWriter, made_by: Encoder) -> LayerExport:
+    pipeline = _Pipeline(blocks, writer, made_by)
+    await pipeline.run()
+    blob = await offload(writer.commit, limiter=DISK)
+    return LayerExport(
+        diff_id=Digest.of_hex(pipeline.check.hexdigest()),
+        digest=blob.digest,
+        size=blob.size,
+        uncompressed_size=pipeline.check.size,
+        encoder=made_by.name,
+    )
 
 
 class _Job:
@@ -98,7 +145,7 @@ class _Job:
 class _Pipeline:
     """produce -> hash -> write in order, and beside it compress in any order."""
 
-    def __init__(self, blocks: Blocks, writer: BlobWriter, made_by: Encoder) -> None:
+    def __init__(self, blocks: _Blocks, writer: BlobWriter, made_by: Encoder) -> None:
         self.check = Check()
         self._blocks = blocks
         self._writer = writer

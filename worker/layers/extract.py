@@ -172,6 +172,9 @@ class Extraction:
     def _make_node(self, parent: Parent, base: bytes, header: TarHeader) -> None:
         if not (0 <= header.major < 1 << 12 and 0 <= header.minor < 1 << 20):
             raise SourceError(f"the archive has a device that cannot exist: {shown(header.name)}")
+        if not self._fresh and header.kind is Kind.CHAR and (header.major, header.minor) == (0, 0):
+            # On an overlay only overlayfs may make one: it is the mark of a deleted file.
+            raise SourceError(f"the archive has a character device 0:0: {shown(header.name)}")
         device = os.makedev(header.major, header.minor)
         mode = _TYPES[header.kind] | header.mode & 0o777
         self._place(parent, base, lambda: os.mknod(base, mode, device, dir_fd=parent.fd))

@@ -195,10 +195,13 @@ def _extension(kind: bytes, data: bytes) -> dict[str, str]:
 
 def _pax_records(data: bytes) -> Iterator[tuple[str, str]]:
     """`<length> <key>=<value>\\n`, the length counting itself (pax(1), "pax Extended Header")."""
-    while data.strip(b"\0"):
-        digits, space, _ = data[:20].partition(b" ")
+    data = data.rstrip(b"\0")
+    at = 0
+    while at < len(data):
+        digits, space, _ = data[at : at + 20].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
-        record, data = data[:length], data[length:]
+        record = data[at : at + length]
+        at += length
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if not equals or len(record) != length or not record.endswith(b"\n"):
             raise InvalidImage("the archive has a malformed pax header")

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from buildengine.digest import Digest
 from cache.selection import Selector, selectors_key
+from llb import ops
 from solver.vertex import Dep, Result
 from worker.context import OpContext
 from worker.localtree import LocalTree
+
+
+def copied(copy: ops.CopyAction) -> Selector:
+    """What a copy takes of its source."""
+    return Selector(
+        path=copy.src,
+        wildcard=copy.allow_wildcard,
+        follow_links=copy.follow_symlink,
+        include=copy.include_patterns,
+        exclude=copy.exclude_patterns,
+        required=copy.required_paths,
+    )
 
 
 def dep(context: OpContext, selectors: tuple[Selector, ...]) -> Dep:

@@ -23,7 +23,6 @@ from worker.localtree import LocalTree
 from worker.ops.keys import key_digest
 
 _WORTHWHILE = 200  # files; fewer are copied before the earlier layer is found
-_DIGEST = 32
 _NAME = "sources"
 
 
@@ -88,7 +87,7 @@ class Earlier:
 
 
 def _digests(scan: LocalScan, source: str) -> dict[str, bytes]:
-    """The content digest of each regular file below `source` that is known."""
+    """Of each regular file below `source`: its extended attributes and the digest of its contents, where known."""
     found: dict[str, bytes] = {}
     below = source + "/" if source else ""
     for directory, listing in scan.listings.items():
@@ -96,7 +95,7 @@ def _digests(scan: LocalScan, source: str) -> dict[str, bytes]:
             prefix = directory + "/" if directory else ""
             for name, entry in listing.items():
                 if stat.S_ISREG(entry[0]) and isinstance(entry[5], bytes):
-                    found[prefix + name] = entry[5][-_DIGEST:]
+                    found[prefix + name] = entry[5]
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cache.selection import Selector
 from llb import ops
 from solver.vertex import CacheMap, Dep, Result
 from worker.context import OpContext
@@ -33,7 +32,7 @@ class File:
         if any(action.input == index for action in self._op.actions):
             return Dep()
         copies = [a.action for a in self._op.actions if a.secondary_input == index]
-        selectors = tuple(dict.fromkeys(_selector(copy) for copy in copies if isinstance(copy, ops.CopyAction)))
+        selectors = tuple(dict.fromkeys(content.copied(copy) for copy in copies if isinstance(copy, ops.CopyAction)))
         return content.dep(self._context, selectors) if selectors else Dep()
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
@@ -47,14 +46,3 @@ def _key_action(action: ops.Action) -> ops.Action:
         return action
     base = action.src.rstrip("/").rpartition("/")[2]
     return replace(action, src=base, include_patterns=(), exclude_patterns=(), required_paths=())
-
-
-def _selector(copy: ops.CopyAction) -> Selector:
-    return Selector(
-        path=copy.src,
-        wildcard=copy.allow_wildcard,
-        follow_links=copy.follow_symlink,
-        include=copy.include_patterns,
-        exclude=copy.exclude_patterns,
-        required=copy.required_paths,
-    )

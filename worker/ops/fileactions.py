@@ -15,6 +15,7 @@ from buildengine.errors import InvalidDefinition
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.layers import NewLayer
+from cache.localcheck import check_unchanged
 from cache.localscan import LocalScan
 from llb import ops
 from llb.patterns import PatternMatcher
@@ -25,7 +26,7 @@ from worker.layers import copytree
 from worker.layers.copyrules import Reuse
 from worker.localtree import LocalTree
 from worker.mounts.tree import open_tree
-from worker.ops import users
+from worker.ops import content, users
 from worker.ops.directly import bring_up
 from worker.ops.earlier import Earlier
 from worker.results import Snapshot, Stack
@@ -184,6 +185,8 @@ class _Run:
                     visible=scan,
                     reuse=reuse,
                 )
+            if scan is not None:
+                await check_unchanged(scan, (content.copied(action),))
 
     @contextmanager
     def _earlier(

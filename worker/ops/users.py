@@ -9,6 +9,7 @@ user's name.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from buildengine.errors import UserError
 from buildengine.inroot import read_regular
@@ -40,19 +41,25 @@ def _read(root: int, path: str) -> Iterator[list[str]]:
         data = read_regular(root, path, limit=_LIMIT)
     except OSError:
         return
+    except UserError as error:
+        raise UserError(
+            f"the image's {error.message}, so no user can be looked up in it", hint="give it a regular file there"
+        ) from None
     for line in data.decode("utf-8", "replace").splitlines():
         if line.strip() and not line.startswith("#"):
             yield line.split(":")
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) <= _MAX_ID else None
+    if not (text.isascii() and text.isdigit() and len(text) < 20):  # int() refuses thousands of digits
+        return None
+    return int(text) if int(text) <= _MAX_ID else None
 
 
 def _users(root: int) -> Iterator[_Entry]:
     for fields in _read(root, "/etc/passwd"):
         if len(fields) >= 4 and (uid := _number(fields[2])) is not None:
-            home = fields[5] if len(fields) > 5 and fields[5] else "/"
+            home = fields[5] if len(fields) > 5 and fields[5] and "\0" not in fields[5] else "/"
             yield _Entry(name=fields[0], id=uid, gid=_number(fields[3]) or 0, home=home, members=())
 
 
@@ -97,8 +104,15 @@ def find_group(root: int, name: str) -> int:
 
 
 def resolve(root: int, spec: str) -> Identity:
-    """The identity that `spec` (`""`, `user`, `uid`, `user:group`) names in the tree at `root`."""
-    user_text, _, group_text = (spec or "0").partition(":")
+    """The identity that `spec` (`""`, `user`, `uid`, `user:group`) names in the tree at `root`.
+
+    When nobody is named it is root, also in an image whose files are of no use.
+    """
+    if not spec:
+        with suppress(UserError):
+            return resolve(root, "0")
+        return Identity()
+    user_text, _, group_text = spec.partition(":")
     user_text = user_text or "0"
     number = _id(user_text, "user")
     entry = next((u for u in _users(root) if (u.id == number if number is not None else u.name == user_text)), None)

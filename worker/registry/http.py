@@ -6,6 +6,7 @@ httpcore2 is what httpx2 is made of; of the layer above it nothing is needed her
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -48,6 +49,10 @@ class Pools:
         try:
             response = await self._pool(url).handle_async_request(request)
         except _FAILURES as error:
+            if _is_unknown_host(error):
+                raise SourceError(
+                    f"cannot reach {redacted(url)}: {_reason(error)}", hint="check the name, and the host's DNS"
+                ) from error
             raise Unreachable(f"cannot reach {redacted(url)}: {_reason(error)}") from error
         try:
             yield HttpResponse(response, url)
@@ -201,6 +206,15 @@ def _proxy_of(url: str) -> httpcore2.Proxy:
         raise ConfigError(f"cannot use the proxy {redacted(url)}", hint="a proxy is http://host:port")
     auth = (parts.username, parts.password or "") if parts.username else None
     return httpcore2.Proxy(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", auth=auth)
+
+
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Whether a name server said that there is no such name (EAI_NONAME): asking again changes nothing."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_NONAME
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -24,7 +24,10 @@ def error(failure: Mapping[str, str]) -> BuildError:
     if fault == "oci":
         return _of_oci_runtime(message)
     if fault == "user":
-        return UserError(message)
+        no_shell = message == 'exec: "/bin/sh": no such file or directory'
+        return UserError(
+            message, hint='the image has no shell: RUN ["program", "argument"] needs none' if no_shell else None
+        )
     if fault == "internal":
         return InternalError(f"a step could not be set up: {message}", hint=failure.get("trace"))
     hint = None

@@ -109,8 +109,8 @@ def _step(
 
 def _become(channel: _socket.socket, host: Host, process: dict[str, Any], *, mknod: bool) -> NoReturn:
     try:
-        confine.set_limits(process["rlimits"])
         confine.restrict(process, landlock_abi=host.landlock_abi)
+        confine.set_limits(process["rlimits"])  # after what opens files: the user may have allowed none
         confine.become(process, bounding=host.bounding, mknod=mknod)
         confine.die_with_parent()
         messages.send(channel, {"started": True})  # Lost: the supervisor had died before the line above

@@ -55,11 +55,12 @@ def build(
 
 
 def _check(spec: ProcessSpec) -> None:
-    if not spec.argv:
-        raise UserError("there is no command to run")
-    texts = (*spec.argv, *spec.env, spec.cwd, spec.hostname)
-    if any("\0" in text for text in texts):
-        raise UserError("a command, its environment and its working directory cannot hold a NUL byte")
+    if not spec.argv or not spec.argv[0]:
+        raise UserError("there is no command to run", hint='write RUN command, or RUN ["program", "argument"]')
+    texts = {"command": spec.argv, "environment": spec.env, "working directory": (spec.cwd,), "host": (spec.hostname,)}
+    for what, parts in texts.items():
+        if any("\0" in part for part in parts):
+            raise UserError(f"the {what} of the step has a NUL byte in it: no process can be given that")
     if not spec.cwd.startswith("/"):
         raise UserError(f"the working directory {spec.cwd!r} is not absolute")
     if len(spec.hostname.encode()) > 64:  # __NEW_UTS_LEN

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Made = Callable[[int, str, str, bool, os.stat_result], None]
 
 _MAX_LINKS = 40  # as the kernel's path walk
+# ENOENT is what procfs says to mkdir, EPERM and EACCES other file systems of the kernel
+_CANNOT_MAKE = (
+    errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EDQUOT, errno.ENOSPC, errno.ENOENT, errno.EPERM, errno.EACCES,
+)  # fmt: skip
 
 # (parent's path, name, is a directory, inode, parent's atime and mtime before, parent's mtime after), in the
 # order of creation. A plain tuple: it travels from PID 1 to the supervisor.
@@ -82,7 +86,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
             held.append(fd)
         return held.pop()
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EDQUOT, errno.ENOSPC):
+        if error.errno in _CANNOT_MAKE:
             raise Refused(f"{path} cannot be made: {error.strerror}") from None
         raise
     finally:

@@ -13,7 +13,8 @@ from buildengine.values import dataclass
 
 # ECMA-48: CSI; OSC, DCS, SOS, PM, APC up to their terminator; any other ESC sequence.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # C0 but the tab, DEL, C1
+# C0 but the tab, DEL, C1; what makes a line end, or reads it in another order than it is written (CVE-2021-42574)
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _LONGEST = 64 << 10  # a line is broken here: nobody reads further, and memory is not a step's to fill
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert import mounting
 from frontends.dockerfile.convert.draft import COMMAND, Draft, with_shell
 from frontends.dockerfile.lines import Heredoc, heredoc
-from frontends.dockerfile.words import Lexer
 from llb.actions import mkfile
 from llb.mounts import AnyMount, Bind, Tmpfs
 from llb.ops import CDIDevice, NetMode, SecurityMode
@@ -34,7 +34,7 @@ def run(draft: Draft, instruction: ins.Run, sources: Sequence[Draft | None]) -> 
     mounts = [*command.mounts, *[mounting.mount(draft, m, s) for m, s in zip(wanted, sources, strict=True)]]
     if draft.shared.options.shm_size > 0:
         mounts.append(Tmpfs(target="/dev/shm", size=draft.shared.options.shm_size))
-    lexer = Lexer(escape=draft.shared.lexer.escape, keep_quotes=True, keep_unset=True)
+    lexer = replace(draft.shared.lexer, keep_quotes=True, keep_unset=True)
     shown = draft.shown_command(command.shown, lexer, mounting.masked_env(draft, wanted))
     env = draft.env
     draft.stage.used.add("/")  # a command may read any file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypedDict
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from llb.ops import ProgressGroup
 from llb.state import State, git, http, merge, scratch
 
 _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*\Z")
+_MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2)
 _BODY = Lexer(plain_quotes=True)  # variables in a heredoc; its escape character is always the backslash
 
 
@@ -95,7 +97,7 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
         sources=tuple(expand(path) for path in instruction.sources),
         destination=destination,
         dest=paths.destination(draft.state.cwd, "./" if destination in ("", ".") else destination),
-        chown=expand(instruction.chown),
+        chown=_owner(expand(instruction.chown)),
         chmod=expand(instruction.chmod),
         checksum=expand(instruction.checksum) if isinstance(instruction, ins.Add) else "",
         files=source.state if source else draft.shared.context,
@@ -105,6 +107,14 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
     if source is None:
         _check_ignored(job)
     return job
+
+
+def _owner(text: str) -> str:
+    """`user[:group]`, whose numbers are ids. Raises ParseError."""
+    for part in text.split(":"):
+        if part.isascii() and part.isdigit() and int(part[:20]) > _MAX_ID:
+            raise ParseError(f"invalid chown parameter: {part} is no id", hint=f"ids go from 0 to {_MAX_ID}")
+    return text
 
 
 def _check_checksum(job: _Job) -> None:
@@ -248,7 +258,8 @@ def _copy_download(job: _Job, actions: Actions, url: str) -> Actions:
 def _copy_inline(job: _Job, actions: Actions, document: Heredoc) -> Actions:
     text = document.content
     if document.expand:
-        text = job.draft.checked(_BODY.process(text, job.draft.env), job.instruction).text
+        lexer = replace(_BODY, budget=job.draft.shared.lexer.budget)
+        text = job.draft.checked(lexer.process(text, job.draft.env), job.instruction).text
     tree = scratch().file(
         mkfile(document.name, text.encode("utf-8", "surrogateescape"), mode=0o644),
         name="[internal] preparing inline document",
