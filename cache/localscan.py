@@ -11,6 +11,7 @@ in the end everything that was to be copied (`cache.localcheck`).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ Entry = tuple[int, int, int, int, int, Any]
 directory its extended attributes followed (a file) by its digest; None: nothing yet."""
 
 Listings = dict[str, dict[str, Entry]]
+
+_ANOTHER = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))  # the name leads elsewhere now
 
 TICK_NS = 20_000_000  # the coarsest kernel clock: CONFIG_HZ=100, twice
 COARSE_NS = 2_000_000_000  # file systems with whole seconds (FAT: two)
@@ -203,23 +206,29 @@ class _ScannedDirectory:
             os.close(self._fd)
 
     def _read(self, name: str) -> bytes:
-        entry = self._listing[name]
         path = f"{self._path}/{name}" if self._path else name
         try:
-            if self._fd < 0:
-                self._fd = open_in_root(self._scan.root, self._path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
-            if not stat.S_ISREG(entry[0]):
-                return filehash.xattrs_of(f"/proc/self/fd/{self._fd}/{name}")
-            fd = filehash.open_file(self._fd, name)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ContextChanged(path) from None
+            value = self._value(name, self._listing[name])
         except OSError as error:
-            raise ContextError(f"cannot read {path} in the build context: {error.strerror}") from None
+            if error.errno not in _ANOTHER:
+                raise ContextError(f"cannot read {path} in the build context: {error.strerror}") from None
+            value = None
+        if value is None:
+            raise ContextChanged(path)
+        return value
+
+    def _value(self, name: str, entry: Entry) -> bytes | None:
+        """What counts of the contents. None: it is not what was scanned."""
+        if self._fd < 0:
+            self._fd = open_in_root(self._scan.root, self._path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
+        if not stat.S_ISREG(entry[0]):
+            return filehash.xattrs_of(f"/proc/self/fd/{self._fd}/{name}")
+        fd = filehash.open_file(self._fd, name)
         try:
-            value = filehash.xattrs_of(fd) + filehash.hash_open_file(fd, entry[1])
             if stamp(os.fstat(fd)) != entry[:5]:
-                raise ContextChanged(path)
-            return value
+                return None
+            value = filehash.xattrs_of(fd) + filehash.hash_open_file(fd, entry[1])
+            return value if stamp(os.fstat(fd)) == entry[:5] else None
         finally:
             os.close(fd)
 

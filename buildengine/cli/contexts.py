@@ -116,8 +116,8 @@ def _from_remote(context: str, file: str | None, stdin: IO[bytes]) -> Inputs:
     if file == "-":
         return _inline(_read_stdin(stdin), "stdin", options=options)
     if file is None or not os.path.isabs(file):  # in the repository
-        # "context" is what the frontend calls a Dockerfile that was downloaded by itself
-        shown = {"context": redacted(context)}
+        # "context" is what the frontend calls a Dockerfile that was downloaded by itself; its address without a login
+        shown = {"context": re.sub("//[^/@]*@", "//", context)}
         return Inputs(options={**options, "filename": file or "Dockerfile"}, shown=shown)
     _mode(context, file)
     path = Path(file)

@@ -17,28 +17,21 @@ from buildengine.config import Config
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.lazily import Lazily
+from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
 from buildengine.events import EventSink
-from buildengine.platform import Platform
-from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
 from frontends import catalog
-from frontends.gateway import FrontendRequest, FrontendResult
-from llb import graph
-from llb.definition import Definition
-from solver.job import Job, open_job
-from solver.loader import load
+from frontends.gateway import FrontendRequest
+from solver.job import open_job
 from solver.scheduler import Scheduler, open_scheduler
-from solver.vertex import Edge, Result
 from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext
-from worker.exporters.image import PlatformImage
-from worker.images import Images, open_images
+from worker.images import open_images
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
-from worker.worker import renew_cache_mounts, resolver
 
 if TYPE_CHECKING:  # a cached build starts neither
     from worker.registry.hosts import RegistryConfig
@@ -121,53 +114,14 @@ class Engine:
                 entitlements=request.entitlements,
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
-            running = RunningBuild(request=request, context=context, images=images, job=job)
-            result = await running.run_frontend(targets, on_event)
-            return await exports.run(await running.solve_results(result))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningBuild:
-    """One build while it runs."""
-
-    request: BuildRequest
-    context: BuildContext
-    images: Images
-    job: Job
-
-    async def run_frontend(self, targets: tuple[Platform, ...], on_event: EventSink) -> FrontendResult:
-        frontend = catalog.find(self.request.frontend)
-        return await frontend.build(
-            LocalGateway(self, on_event),
-            FrontendRequest(
-                options=_unique_locals(self.request, self.context.session.id),
-                platforms=targets,
-                build_platform=platforms.local(),
-            ),
-        )
-
-    async def solve(self, definition: Definition) -> Result | None:
-        """The result of a definition; held until the job ends."""
-        if definition.is_scratch:
-            return None
-        return (await self.job.solve([await self._load(definition)]))[0]
-
-    async def _load(self, definition: Definition) -> Edge:
-        loaded = graph.load(definition)
-        await renew_cache_mounts(self.context, loaded)
-        return load(loaded, resolver(self.context))
-
-    async def solve_results(self, result: FrontendResult) -> list[PlatformImage]:
-        """All platforms at once, in one graph: what they share is solved once."""
-        solvable = [r for r in result.results if r.definition is not None and not r.definition.is_scratch]
-        edges = [await self._load(r.definition) for r in solvable if r.definition is not None]
-        solved = dict(zip((id(r) for r in solvable), await self.job.solve(edges), strict=True))
-        return [
-            PlatformImage(
-                platform=r.platform, stack=await self.context.trees.stack_of(solved.get(id(r))), config=r.config
+            solving = Solving(context, job)
+            result = await catalog.find(request.frontend).build(
+                LocalGateway(solving, on_event),
+                FrontendRequest(
+                    options=_unique_locals(request, session.id), platforms=targets, build_platform=platforms.local()
+                ),
             )
-            for r in result.results
-        ]
+            return await exports.run(await solving.results(result))
 
 
 def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:

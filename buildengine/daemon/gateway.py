@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import trio
 
+from buildengine.daemon.solving import Solving
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import Location, SourceError
@@ -25,15 +25,12 @@ from solver.vertex import Result
 from worker.localtree import LocalTree
 from worker.results import Snapshot
 
-if TYPE_CHECKING:
-    from buildengine.daemon.engine import RunningBuild
-
 
 class LocalReference:
     """A definition that the engine has accepted. `None` definitions never come here: scratch has no files."""
 
-    def __init__(self, build: RunningBuild, definition: Definition) -> None:
-        self._build = build
+    def __init__(self, solving: Solving, definition: Definition) -> None:
+        self._solving = solving
         self._definition = definition
         self._lock = trio.Lock()
         self._result: Result | None = None
@@ -42,7 +39,7 @@ class LocalReference:
     async def result(self) -> Result | None:
         async with self._lock:
             if not self._solved:
-                self._result = await self._build.solve(self._definition)
+                self._result = await self._solving.solve(self._definition)
                 self._solved = True
         return self._result
 
@@ -52,8 +49,8 @@ class LocalReference:
             return result.read_file(path, limit=limit)
         if not isinstance(result, Snapshot):
             raise SourceError(f"{path}: not found: the tree is empty")
-        await self._build.context.trees.ensure(result.stack)
-        with self._build.context.trees.open_stack(result.stack) as root:
+        await self._solving.context.trees.ensure(result.stack)
+        with self._solving.context.trees.open_stack(result.stack) as root:
             try:
                 return read_regular(root, path, limit=limit)
             except OSError as error:
@@ -64,8 +61,8 @@ class LocalReference:
         if isinstance(result, LocalTree):
             names = result.read_dir(path)
         elif isinstance(result, Snapshot):
-            await self._build.context.trees.ensure(result.stack)
-            with self._build.context.trees.open_stack(result.stack) as root:
+            await self._solving.context.trees.ensure(result.stack)
+            with self._solving.context.trees.open_stack(result.stack) as root:
                 names = _list(root, path)
         else:
             names = []
@@ -86,21 +83,21 @@ def _list(root: int, path: str) -> list[str]:
 class LocalGateway:
     """`frontends.gateway.Gateway` for one build."""
 
-    def __init__(self, build: RunningBuild, on_event: EventSink) -> None:
-        self._build = build
+    def __init__(self, solving: Solving, on_event: EventSink) -> None:
+        self._solving = solving
         self._on_event = on_event
         self._locks: dict[tuple[str, Platform, str], trio.Lock] = {}
         self._resolved: dict[tuple[str, Platform, str], ResolvedImage] = {}
 
     async def solve(self, definition: Definition) -> LocalReference:
-        return LocalReference(self._build, definition)
+        return LocalReference(self._solving, definition)
 
     async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
         key = (reference, platform, mode)
         async with self._locks.setdefault(key, trio.Lock()):
             if key not in self._resolved:
                 with step(self._on_event, f"[internal] load metadata for {reference}", salt=str(platform)):
-                    image = await self._build.images.resolve(reference, platform=platform, mode=mode)
+                    image = await self._solving.context.images.resolve(reference, platform=platform, mode=mode)
                     self._resolved[key] = ResolvedImage(
                         reference=image.reference, digest=image.digest, config=image.config.raw
                     )

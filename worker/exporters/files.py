@@ -1,7 +1,9 @@
 """The `local` and `tar` exporters: the result's files, into a directory or as one tar stream.
 
 Into a directory they are merged: what is there and not in the result stays. Destination paths are resolved inside
-the destination, so a symlink that waits there leads nowhere else. Files belong to whoever runs the build.
+the destination, so a symlink that waits there leads nowhere else. Files belong to whoever runs the build, mostly root;
+so they are made without set-ID bits and capabilities, and device files for nobody else: what a build makes must not
+give a user of this host rights. A tar stream has everything, for who wants a root file system.
 """
 
 from __future__ import annotations
@@ -32,9 +34,8 @@ async def write_directory(
         for result in results:
             await trees.ensure(result.stack)
             with trees.open_stack(result.stack) as root:
-                await copytree.copy(
-                    root, target, _copy_all(result, results, options), owner=(os.geteuid(), os.getegid())
-                )
+                action = _copy_all(result, results, options)
+                await copytree.copy(root, target, action, owner=(os.geteuid(), os.getegid()), unprivileged=True)
     finally:
         os.close(target)
 

@@ -154,7 +154,7 @@ class FileCopier:
             os.fchown(target, *owner)
         if mode & at.unusual_bits:
             os.fchmod(target, mode)
-        attributes = xattrs.read(source)
+        attributes = self._rules.xattrs_of(source)
         if attributes:
             xattrs.write(target, attributes)
         os.utime(target, ns=(time, time))

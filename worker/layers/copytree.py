@@ -55,11 +55,12 @@ async def copy(
     visible: Visible | None = None,
     reuse: Reuse | None = None,
     digests: bool = False,
+    unprivileged: bool = False,
 ) -> Copied:
     """Do `action` from the open root `source` to the open root `target`.
 
     `owner` is the action's owner as ids; `source_owner` whose the source's files are, whatever their inodes say (an
-    archive's own owners stay); `include` and `exclude` are the action's patterns, compiled. Raises UserError or
+    archive's own owners stay); `include` and `exclude` are the action's patterns, compiled; for the rest see `Rules`. Raises UserError or
     ContextError when the action cannot be done as it is written, SourceError for a damaged archive.
     """
     rules = Rules(
@@ -74,6 +75,7 @@ async def copy(
         visible=visible,
         reuse=reuse,
         digests=digests,
+        unprivileged=unprivileged,
     )
     files: list[CopiedFile] = []
     for path in await offload(_sources, source, target, action, visible, limiter=DISK):

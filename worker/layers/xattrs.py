@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from worker.layers.tar import NO_XATTRS
 
-_KEPT = frozenset(("security.capability", "system.posix_acl_access", "system.posix_acl_default"))
+CAPABILITY = "security.capability"
+_KEPT = frozenset((CAPABILITY, "system.posix_acl_access", "system.posix_acl_default"))
 
 
 def is_kept(name: str) -> bool:
