@@ -45,6 +45,7 @@ $(STAMP): pyproject.toml
 	@.ci/apt-install python3 $$(python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv)
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m compileall -q buildengine cache frontends llb solver worker
 	@touch $@
 
 clean:

@@ -130,6 +130,8 @@ def read_toml(cls: type, file: Path, data: bytes) -> dict[str, Any]:
         document = tomllib.loads(layer.text)
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8 text") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is not TOML: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).partition(" (at ")
         line = re.match(r"line (\d+)", place)

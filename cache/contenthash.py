@@ -87,9 +87,9 @@ def content_digest(tree: Tree | int, selectors: Sequence[Selector] = (Selector()
 def _selection(tree: Tree, selector: Selector) -> bytes:
     digest = blake3()
     selected: list[str] = []
-    for name, place in _places(tree, selector):
+    for name, place in places(tree, selector):
         if place.is_link and selector.follow_links:
-            target = _found(tree.resolve(place.path, follow=True), place.path)
+            target = _found(tree, place.path, follow=True)
             digest.update(_frame(name) + _whole(tree, target))
             selected.append(clean(name))
             continue
@@ -111,12 +111,28 @@ def _whole(tree: Tree, place: Place) -> bytes:
     return digest.digest()
 
 
-def _places(tree: Tree, selector: Selector) -> list[tuple[str, Place]]:
+def places(tree: Tree, selector: Selector) -> list[tuple[str, Place]]:
     """What is selected, each with the name under which it counts: of a wildcard's matches the names matter."""
     if selector.wildcard and has_wildcard(selector.path):
         return list(_glob(tree, clean(selector.path)))
-    place = tree.resolve(clean(selector.path), follow=selector.follow_links)
-    return [("", _found(place, selector.path))]
+    return [("", _found(tree, clean(selector.path), follow=selector.follow_links))]
+
+
+def _found(tree: Tree, path: str, *, follow: bool) -> Place:
+    place = tree.resolve(path, follow=follow)
+    if place is None:
+        raise _not_found(path, _dead_link(tree, path))
+    return place
+
+
+def _dead_link(tree: Tree, path: str) -> str:
+    """The symlink on the way that leads to nothing inside the tree; "" when there is none."""
+    parts = path.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        prefix = "/" + "/".join(parts[:depth])
+        if tree.resolve(prefix, follow=True) is None:
+            return prefix if tree.resolve(prefix, follow=False) is not None else ""
+    return ""
 
 
 def _glob(tree: Tree, pattern: str) -> Iterator[tuple[str, Place]]:
@@ -137,7 +153,7 @@ def _glob(tree: Tree, pattern: str) -> Iterator[tuple[str, Place]]:
             matched += [(f"{name}/{child}".lstrip("/"), f"{path}/{child}".lstrip("/")) for child in names]
         found = matched
     for name, path in found:
-        yield name, _found(tree.resolve(path, follow=False), path)
+        yield name, _found(tree, path, follow=False)
 
 
 def _walk(tree: Tree, place: Place, keep: Filter | None) -> Iterator[tuple[str, bytes]]:
@@ -180,11 +196,8 @@ def _frame(path: str) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
 
 
-def _found(place: Place | None, path: str) -> Place:
-    if place is None:
-        raise _not_found(path)
-    return place
-
-
-def _not_found(path: str) -> ContextError:
-    return ContextError(f"{path!r}: not found", hint="check the spelling, and that no ignore file excludes it")
+def _not_found(path: str, link: str = "") -> ContextError:
+    hint = "check the spelling, and that no ignore file excludes it"
+    if link:
+        hint = f"{link} is a symbolic link, and what it leads to is not in there: no link leads out"
+    return ContextError(f"{path!r}: not found", hint=hint)

@@ -1,34 +1,36 @@
-"""Is a part of a user's directory still what its scan saw? Asked after a copy: then all of it is of one moment.
+"""Is what a copy was to take still where its scan saw it? Asked after the copy: then all of it was so meanwhile.
 
-The same walk that made the content key goes over the same selection once more, but reads nothing: each entry must
-have the stamp that the scan saw, each link that a path goes through too. What is new is not looked for: who copies
-takes nothing that the scan does not show.
+Whoever copies compares each entry of a directory as it comes to it (`LocalScan.is_current`). What remains is the way
+there: the selected paths themselves, the links they go through and what a wildcard matches.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from buildengine.errors import ContextChanged
 from buildengine.inroot import open_in_root
-from buildengine.limits import DISK, offload
-from cache import filehash
-from cache.contenthash import content_digest
+from cache.contenthash import places
 from cache.hashtree import Place, resolve
-from cache.localscan import Entry, LocalScan, stamp
+from cache.localscan import LocalScan
 from cache.selection import Selector
 
 
-async def check_unchanged(scan: LocalScan, selectors: Sequence[Selector]) -> None:
-    """Raises ContextChanged, which names the first entry that is another one now, or gone."""
-    await offload(content_digest, _Comparison(scan), selectors, limiter=DISK)
+def check_paths(scan: LocalScan, selectors: Sequence[Selector]) -> None:
+    """Raises ContextChanged, which names what is another one now, or gone."""
+    tree = _Comparison(scan)
+    for selector in selectors:
+        for _, place in places(tree, selector):
+            tree.compare(place.path)
+            if place.is_link and selector.follow_links:
+                tree.resolve(place.path, follow=True)
 
 
 class _Comparison:
-    """`cache.hashtree.Tree` of a scan, in which to look at an entry is to compare it."""
+    """`cache.hashtree.Tree` of a scan, as far as paths are resolved in one: to look at an entry is to compare it."""
 
     def __init__(self, scan: LocalScan) -> None:
         self._scan = scan
@@ -37,60 +39,42 @@ class _Comparison:
         return resolve(path, self._look, follow=follow)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[_Directory]:
-        fd = self._open(path)
-        try:
-            yield _Directory(self._scan.names(path), fd, path)
-        finally:
-            os.close(fd)
+    def open(self, path: str) -> Iterator[_Names]:
+        yield _Names(self._scan, path)
 
     def record(self, path: str) -> bytes:
-        parent, _, name = path.rpartition("/")
+        self.compare(path)
+        return b""
+
+    def compare(self, path: str) -> None:
         if not path:
-            return b""
-        with self.open(parent) as directory:
-            return directory.record(name)
+            return
+        parent, _, name = path.rpartition("/")
+        try:
+            fd = open_in_root(self._scan.root, parent, os.O_PATH | os.O_DIRECTORY, follow=False)
+            try:
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
+        except OSError:
+            raise ContextChanged(path) from None
+        if not self._scan.is_current(path, info):
+            raise ContextChanged(path)
 
     def _look(self, path: str) -> tuple[bool, str | None] | None:
         parent, _, name = path.rpartition("/")
         entry = self._scan.names(parent).get(name)
         if entry is None:
             return None
-        self.record(path)
+        self.compare(path)
         return stat.S_ISDIR(entry[0]), entry[5] if stat.S_ISLNK(entry[0]) else None
 
-    def _open(self, path: str) -> int:
-        try:
-            return open_in_root(self._scan.root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
-        except OSError:
-            raise ContextChanged(path) from None
 
+class _Names:
+    """A directory of the scan, of which nothing is asked but the names."""
 
-class _Directory:
-    def __init__(self, listing: Mapping[str, Entry], fd: int, path: str) -> None:
-        self._listing = listing
-        self._fd = fd
-        self._path = path
-
-    @property
-    def entries(self) -> Sequence[tuple[str, bool]]:
-        return [(name, stat.S_ISDIR(entry[0])) for name, entry in self._listing.items()]
+    def __init__(self, scan: LocalScan, path: str) -> None:
+        self.entries = [(name, stat.S_ISDIR(entry[0])) for name, entry in scan.names(path).items()]
 
     def record(self, name: str) -> bytes:
-        entry = self._listing[name]
-        try:
-            info = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
-            raise ContextChanged(self._full(name)) from None
-        if stamp(info) != entry[:5] and not (stat.S_ISDIR(entry[0]) and self._is_same_directory(name, entry, info)):
-            raise ContextChanged(self._full(name))
         return b""
-
-    def _is_same_directory(self, name: str, entry: Entry, info: os.stat_result) -> bool:
-        """What is in it is compared by itself; that something else came or went is no change of the directory."""
-        if (info.st_mode, info.st_ino) != (entry[0], entry[4]):
-            return False
-        return entry[5] is None or filehash.xattrs_of(f"/proc/self/fd/{self._fd}/{name}") == entry[5]
-
-    def _full(self, name: str) -> str:
-        return f"{self._path}/{name}" if self._path else name

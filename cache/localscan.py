@@ -143,10 +143,17 @@ class LocalScan:
         return self.listings.get(directory, {})
 
     def is_current(self, path: str, info: os.stat_result) -> bool:
-        """Whether a file that was just read (fstat it after the last byte) is still what was scanned."""
+        """Whether a file that was just read (fstat it after the last byte) is still what was scanned.
+
+        A directory is as long as it is the same one with the same mode: what is in it is compared by itself.
+        """
         parent, _, name = path.rpartition("/")
         found = self.listings.get(parent, {}).get(name)
-        return found is not None and found[:5] == stamp(info)
+        if found is None:
+            return False
+        if stat.S_ISDIR(found[0]):
+            return (found[0], found[4]) == (info.st_mode, info.st_ino)
+        return found[:5] == stamp(info)
 
     def learn(self, path: str, digest: bytes, xattrs: bytes = b"") -> None:
         """Somebody has read a whole file, which `is_current`, and hashed it: nobody needs to read it again."""

@@ -68,10 +68,13 @@ async def _serve(
 ) -> None:
     """The tasks of a scheduler. Shielded: jobs need them to end in order, whatever cancels the jobs."""
     try:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 scheduler = Scheduler(nursery, cache, slots, clock)
                 task_status.started(scheduler)
+                # Whoever was cancelled while it started us does not take us: then nobody would ever end a shield.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                scope.shield = True
                 await scheduler.run()
     except ExceptionGroup as group:
         bug = group.exceptions[0]

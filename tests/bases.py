@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -34,11 +34,12 @@ _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseImage:
-    """An image to push: uncompressed layers, base first, and the inner config."""
+    """An image to push: uncompressed layers, base first, and the inner config. `packed`: push them as gzip."""
 
     layers: tuple[bytes, ...]
     config: Mapping[str, object] = field(default_factory=dict)
     architecture: str = "amd64"
+    packed: bool = True
 
 
 def image(*layers: bytes, architecture: str = "amd64", **config: object) -> BaseImage:
@@ -107,12 +108,13 @@ def _manifest(host: str, repository: str, image: BaseImage) -> bytes:
         "history": history,
         "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in image.layers]},
     }
-    packed = [gzip.compress(layer, 1, mtime=0) for layer in image.layers]
+    media_type = f"{_LAYER}+gzip" if image.packed else _LAYER
+    blobs = [gzip.compress(layer, 1, mtime=0) if image.packed else layer for layer in image.layers]
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": _put_blob(host, repository, _CONFIG, json.dumps(config).encode()),
-        "layers": [_put_blob(host, repository, _LAYER, layer) for layer in packed],
+        "layers": [_put_blob(host, repository, media_type, blob) for blob in blobs],
     }
     return json.dumps(manifest).encode()
 

@@ -116,6 +116,14 @@ class Told:
     def find(self, part: str) -> list[Step]:
         return [step for step in self.steps.values() if part in step.name]
 
+    def reached(self, part: str, *outcomes: str) -> Step | None:
+        """A step with `part` in its name that has one of these outcomes: running, if none is named."""
+        return next((step for step in self.find(part) if step.outcome in (outcomes or ("running",))), None)
+
+    def printed(self, text: str) -> Step | None:
+        """A step that has printed `text`."""
+        return next((step for step in self.steps.values() if text in step.output), None)
+
     @property
     def ran(self) -> list[str]:
         """The instructions that were executed."""
@@ -182,7 +190,7 @@ class Store:
         """Start `pybuild ARGUMENTS`. Use it in a `with` block: at its end the program is killed if it still runs."""
         text = [str(argument) for argument in arguments]
         if text[0] == "build":
-            text = [*_build_arguments(text), "--progress", "rawjson"]
+            text = [*_build_arguments(text), *([] if "--progress" in text else ["--progress", "rawjson"])]
         return Command([str(PYBUILD), *text], env={**self.environment, **(environment or {})}, **popen)
 
     # --- an engine in this process
@@ -244,19 +252,24 @@ class Command(Told):
 
     def until(self, part: str, *outcomes: str) -> Step:
         """Wait until a step with `part` in its name has one of these outcomes: running, if none is named."""
-        while True:
-            for step in self.find(part):
-                if step.outcome in (outcomes or ("running",)):
-                    return step
-            assert self._read(), f"the command ended first: {''.join(self._lines)}"
+        while (step := self.reached(part, *outcomes)) is None:
+            self.more()
+        return step
 
     def until_output(self, text: str) -> Step:
         """Wait until a step has printed `text`."""
-        while True:
-            for step in self.steps.values():
-                if text in step.output:
-                    return step
-            assert self._read(), f"the command ended first: {''.join(self._lines)}"
+        while (step := self.printed(text)) is None:
+            self.more()
+        return step
+
+    def more(self) -> None:
+        """Wait for another line. It fails when there is none to come."""
+        assert self._read(), f"the command ended first: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """All that it has said on standard error, as far as it was read."""
+        return "".join(self._lines)
 
     def wait(self, *, status: int = 0) -> Built:
         while self._read():
@@ -353,21 +366,19 @@ class Job(Told):
 
     async def until(self, part: str, *outcomes: str) -> Step:
         """Wait until a step with `part` in its name has one of these outcomes: running, if none is named."""
-        while True:
-            for step in self.find(part):
-                if step.outcome in (outcomes or ("running",)):
-                    return step
-            assert self.built is None, "the build ended first"
-            await self._told.wait()
+        while (step := self.reached(part, *outcomes)) is None:
+            await self._more()
+        return step
 
     async def until_output(self, text: str) -> Step:
         """Wait until a step has printed `text`."""
-        while True:
-            for step in self.steps.values():
-                if text in step.output:
-                    return step
-            assert self.built is None, "the build ended first"
-            await self._told.wait()
+        while (step := self.printed(text)) is None:
+            await self._more()
+        return step
+
+    async def _more(self) -> None:
+        assert self.built is None, "the build ended first"
+        await self._told.wait()
 
     async def wait(self) -> Built:
         while self.built is None:

@@ -19,7 +19,7 @@ import trio
 from buildengine.digest import Digest
 from buildengine.errors import ContextChanged, ContextError, SourceError
 from buildengine.inroot import open_in_root, read_regular
-from cache.localcheck import check_unchanged
+from cache.localcheck import check_paths
 from cache.localscan import LocalScan
 from cache.opened import Cache
 from cache.selection import PatternFilter, Selector
@@ -199,7 +199,7 @@ class _Shared:
             target = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)
-                await check_unchanged(scan, (Selector(),))
+                check_paths(scan, (Selector(),))
             finally:
                 os.close(target)
             stack = (await layer.commit(),)

@@ -95,7 +95,7 @@ from buildengine.errors import BuildError, UserError
     metavar="HOST:IP",
     help="A line in /etc/hosts of RUN steps.",
 )
-@click.option("--cgroup-parent", metavar="CGROUP", help="Parent cgroup of RUN steps.")
+@click.option("--cgroup-parent", type=value(flags.cgroup), metavar="CGROUP", help="Parent cgroup of RUN steps.")
 @click.option(
     "--progress",
     type=click.Choice(MODES),

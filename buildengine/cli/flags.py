@@ -174,6 +174,8 @@ def extra_hosts(text: str) -> tuple[str, ...]:
         raise UserError(f"{text!r} is not HOST:IP", hint="e.g. db.local:10.0.0.5")
     if addresses == "host-gateway":
         raise UserError("host-gateway is not supported", hint="give the host's address in its place")
+    if not re.fullmatch(r"[\w.-]+", host):
+        raise UserError(f"{host!r} is not the name of a host")
     result = []
     for address in (part.removeprefix("[").removesuffix("]") for part in addresses.split(",")):
         try:
@@ -182,6 +184,13 @@ def extra_hosts(text: str) -> tuple[str, ...]:
             raise UserError(f"{address!r} in {text!r} is not an IP address") from None
         result.append(f"{host}={address}")
     return tuple(result)
+
+
+def cgroup(text: str) -> str:
+    """A path below the root of each hierarchy."""
+    if ".." in text.split("/") or not text.isprintable():
+        raise UserError(f"cgroup parent {text!r} leaves its hierarchy", hint="e.g. builds or /system.slice/builds")
+    return text
 
 
 def entitlement(text: str) -> str:

@@ -35,7 +35,7 @@ INTERNAL_STATUS = 70
 
 _RULE = "-" * 20
 _LONGEST_QUOTED = 240  # characters of a line that is shown for its place
-_LONGEST_MESSAGE = 4096  # and of one that is read
+_LONGEST_MESSAGE = 1000  # and of one that is read
 _RED, _BOLD, _YELLOW, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[33m", "\x1b[0m"
 
 
@@ -193,7 +193,10 @@ def _clean_lines(text: str) -> list[str]:
 
 
 def _cut(line: str, longest: int) -> str:
-    return line if len(line) <= longest else f"{line[:longest]}... ({len(line)} characters)"
+    """The beginning and, as that is where the reason stands, the end of a line that nobody would read."""
+    if len(line) <= longest:
+        return line
+    return f"{line[: longest * 3 // 4]} ...({len(line) - longest} characters)... {line[-longest // 4 :]}"
 
 
 def about() -> list[str]:

@@ -41,7 +41,7 @@ class Exports:
 
     def _epoch(self) -> int | None:
         text = self._request.options.get(_EPOCH, "")
-        if text and not text.isdigit():
+        if text and not (text.isascii() and text.isdigit() and len(text) < 19):
             raise UserError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds")
         return int(text) if text else None
 

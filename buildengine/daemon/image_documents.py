@@ -66,5 +66,5 @@ def created_seconds(document: Mapping[str, Any]) -> int:
     """The `created` time of a config or history entry; 0 when it has none that can be read."""
     try:
         return int(datetime.fromisoformat(str(document.get("created"))).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0

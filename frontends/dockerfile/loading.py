@@ -85,7 +85,7 @@ class Loader:
         try:
             resolved = await self.gateway.resolve_image(name, platform=platform, mode=self.options.resolve_mode)
         except SourceError as error:
-            error.hint = " ".join(part for part in (self._advice(stage), error.hint) if part) or None
+            error.hint = "; ".join(part for part in (self._advice(stage), error.hint) if part) or None
             raise
         config = imageconfig.parse(resolved.config)
         platform = self._detected(stage, config, platform)

@@ -27,7 +27,7 @@ def directory() -> Path:
 
 def dumped(definition: Definition) -> list[dict[str, Any]]:
     """What `buildctl debug dump-llb` makes of a definition: a document for each operation."""
-    argv = [directory() / "buildctl", "debug", "dump-llb"]
+    argv = [str(directory() / "buildctl"), "debug", "dump-llb"]
     done = subprocess.run(argv, input=definition.to_bytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -10,7 +10,6 @@ It works through a cache mount, which the test finds in the state directory. Eac
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from tests.builds import Store
 
@@ -38,6 +37,11 @@ class Gate:
     def runs(self) -> int:
         """How often the step has begun."""
         return sum(path.read_text().count("run\n") for path in self._mounts.glob(f"*/{self._name}.runs"))
+
+    def put(self, name: str) -> None:
+        """Make a file that the step sees as `/gates/NAME`."""
+        (door,) = self._mounts.glob(f"*/{self._name}.door")
+        (door.parent / name).touch()
 
     def open(self) -> None:
         """Let the step that has come to the gate through."""

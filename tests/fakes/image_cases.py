@@ -1,78 +1,11 @@
-"""Dockerfiles of realistic variety, each with its context: built by us and by buildah, and compared.
-
-`tree` and `config` are the differences that are right, as a pattern for a line of `file_trees.differences` (or of
-the config's) and the reason. `theirs` rewrites the Dockerfile into what buildah 1.28 understands.
-"""
+"""Dockerfiles of realistic variety, each with its context: built by us and by buildah, and compared."""
 
 from __future__ import annotations
 
-import io
-import os
-import subprocess
-import tarfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-
-_OLD = 1_500_000_000
-
-
-def _nothing(context: Path) -> None:
-    """No files but the Dockerfile."""
-
-
-def _same(text: str) -> str:
-    return text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    name: str
-    dockerfile: str
-    context: Callable[[Path], None] = _nothing
-    flags: tuple[str, ...] = ()
-    their_flags: tuple[str, ...] = ()
-    theirs: Callable[[str], str] = _same
-    tree: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, str] = field(default_factory=dict)
-
-    def prepare(self, context: Path) -> Path:
-        context.mkdir(parents=True)
-        self.context(context)
-        (context / "Dockerfile").write_text(self.dockerfile)
-        (context / "Dockerfile.theirs").write_text(self.theirs(self.dockerfile))
-        age(context)
-        return context
-
-
-def age(directory: Path) -> None:
-    """Give everything below an old time of its own: copies keep it."""
-    paths = sorted(Path(directory).rglob("*"), reverse=True)
-    for number, path in enumerate(paths):
-        os.utime(path, (_OLD + number, _OLD + number), follow_symlinks=False)
-
-
-def _files(context: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        path = context / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
+from tests.fakes import image_contexts as contexts
+from tests.fakes.image_case import LEFT_BEHIND, NEW_DIRECTORY, Case
 
 # --- 1: an application of several stages --------------------------------------------------------------------
-
-
-def _application(context: Path) -> None:
-    _files(
-        context,
-        {
-            "src/main.sh": '#!/bin/sh\necho "$GREETING from ${0##*/}"\n',
-            "src/lib/a.txt": "a\n",
-            "src/lib/b.txt": "b\n",
-            "LICENSE": "free\n",
-        },
-    )
-    (context / "src/main.sh").chmod(0o755)
 
 
 _APPLICATION = r"""
@@ -109,51 +42,6 @@ ENTRYPOINT ["greet"]
 # --- 2: contexts -------------------------------------------------------------------------------------------
 
 
-def _context(context: Path) -> None:
-    long = "l" * 120
-    deep = "/".join(f"directory-number-{n:02}" for n in range(16))
-    _files(
-        context,
-        {
-            "app/main.py": "print(1)\n",
-            "app/main.pyc": "x",
-            "app/__pycache__/main.pyc": "x",
-            "app/keep/keep.pyc": "kept\n",
-            "app/with space.txt": "space\n",
-            "app/ünïcødé-日本.txt": "names\n",
-            f"app/{long}.txt": "long name\n",
-            f"app/{deep}/leaf.txt": "deep\n",
-            "app/node_modules/x/index.js": "x",
-            "app/empty.txt": "",
-            ".git/config": "secret",
-            ".env": "secret",
-            "docs/README.md": "read\n",
-            "docs/other.md": "other\n",
-            "a1.conf": "1\n",
-            "a2.conf": "2\n",
-            "b3.conf": "3\n",
-            "app/[brackets]*.txt": "4\n",
-            ".dockerignore": (
-                "# not for the image\n.git\n.env*\n**/*.pyc\n!app/keep/*.pyc\n**/__pycache__\n*/node_modules\n"
-                "docs/*\n!docs/README.md\nDockerfile*\n.dockerignore\n"
-            ),
-        },
-    )
-    (context / "app/empty-directory").mkdir()
-    (context / "app/link").symlink_to("main.py")
-    (context / "app/dangling").symlink_to("/nowhere/at/all")
-    (context / "app/long-link").symlink_to("x" * 180)
-    (context / "app/directory-link").symlink_to("keep")
-    os.link(context / "app/main.py", context / "app/second-name.py")
-    (context / "app/set-id").write_text("#!/bin/sh\n")
-    (context / "app/set-id").chmod(0o6755)
-    (context / "app/private").mkdir(mode=0o700)
-    (context / "app/sticky").mkdir()
-    (context / "app/sticky").chmod(0o1777)
-    (context / "app/read-only.txt").write_text("r\n")
-    (context / "app/read-only.txt").chmod(0o400)
-
-
 _CONTEXT = r"""
 FROM busybox
 COPY . /everything
@@ -169,40 +57,6 @@ COPY app/main.py renamed.py
 
 
 # --- 3: archives -------------------------------------------------------------------------------------------
-
-
-def _archives(context: Path) -> None:
-    plain = _archive()
-    (context / "plain.tar").write_bytes(plain)
-    for suffix, program in (("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")):
-        packed = subprocess.run([program, "-c"], input=plain, capture_output=True, check=True).stdout
-        (context / f"packed.tar.{suffix}").write_bytes(packed)
-    (context / "not-an-archive.tar.gz").write_text("only its name is\n")
-    (context / "single.gz").write_bytes(subprocess.run(["gzip", "-nc"], input=b"one", capture_output=True).stdout)
-
-
-def _archive() -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
-
-        def add(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **more: object) -> None:
-            info = tarfile.TarInfo(name)
-            info.type, info.size, info.mode, info.mtime = kind, len(data), 0o644, _OLD
-            for key, value in more.items():
-                setattr(info, key, value)
-            archive.addfile(info, io.BytesIO(data))
-
-        add("tree/", tarfile.DIRTYPE, mode=0o750, uid=1000, gid=1000)
-        add("tree/file", data=b"file\n", uid=1000, gid=33, uname="nobody", mode=0o604)
-        add("tree/hard", tarfile.LNKTYPE, linkname="tree/file", uid=1000, gid=33, mode=0o604)
-        add("tree/soft", tarfile.SYMTYPE, linkname="../tree/file", mode=0o777)
-        add("tree/set-id", data=b"#!/bin/sh\n", mode=0o4755)
-        add("tree/fifo", tarfile.FIFOTYPE, mode=0o600)
-        add("implied/parents/" + "n" * 150, data=b"long")
-        add("tree/ünï", data=b"name", uid=3_000_000)
-        add("tree/attributes", data=b"x", pax_headers={"SCHILY.xattr.user.colour": "blue"})
-        add("etc/replaced", data=b"from the archive\n")
-    return sink.getvalue()
 
 
 _ARCHIVES = r"""
@@ -280,10 +134,6 @@ CMD ["--", "a b"]
 # --- 7: users and directories ------------------------------------------------------------------------------
 
 
-def _accounts(context: Path) -> None:
-    _files(context, {"config/app.ini": "x=1\n", "config/more/nested.ini": "y=2\n"})
-
-
 _ACCOUNTS = r"""
 FROM busybox
 RUN echo 'builder:x:1234:1234::/home/builder:/bin/sh' >> /etc/passwd && mkdir -p /home/builder && \
@@ -307,10 +157,6 @@ WORKDIR /owned
 # --- 8: mounts ---------------------------------------------------------------------------------------------
 
 
-def _mounts(context: Path) -> None:
-    _files(context, {"inputs/a": "a\n", "inputs/b": "b\n", "token": "s3cret\n"})
-
-
 _MOUNTS = r"""
 FROM debian AS tools
 RUN echo tool > /tool
@@ -324,13 +170,6 @@ RUN --network=none ls /sys/class/net > /interfaces
 """
 
 # --- 9: from nothing ---------------------------------------------------------------------------------------
-
-
-def _nothing_below(context: Path) -> None:
-    _files(context, {"etc/passwd": "root:x:0:0::/:/bin/sh\n", "file with  two spaces": "x\n"})
-    (context / "bin").mkdir()
-    (context / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
-    (context / "bin/busybox").chmod(0o755)
 
 
 _NOTHING_BELOW = r"""
@@ -349,10 +188,6 @@ CMD ["ls", "/"]
 # --- 10: a child of an image with triggers -----------------------------------------------------------------
 
 
-def _child(context: Path) -> None:
-    _files(context, {"app/index.html": "<p>\n", "package.json": "{}\n"})
-
-
 _CHILD = r"""
 FROM triggers
 RUN cat /srv/package.json /srv/installed > /joined
@@ -360,10 +195,6 @@ COPY --chown=33:33 app /srv/again
 """
 
 # --- 11: what buildah 1.28 does not know, and the same in its words ------------------------------------------
-
-
-def _modern(context: Path) -> None:
-    _files(context, {"app/index.html": "<p>\n", "app/deep/er.txt": "deeper\n", "conf": "c\n"})
 
 
 _MODERN = r"""
@@ -407,31 +238,19 @@ RUN printf '#!/bin/sh\necho run\n' > /bin/script.sh && chmod 750 /bin/script.sh
 
 # --- what is right and differs -------------------------------------------------------------------------------
 
-_LEFT_BEHIND = {
-    r"(dev|proc|sys|run|run/secrets|etc/(hosts|hostname|resolv.conf)): missing here": "buildah's mounts leave these",
-    r"(etc|run|root): mtime": "and with that changes these directories' times",
-}
-_NEW_DIRECTORY = (
-    "a directory that COPY makes for one it copies gets its time (BuildKit, fsutil copy.go); buildah's is new"
-)
 _IMPLIED = "directories an archive only implies have no time: 1970 here, so that layers are the same every time"
 
 _CONTEXT_DIFFERENCES = {
-    r"(app|docs|through-link): mtime": _NEW_DIRECTORY,
+    r"(app|docs|through-link): mtime": NEW_DIRECTORY,
     r"(everything/)?app/set-id: mode '6755' '0755'": "modes are copied (BuildKit); buildah takes set-id bits away",
 }
 _ARCHIVE_DIFFERENCES = {
-    **_LEFT_BEHIND,
+    **LEFT_BEHIND,
     r"(gzip|bzip2|plain|xz)/(etc|implied|implied/parents): mtime 0 ": _IMPLIED,
     r"xz/.*: owner \(8, 33\) ": "--chown counts inside an archive (BuildKit, unpack.go); buildah keeps its owners",
 }
 _SETTINGS_DIFFERENCES = {
     r"srv(/app|/uno)?: only here": "WORKDIR makes the directory (BuildKit); buildah does when a RUN enters it",
-}
-EVERY_CONFIG = {
-    r"Labels\.io\.buildah\.version: ": "buildah signs its images",
-    r"Hostname: None '[0-9a-f]{12}'": "and leaves the name of its container in them",
-    r"ArgsEscaped: True None": "BuildKit sets it with every CMD and ENTRYPOINT",
 }
 _SETTINGS_CONFIG = {
     r"Entrypoint: .*'-ec'.* .*'-c'": "SHELL counts for ENTRYPOINT too; buildah forgets it",
@@ -444,50 +263,55 @@ CASES = (
     Case(
         name="application",
         dockerfile=_APPLICATION,
-        context=_application,
+        context=contexts.application,
         tree={
             r"opt/lib: mode '0700' '0755'": "--chmod counts for the directory that is made, too (BuildKit)",
-            r"opt/lib: mtime": _NEW_DIRECTORY,
+            r"opt/lib: mtime": NEW_DIRECTORY,
         },
     ),
-    Case(name="context", dockerfile=_CONTEXT, context=_context, tree=_CONTEXT_DIFFERENCES),
-    Case(name="archives", dockerfile=_ARCHIVES, context=_archives, tree=_ARCHIVE_DIFFERENCES),
-    Case(name="deletions", dockerfile=_DELETIONS, tree=_LEFT_BEHIND),
-    Case(name="special", dockerfile=_SPECIAL, their_flags=("--cap-add", "CAP_MKNOD"), tree=_LEFT_BEHIND),
+    Case(name="context", dockerfile=_CONTEXT, context=contexts.context, tree=_CONTEXT_DIFFERENCES),
+    Case(name="archives", dockerfile=_ARCHIVES, context=contexts.archives, tree=_ARCHIVE_DIFFERENCES),
+    Case(name="deletions", dockerfile=_DELETIONS, tree=LEFT_BEHIND),
+    Case(name="special", dockerfile=_SPECIAL, their_flags=("--cap-add", "CAP_MKNOD"), tree=LEFT_BEHIND),
     Case(name="settings", dockerfile=_SETTINGS, tree=_SETTINGS_DIFFERENCES, config=_SETTINGS_CONFIG),
     Case(
         name="accounts",
         dockerfile=_ACCOUNTS,
-        context=_accounts,
+        context=contexts.accounts,
         theirs=lambda text: text.replace("u=rwX,go=rX", "644"),  # it knows numbers only
-        tree={**_LEFT_BEHIND, r"(home/builder|owned)/config: mtime": _NEW_DIRECTORY},
+        tree={**LEFT_BEHIND, r"(home/builder|owned)/config: mtime": NEW_DIRECTORY},
     ),
     Case(
         name="mounts",
         dockerfile=_MOUNTS,
-        context=_mounts,
+        context=contexts.mounts,
         flags=("--secret", "id=token,src={context}/token"),
         theirs=lambda text: text.replace("--network=none ls /sys/class/net", "echo lo"),  # it has no such flag
-        tree={**_LEFT_BEHIND, r"(mnt|scratch): missing here": "and the directories above its mounts"},
+        tree={**LEFT_BEHIND, r"(mnt|scratch): missing here": "and the directories above its mounts"},
     ),
     Case(
         name="nothing-below",
         dockerfile=_NOTHING_BELOW,
-        context=_nothing_below,
-        tree=_LEFT_BEHIND,
+        context=contexts.nothing_below,
+        tree=LEFT_BEHIND,
         config={r"WorkingDir: '/' None": "BuildKit's config of scratch has it"},
     ),
-    Case(name="child", dockerfile=_CHILD, context=_child, tree={**_LEFT_BEHIND, r"srv/again: mtime": _NEW_DIRECTORY}),
+    Case(
+        name="child",
+        dockerfile=_CHILD,
+        context=contexts.child,
+        tree={**LEFT_BEHIND, r"srv/again: mtime": NEW_DIRECTORY},
+    ),
     Case(
         name="modern",
         dockerfile=_MODERN,
-        context=_modern,
+        context=contexts.modern,
         theirs=lambda _: _MODERN_IN_OLD_WORDS,
         tree={
-            **_LEFT_BEHIND,
+            **LEFT_BEHIND,
             r"linked: owner \(5, 6\)": "--link makes its directories anew, and --chown counts for them (BuildKit)",
-            r"linked/app: mtime": _NEW_DIRECTORY,
-            r"parents/app(/deep)?: mtime": _NEW_DIRECTORY,
+            r"linked/app: mtime": NEW_DIRECTORY,
+            r"parents/app(/deep)?: mtime": NEW_DIRECTORY,
         },
     ),
 )

@@ -6,8 +6,6 @@ the tests are over.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,18 +29,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         push(host, "library/debian", image(*debian(work)))
         ours, theirs = tools.pybuild(work, host), tools.buildah(work, host)
         yield Bench(work=work, host=host, pybuild=ours, buildah=theirs, since=int(time.time()))
-    _remove(work)
+    tools.remove(work)
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Path]:
     """A directory for the test's own files, which are many."""
     yield tmp_path
-    _remove(tmp_path)
-
-
-def _remove(directory: Path) -> None:
-    """Nothing may be mounted there any more."""
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    assert not [mount for mount in mounts if mount.startswith(os.fspath(directory))]
-    shutil.rmtree(directory)
+    tools.remove(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,3 +142,10 @@ def run_container(layout: Path, work: Path, *, tag: str = "x", args: Sequence[st
 def gnu_tar(archive: Path, *flags: str) -> list[str]:
     """How GNU tar lists an archive."""
     return run("tar", "--list", *flags, "--file", archive).decode().splitlines()
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory of a test. Nothing may be mounted there any more."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    assert not [mount for mount in mounts if mount.startswith(os.fspath(directory))]
+    shutil.rmtree(directory)

@@ -24,6 +24,7 @@ from pathlib import Path
 _GROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _RUNTIME_STATES = (Path("/run/runc"), Path("/run/crun"))
+_OTHERS = ("pybuild-test", "pybuild-bench", "pybuild-quickstart")  # who may run beside us
 _PATIENCE = 15.0  # seconds that the kernel may take with what has been killed, on a busy host
 
 
@@ -104,7 +105,7 @@ class Watch:
                 if self._place in line:
                     yield f"mount of {pid}: {line}"
         for line in sorted(_host_mounts() - self._host_mounts):
-            if " - nsfs " in line or "/proc/fs" in line or "pybuild" in line:
+            if " - nsfs " in line or " /proc/fs" in line:
                 yield f"mount of the host: {line}"
 
     def _groups(self) -> Iterator[str]:
@@ -121,7 +122,7 @@ class Watch:
     def _temporary_left(self) -> Iterator[str]:
         """The engine has no business in /tmp; what others put there has no such name."""
         for name in sorted(set(os.listdir("/tmp")) - self._temporary):
-            if "pybuild" in name and f"/tmp/{name}" not in self._place:
+            if "pybuild" in name and not name.startswith(_OTHERS) and f"/tmp/{name}" not in self._place:
                 yield f"temporary file /tmp/{name}"
 
 

@@ -24,6 +24,9 @@ COPY = "FROM scratch\nCOPY d /d\n"
 BIND = "FROM base\nRUN --mount=type=bind,source=d,target=/src cp -a /src /d\n"
 
 
+Delay = Callable[[pytest.MonkeyPatch, Callable[[], object]], None]
+
+
 class Files:
     """The context, and how it is put back."""
 
@@ -77,11 +80,6 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.fixture(params=CHANGES)
-def change(request: pytest.FixtureRequest) -> Callable[[Path], object]:
-    return CHANGES[request.param]
-
-
 def before_each_copy(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
     """`happen` comes between the moment at which a copy's key is known and the copy."""
     copy = copytree.copy
@@ -121,19 +119,20 @@ async def made(store: Store, files: Files, out: Path) -> dict[str, object]:
     return tree(out / "d")
 
 
-@pytest.mark.parametrize("dockerfile", [COPY, BIND], ids=["copy", "bind"])
+CASES = [
+    *((name, COPY) for name in CHANGES),
+    *((name, BIND) for name in ("another byte", "gone", "added", "a directory becomes a link")),
+]
+
+
+@pytest.mark.parametrize(("name", "dockerfile"), CASES)
 @pytest.mark.parametrize("delay", [before_each_copy, after_each_file])
 async def test_one_change_and_the_build_sees_one_state(
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Path], object],
-    dockerfile: str,
-    delay: Callable[[pytest.MonkeyPatch, Callable[[], object]], None],
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dockerfile: str, delay: Delay
 ) -> None:
     files = Files(tmp_path / "context", dockerfile)
     at_first = files.now
-    delay(monkeypatch, once(lambda: change(files.root / "d")))
+    delay(monkeypatch, once(lambda: CHANGES[name](files.root / "d")))
     result = await made(store, files, tmp_path / "out1")
     monkeypatch.undo()
     assert result in (at_first, files.now)
@@ -150,7 +149,7 @@ async def test_what_never_stops_changing_is_an_error_that_names_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     dockerfile: str,
-    delay: Callable[[pytest.MonkeyPatch, Callable[[], object]], None],
+    delay: Delay,
 ) -> None:
     files = Files(tmp_path / "context", dockerfile)
     at_first = files.now
@@ -160,6 +159,28 @@ async def test_what_never_stops_changing_is_an_error_that_names_it(
     monkeypatch.undo()
     files.reset()
     assert await made(store, files, tmp_path / "out") == at_first
+
+
+async def test_a_second_look_never_contradicts_the_first(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file has been made a key of already when another is found changed, and the first has changed as well."""
+    dockerfile = "FROM scratch\nCOPY d/a /d/a\nFROM scratch\nCOPY --from=0 /d /d\nCOPY d/b /d/b\n"
+    files = Files(tmp_path / "context", dockerfile)
+    reads: list[int] = []
+
+    def change_both_at_the_second() -> None:
+        reads.append(len(reads))
+        if reads[-1] == 1:
+            append(files.root / "d/a")
+            append(files.root / "d/b")
+
+    after_each_file(monkeypatch, change_both_at_the_second)
+    assert await made(store, files, tmp_path / "out1") == {n: files.now[n] for n in ("a", "b")}
+    assert len(reads) > 2
+    monkeypatch.undo()
+    files.reset()
+    assert await made(store, files, tmp_path / "out2") == {n: files.now[n] for n in ("a", "b")}
 
 
 async def test_a_changed_file_that_nobody_copies_disturbs_nobody(

@@ -203,20 +203,53 @@ async def test_what_runs_beside_a_failure_is_cancelled_and_not_cached(store: Sto
     assert job.ran == [gate.run, "RUN echo later"]
 
 
+async def test_a_shared_step_that_fails_fails_both_jobs_and_is_tried_again(
+    store: Store, gate: Gate, tmp_path: Path
+) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": f"FROM base\n{gate.run}; exit 7\n"})
+    async with store.engine() as engine:
+        for runs in (1, 2):
+            async with trio.open_nursery() as nursery:
+                jobs = [engine.start(nursery, context, status=1) for _ in range(2)]
+                for job in jobs:
+                    await job.until_output(gate.said)
+                gate.open()
+            assert gate.runs == runs
+            for job in jobs:
+                assert "exit code: 7" in (await job.wait()).error
+
+
+def test_a_command_that_waits_for_a_step_that_fails_tries_itself(store: Store, gate: Gate, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": f"FROM base\nRUN echo\n{gate.run}; [ -e /gates/ok ]\n"})
+    with store.start("build", context) as first:
+        first.until_output(gate.said)
+        with store.start("build", context) as second:
+            second.until("RUN echo", "cached")
+            gate.open()
+            first.wait(status=1)
+            second.until_output(gate.said)
+            gate.put("ok")
+            gate.open()
+            second.wait()
+    assert gate.runs == 2
+
+
 # --- long steps ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_step_outlives_every_idle_thread(
+async def test_a_step_outlives_the_threads_of_its_engine(
     store: Store, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A parent-death signal fires when the thread that forked dies, and trio's threads die after idle seconds."""
+    """A parent-death signal fires when the thread that forked dies, and trio's threads die when idle (after 10 s)."""
+    monkeypatch.setattr(_thread_cache, "THREAD_CACHE", _thread_cache.ThreadCache())
     monkeypatch.setattr(_thread_cache, "IDLE_TIMEOUT", 0.001)
+    others = set(threading.enumerate())
     context = write(tmp_path / "context", {"Dockerfile": f"FROM base\n{gate.run}\n"})
     async with store.engine() as engine, trio.open_nursery() as nursery:
         job = engine.start(nursery, context)
         await job.until_output(gate.said)
-        while threading.active_count() > 1:
-            await trio.lowlevel.checkpoint()
+        for thread in set(threading.enumerate()) - others:
+            thread.join()
         gate.open()
     assert job.ran == [gate.run]
 

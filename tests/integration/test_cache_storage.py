@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tarfile
 from pathlib import Path
@@ -47,9 +48,13 @@ async def test_after_prune_everything_runs_again_and_comes_out_the_same(
     store: Store, context: Path, tmp_path: Path
 ) -> None:
     reproducible = ("--build-arg", "SOURCE_DATE_EPOCH=1")
-    first = await store.build(context, "-o", f"type=oci,dest={tmp_path / 'first'}", *reproducible)
+    first = await store.build(
+        context, "-o", f"type=oci,rewrite-timestamp=true,dest={tmp_path / 'first'}", *reproducible
+    )
     store.command("prune", "--all", "--force")
-    again = await store.build(context, "-o", f"type=oci,dest={tmp_path / 'again'}", *reproducible)
+    again = await store.build(
+        context, "-o", f"type=oci,rewrite-timestamp=true,dest={tmp_path / 'again'}", *reproducible
+    )
     assert again.ran == first.ran
     assert manifest(tmp_path / "first") == manifest(tmp_path / "again")
     assert (await store.build(context)).ran == []
@@ -232,3 +237,36 @@ async def test_two_builds_pull_a_layer_once(store: Store, tmp_path: Path) -> Non
                 engine.start(nursery, context)
         (layer,) = json.loads(registry.manifests["mine", "latest"][0])["layers"]
         assert len(registry.server.seen("GET", f"/v2/mine/blobs/{layer['digest']}")) == 1
+
+
+# --- everything at once -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_commands_at_once_make_what_each_was_asked_for(store: Store, tmp_path: Path) -> None:
+    """Builds that share some steps, change files between turns, export, prune and ask for usage, on one directory."""
+    dockerfile = """\
+        FROM base AS one
+        COPY common /common
+        RUN --mount=type=cache,target=/c cat /common > /one; echo x >> /c/runs
+        FROM base
+        COPY --from=one /one /one
+        COPY own /own
+        RUN --mount=type=bind,target=/src cat /one /own /src/own > /result
+        """
+    contexts = [write(tmp_path / f"context{n}", {"Dockerfile": dockerfile}) for n in range(3)]
+    for turn in range(6):
+        with contextlib.ExitStack() as stack:
+            commands = [("prune", "--force", "--all")[: 2 + turn % 2], ("du",)]
+            for number, context in enumerate(contexts):
+                write(context, {"common": f"c{turn // 2} ", "own": f"o{number}{turn // 3} "})
+                commands.append(("build", str(context), "-o", str(tmp_path / f"out{turn}-{number}")))
+                commands.append(("build", str(context), "-t", f"app{number}"))
+            running = [stack.enter_context(store.start(*command)) for command in commands]
+            for command in running:
+                command.wait()
+        for number in range(3):
+            made = (tmp_path / f"out{turn}-{number}/result").read_text()
+            assert made == f"c{turn // 2} o{number}{turn // 3} o{number}{turn // 3} "
+        store.command("debug", "verify-store")

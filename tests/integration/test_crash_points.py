@@ -23,6 +23,7 @@ POINTS = tuple(
 )
 HELPERS = worker.HELPER_TRACEPOINTS
 CHOSEN = ("layer.committed", "step.requested", "step.ended")  # where the runtime makes a difference
+COPIED = ("layer.created", "layer.filled")  # and the snapshotter
 
 needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
 
@@ -89,6 +90,20 @@ def test_killed_at_one_point_after_the_other(template: Store, tmp_path: Path) ->
     """Nobody tidies up between them: what one left must not harm the next."""
     site = Site(template, tmp_path)
     with site.watched() as watch:
-        for point in ("layer.filled", "blob.renamed", "record.linked", "cachemount.filled", "sync.flushed"):
-            site.start(watch, *site.arguments(held=False), environment={"PYBUILD_TRACEPOINT": point}).wait(status=-9)
+        for point in (
+            "layer.unpacked",
+            "record.linked",
+            "cachemount.filled",
+            "step.ended",
+            "blob.renamed",
+            "sync.done",
+        ):
+            with site.start(watch, *site.arguments(held=False), environment={"PYBUILD_TRACEPOINT": point}) as build:
+                build.wait(status=-signal.SIGKILL)
         site.recover(watch)
+
+
+@pytest.mark.parametrize("point", [pytest.param(p, marks=() if p in COPIED else pytest.mark.slow) for p in POINTS])
+def test_command_killed_with_copies(template: Store, tmp_path: Path, point: str) -> None:
+    """The other snapshotter: whole trees instead of overlays."""
+    command_killed(Site(template, tmp_path, PYBUILD_WORKER_SNAPSHOTTER="copy"), point)

@@ -58,11 +58,11 @@ def test_interrupted_at_any_time(site: Site) -> None:
     started = time.monotonic()
     site.rebuild()
     length = time.monotonic() - started
-    for number in range(6):
+    for number in range(4):
         site.vary(number + 1)
         with site.watched() as watch:
             with site.start(watch, *site.arguments(held=True)) as build:
-                time.sleep(length * (number + 0.5) / 6)
+                time.sleep(length * (number + 0.5) / 4)
                 build.process.send_signal(signal.SIGINT)
                 assert "Traceback" not in build.wait(status=130).error
             assert watch.found() == []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from buildengine.config import load as load_config
 from llb.definition import Definition
 from llb.graph import load
 from tests.builds import PYBUILD
@@ -113,3 +115,34 @@ def test_hello_shows_its_definition(tmp_path: Path) -> None:
 def test_hello_writes_nothing_unless_it_is_told_where(tmp_path: Path) -> None:
     assert run(sys.executable, EXAMPLES / "llb/hello.py", cwd=tmp_path).decode().count("\n") == 4
     assert list(tmp_path.iterdir()) == []
+
+
+# --- the README -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_build_of_the_readme(tmp_path: Path) -> None:
+    """Its commands, as they stand there."""
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    environment = {
+        "PATH": f"{PYBUILD.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PYBUILD_ROOT": str(tmp_path / "state"),
+    }
+    commands = readme.partition("```sh\n")[2].partition("```")[0]
+    argv = ["bash", "-euo", "pipefail", "-c", commands]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("RUN --mount=type=cache") == 3
+    assert done.stderr.count("CACHED") == 6
+    assert inspect(f"oci-archive:{tmp_path}/hello.tar")["Os"] == "linux"
+    assert (tmp_path / "files/etc/motd").read_text() == "hello\n"
+    assert re.search(r"^hello +latest", done.stdout, re.MULTILINE)
+
+
+def test_the_configuration_of_the_readme(tmp_path: Path) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (tmp_path / "pybuild.toml").write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    config = load_config(file=tmp_path / "pybuild.toml", environ={})
+    assert (config.worker.step_memory, config.worker.step_cpus) == (2 << 30, 1.5)
+    assert config.registries["docker.io"].mirrors == ("mirror.example:5000",)

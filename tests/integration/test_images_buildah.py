@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.bases import digest
+from tests.bases import debian_minbase, digest, image, push
 from tests.fakes import file_trees
 from tests.fakes import image_tools as tools
-from tests.fakes.image_cases import CASES, EVERY_CONFIG, Case
+from tests.fakes.image_case import EVERY_CONFIG, Case
+from tests.fakes.image_cases import CASES
+from tests.fakes.image_cases_slow import SLOW_CASES, WHOLE_DEBIAN
 from tests.fakes.image_tools import Bench
 
 pytest_plugins = [tools.FIXTURES]
@@ -41,6 +43,23 @@ def _build(bench: Bench, case: Case, work: Path) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_same_image_as_buildah_makes(bench: Bench, case: Case, work: Path) -> None:
+    _compare(bench, case, work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: case.name)
+def test_the_same_image_thoroughly(bench: Bench, case: Case, work: Path) -> None:
+    _compare(bench, case, work)
+
+
+@pytest.mark.slow
+def test_a_whole_debian(bench: Bench, work: Path) -> None:
+    push(bench.host, "library/whole", image(debian_minbase(work)))
+    _compare(bench, WHOLE_DEBIAN, work)
+    assert tools.run_container(work / "gzip.layout", work, tag="latest") == "someone\n"
+
+
+def _compare(bench: Bench, case: Case, work: Path) -> None:
     context = _build(bench, case, work)
     theirs = f"docker-archive:{work}/theirs.docker:x"
     file = ["-f", context / "Dockerfile.theirs"]
@@ -97,7 +116,8 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 def _check_trees(work: Path, tree: Mapping[str, file_trees.Entry]) -> None:
     """The tar and the local exporter give the tree that the layers make.
 
-    A local tree is the user's own, and of files with several names only regular ones keep them (BuildKit, fsutil).
+    A local tree is the user's own, without what gives anybody rights; of files with several names only regular ones
+    keep them (BuildKit, fsutil).
     """
     (work / "tar").mkdir()
     tools.run("tar", "--extract", "--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
@@ -105,11 +125,23 @@ def _check_trees(work: Path, tree: Mapping[str, file_trees.Entry]) -> None:
     extracted = file_trees.listing(work / "tar")
     _explained(file_trees.differences({**extracted, ".": tree["."]}, tree, since=float("inf")), {})
     local = file_trees.listing(work / "local")
-    owned = {
-        name: replace(entry, owner=(0, 0), same_file=entry.same_file if entry.kind == "file" else "")
-        for name, entry in tree.items()
-    }
+    owned = {name: _unprivileged(entry) for name, entry in tree.items()}
     _explained(file_trees.differences({**local, ".": owned["."]}, owned, since=float("inf")), {})
+
+
+def _unprivileged(entry: file_trees.Entry) -> file_trees.Entry:
+    mode = int(entry.mode, 8)
+    if entry.kind == "file":
+        mode &= 0o1777
+    elif entry.device is not None:
+        mode &= 0o600
+    return replace(
+        entry,
+        owner=(0, 0),
+        mode=f"{mode:04o}",
+        same_file=entry.same_file if entry.kind == "file" else "",
+        xattrs={name: value for name, value in (entry.xattrs or {}).items() if name != "security.capability"},
+    )
 
 
 # --- comparing ------------------------------------------------------------------------------------------------

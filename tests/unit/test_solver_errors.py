@@ -298,6 +298,16 @@ async def test_cancelled_from_outside_everything_ends_in_order(world: World, sto
     assert scheduler.statistics().vertices == 0
 
 
+async def test_cancelled_before_it_has_started_it_ends(store: CountingStore) -> None:
+    """Ctrl-C while the engine opens: nobody has got the scheduler who could end it."""
+    with trio.move_on_after(5) as patience, trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_scheduler(store):
+            raise AssertionError("it opened for somebody who had left")
+    assert scope.cancelled_caught
+    assert not patience.cancelled_caught
+
+
 async def test_a_scheduler_that_breaks_says_so_and_leaves_nobody_waiting(world: World, store: CountingStore) -> None:
     async def solve() -> None:
         async with open_scheduler(store) as scheduler, open_job(scheduler, "job") as job:

@@ -16,7 +16,7 @@ from dataclasses import field
 from buildengine.errors import ContextError, UserError
 from buildengine.values import dataclass
 from worker.layers import xattrs
-from worker.layers.copyfiles import FileCopier, Opened, Place
+from worker.layers.copyfiles import FileCopier, Opened, Place, changed
 from worker.layers.copyrules import CopiedFile, Rules
 from worker.layers.names import Path, shown
 from worker.layers.rootpath import lstat, open_directory
@@ -149,7 +149,11 @@ class Copier:
         visible = self._rules.visible
         seen = visible.names(os.fsdecode(b"/".join(path))) if visible is not None else None
         with os.scandir(fd) as scan:
-            return sorted((os.fsencode(e.name), _type(e)) for e in scan if seen is None or e.name in seen)
+            found = sorted((os.fsencode(e.name), _type(e)) for e in scan if seen is None or e.name in seen)
+        if seen is not None and len(found) != len(seen):
+            there = {name for name, _ in found}
+            raise changed(path, next(name for name in map(os.fsencode, seen) if name not in there))
+        return found
 
     def _select(self, at: Opened, above: Directory, name: bytes, kind: int, batch: Batch) -> None:
         """Apply the patterns to one entry, and copy it if they let it through."""
@@ -167,10 +171,12 @@ class Copier:
             return
         if not taken and _is_closed(rules, path, included, excluded):
             return
+        info = os.stat(name, dir_fd=at.source, follow_symlinks=False)
+        self._files.check_current(at, name, info)
         below = Directory(
             source=(*above.source, name),
             target=(*above.target, name),
-            info=os.stat(name, dir_fd=at.source, follow_symlinks=False),
+            info=info,
             pattern=path,
             included=included,
             excluded=excluded,

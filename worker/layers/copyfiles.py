@@ -91,6 +91,7 @@ class FileCopier:
                 self._copy_regular(at, name, to)
             return
         info = os.stat(name, dir_fd=at.source, follow_symlinks=False)
+        self.check_current(at, name, info)
         if stat.S_ISLNK(info.st_mode):
             link = os.readlink(name, dir_fd=at.source)
             self._place(at, to, lambda: os.symlink(link, to, dir_fd=at.target))
@@ -109,17 +110,18 @@ class FileCopier:
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                raise _changed(at, name)
+                raise changed(at.source_path, name)
             if info.st_nlink > 1:
                 here = (at.target_path, to)
                 first = self._first.setdefault((info.st_dev, info.st_ino), here)
                 if first is not here:
+                    self.check_current(at, name, info)
                     at.links.append((here, first))
                     return
             target = self._create(at, to, self._rules.mode_of(info) & 0o777)
             try:
                 digest = self._copy_data(at, name, fd, target, info)
-                self._check_current(at, name, fd)
+                self.check_current(at, name, os.fstat(fd))
                 self._dress(at, fd, target, info)
             finally:
                 os.close(target)
@@ -131,22 +133,23 @@ class FileCopier:
     def _copy_data(self, at: Opened, name: bytes, fd: int, target: int, info: os.stat_result) -> bytes:
         if not self._rules.digests:
             if not self._data.copy(fd, target, info):
-                raise _changed(at, name)
+                raise changed(at.source_path, name)
             return b""
         hasher = blake3()
         whole = self._data.copy_hashed(fd, target, info, hasher)
         after = os.fstat(fd)
         if not whole or (after.st_mtime_ns, after.st_ctime_ns) != (info.st_mtime_ns, info.st_ctime_ns):
-            raise _changed(at, name)
+            raise changed(at.source_path, name)
         return hasher.digest()
 
-    def _check_current(self, at: Opened, name: bytes, fd: int) -> None:
+    def check_current(self, at: Opened, name: bytes, info: os.stat_result) -> None:
+        """Raises ContextChanged when `info` of an entry of the source is not what was looked at before."""
         visible = self._rules.visible
         if visible is None:
             return
         path = os.fsdecode(b"/".join((*at.source_path, name)))
-        if not visible.is_current(path, os.fstat(fd)):
-            raise _changed(at, name)
+        if not visible.is_current(path, info):
+            raise changed(at.source_path, name)
 
     def _dress(self, at: Opened, source: int, target: int, info: os.stat_result) -> None:
         owner, mode, time = self._rules.owner_of(info), self._rules.mode_of(info), self._rules.time_of(info)
@@ -187,6 +190,7 @@ class FileCopier:
             return False
         directory, _, base = found.rpartition(b"/")
         info = os.stat(name, dir_fd=at.source, follow_symlinks=False)
+        self.check_current(at, name, info)
         try:
             fd = self._open_reused(at, directory, reuse)
             if not self._is_wanted(os.stat(base, dir_fd=fd, follow_symlinks=False), info):
@@ -216,5 +220,5 @@ class FileCopier:
         )
 
 
-def _changed(at: Opened, name: bytes) -> ContextChanged:
-    return ContextChanged(shown(b"/".join((*at.source_path, name))))
+def changed(directory: Path, name: bytes) -> ContextChanged:
+    return ContextChanged(shown(b"/".join((*directory, name))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from buildengine.values import dataclass
@@ -28,12 +28,12 @@ class Reuse:
 class Visible(Protocol):
     """What of the source may be copied, where that is not all of it: a scan of a directory that others write to."""
 
-    def names(self, directory: str) -> Container[str]:
+    def names(self, directory: str) -> Collection[str]:
         """The visible names in a directory, given by its path relative to the source's root."""
         ...
 
     def is_current(self, path: str, info: os.stat_result) -> bool:
-        """Whether a file that was just read, whose fstat(2) is now `info`, is what was looked at before."""
+        """Whether what was just read, whose fstat(2) is now `info`, is what was looked at before."""
         ...
 
 

@@ -60,8 +60,8 @@ async def copy(
     """Do `action` from the open root `source` to the open root `target`.
 
     `owner` is the action's owner as ids; `source_owner` whose the source's files are, whatever their inodes say (an
-    archive's own owners stay); `include` and `exclude` are the action's patterns, compiled; for the rest see `Rules`. Raises UserError or
-    ContextError when the action cannot be done as it is written, SourceError for a damaged archive.
+    archive's own owners stay); `include` and `exclude` are the action's patterns, compiled; the rest is in `Rules`.
+    Raises UserError or ContextError when the action cannot be done as it is written, SourceError for a damaged archive.
     """
     rules = Rules(
         owner=source_owner if owner is None else owner,

@@ -38,9 +38,9 @@ def explain(error: OSError, doing: str, users: type[BuildError] = UserError) -> 
     if error.errno in _FORBIDDEN:
         return HostError(text, hint="the engine needs root's capabilities and a file system with extended attributes")
     if error.errno == errno.ENOENT:
-        return (ContextError if users is UserError else users)(f"{text}{_named(error)}")
+        return (ContextError if users is UserError else users)(f"{text}{_named(error, doing)}")
     if error.errno in _USERS:
-        return users(f"{text}{_named(error)}")
+        return users(f"{text}{_named(error, doing)}")
     return HostError(text)
 
 
@@ -53,6 +53,7 @@ def explained(doing: str) -> Iterator[None]:
         raise explain(error, doing) from error
 
 
-def _named(error: OSError) -> str:
-    name: object = error.filename
-    return f" ({os.fsdecode(name)})" if isinstance(name, str | bytes) and name not in ("", b"") else ""
+def _named(error: OSError, doing: str) -> str:
+    """The file, where that is news and short enough to be read."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return f" ({name})" if name and name not in doing and len(name) < 256 else ""

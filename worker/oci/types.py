@@ -178,6 +178,9 @@ def parse_config(raw: bytes, *, what: str = "image config") -> ImageConfig:
     """The parts of an image config that the engine needs, checked. Raises InvalidImage."""
     fields = Fields.parse(raw, what=what, limit=CONFIG_LIMIT)
     rootfs = fields.optional("rootfs")
+    fields.optional("config")  # both of these are only looked at: whoever reads them later finds what he expects
+    for _entry in fields.objects("history", most=_MAX_ENTRIES):
+        pass
     return ImageConfig(
         raw=raw,
         digest=Digest.sha256(raw),

@@ -15,7 +15,7 @@ from buildengine.errors import InvalidDefinition
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.layers import NewLayer
-from cache.localcheck import check_unchanged
+from cache.localcheck import check_paths
 from cache.localscan import LocalScan
 from llb import ops
 from llb.patterns import PatternMatcher
@@ -186,7 +186,7 @@ class _Run:
                     reuse=reuse,
                 )
             if scan is not None:
-                await check_unchanged(scan, (content.copied(action),))
+                check_paths(scan, (content.copied(action),))
 
     @contextmanager
     def _earlier(

@@ -19,7 +19,7 @@ from worker.ops import users
 from worker.ops.hostfiles import host_files
 from worker.ops.stepmounts import Prepared, StepMounts
 from worker.results import Snapshot
-from worker.runtime.runtime import Exit
+from worker.runtime.runtime import Exit, Runtime
 from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
 from worker.session import SecretBytes
 
@@ -35,19 +35,20 @@ class Step:
         self._op = op
 
     async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        runtime = await self._context.build.runtime()  # its launcher gets ready while the trees do
         stacks = [await self._context.trees.stack_of(result) for result in inputs]
         for stack in stacks:
             await self._context.trees.ensure(stack)
         async with AsyncExitStack() as cleanup:
             prepared = await StepMounts(self._context, self._op, cleanup).prepare(stacks)
-            await self._run(prepared)
+            await self._run(runtime, prepared)
             results = dict(prepared.results)
             for output, (stack, layer) in prepared.layers.items():
                 results[output] = (*stack, await layer.commit())
         layers = self._context.cache.layers
         return [Snapshot(layers, results[output]) for output in sorted(results)]
 
-    async def _run(self, prepared: Prepared) -> None:
+    async def _run(self, runtime: Runtime, prepared: Prepared) -> None:
         spec, secrets = await self._spec(prepared)
         tail = bytearray()
 
@@ -57,7 +58,6 @@ class Step:
                 del tail[:-_TAIL]
             self._context.reporter.log(stream, data)
 
-        runtime = await self._context.build.runtime()
         ended = await runtime.run(spec, secrets=secrets, on_output=on_output)
         self._check(ended, bytes(tail[-_TAIL:]))
 

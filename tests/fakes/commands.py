@@ -1,0 +1,201 @@
+"""The whole program, hundreds of times: `pybuild` commands that start in milliseconds.
+
+    with open_commands() as commands:
+        ended = commands.run("--root", root, "build", context)
+
+One process imports what the program imports and then forks for each command, so a command is the real `main` with its
+own descriptors, directory, environment and session, without the 0.6 s that Python needs to get there. What depends on
+how Python starts (its `sys.path`, the current directory) is to be tested with `fresh=True`: exec of the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+PYBUILD = Path(sys.executable).with_name("pybuild")
+_REPOSITORY = Path(__file__).parents[2]
+_LONGEST = 1 << 20  # bytes of an order: arguments and environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended. `status` is minus the signal's number when a signal ended it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Both streams, for a look at what a user sees."""
+        return (self.stdout + self.stderr).decode(errors="backslashreplace")
+
+    @property
+    def report(self) -> str:
+        """Standard error from the last `error:` at the beginning of a line on."""
+        return self.stderr.decode(errors="backslashreplace").rpartition("\nerror: ")[2].removeprefix("error: ")
+
+
+class Commands:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def run(
+        self,
+        *arguments: object,
+        cwd: Path = Path("/"),
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout: float = 60.0,
+        fresh: bool = False,
+        prefix: tuple[str, ...] = (),
+    ) -> Ended:
+        """Run `pybuild ARGUMENTS`. `prefix` are words in front of the program, which is then always exec'ed."""
+        order = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "environment": {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(environment or {})},
+        }
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            streams = [given.fileno(), out.fileno(), err.fileno()]
+            if fresh or prefix:
+                status = _exec(order, streams, timeout, prefix)
+            else:
+                status = self._fork(order, streams, timeout)
+            out.seek(0)
+            err.seek(0)
+            return Ended(
+                status=status, stdout=out.read(), stderr=err.read(), seconds=time.monotonic() - started
+            )  # fmt: skip
+
+    def _fork(self, order: Mapping[str, object], streams: list[int], timeout: float) -> int:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(timeout)
+            connection.connect(self._address)
+            socket.send_fds(connection, [json.dumps(order).encode()], streams)
+            pid = int(connection.recv(100))
+            try:
+                return int(connection.recv(100))
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise AssertionError(f"not ended after {timeout} s: {order['arguments']}") from None
+
+
+def _exec(order: Mapping[str, object], streams: list[int], timeout: float, prefix: tuple[str, ...]) -> int:
+    arguments, environment, cwd = order["arguments"], order["environment"], order["cwd"]
+    assert isinstance(arguments, list)
+    assert isinstance(environment, dict)
+    stdin, stdout, stderr = streams
+    return subprocess.run(
+        [*prefix, str(PYBUILD), *arguments],
+        cwd=str(cwd),
+        env=environment,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        timeout=timeout,
+        check=False,
+    ).returncode
+
+
+@contextlib.contextmanager
+def open_commands() -> Iterator[Commands]:
+    with tempfile.TemporaryDirectory(prefix="pybuild-test-") as directory:
+        address = f"{directory}/socket"
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, address], cwd=_REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield Commands(address)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+# --- the process that forks -----------------------------------------------------------------------------------
+
+
+def _serve(address: str) -> NoReturn:
+    import buildengine.cli.build
+    import buildengine.cli.image.load
+    import buildengine.cli.main
+    import buildengine.daemon.local_builder  # noqa: F401
+    import frontends.dockerfile.build  # noqa: F401
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        gc.collect()
+        gc.freeze()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _answer(connection)
+            connection.close()
+
+
+def _answer(connection: socket.socket) -> NoReturn:
+    """Run one command in a child, and tell its pid and how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    order, streams, _, _ = socket.recv_fds(connection, _LONGEST, 3)
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _become(json.loads(order), streams)
+    for fd in streams:
+        os.close(fd)
+    connection.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):  # whoever asked has lost patience
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _become(order: Mapping[str, object], streams: list[int]) -> NoReturn:
+    from buildengine.cli.main import main
+
+    status = 99
+    try:
+        os.setsid()
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+        os.closerange(3, 1024)
+        arguments, environment = order["arguments"], order["environment"]
+        assert isinstance(arguments, list)
+        assert isinstance(environment, dict)
+        os.chdir(str(order["cwd"]))
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["pybuild", *arguments]
+        status = main(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
