@@ -10,6 +10,7 @@ Raises OSError.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -94,21 +95,21 @@ def _named(directory: int, name: str, mode: int) -> Iterator[int]:
 def _publish(source: str, directory: int, name: str) -> None:
     """linkat(2) cannot replace, so an old file is replaced through a second name and a rename.
 
-    That name is always the same: what was killed between the two is cleared away here by the next. Two at once may
-    take it from each other; whoever finds it gone begins again, and what is renamed is whole in any case.
+    That name is always the same, so that the next who writes here clears away what was killed between the two. A
+    lock of the directory keeps those apart who do it at once: a file that has lost its only name gets no other.
     """
     beside = _beside(name)
-    while True:
-        with suppress(FileExistsError):
-            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
-            return
+    with _opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as lock:
+        with suppress(OSError):  # not every file system has locks; those that have not lack O_TMPFILE too
+            fcntl.flock(lock, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             os.unlink(beside, dir_fd=directory)
-        with suppress(FileExistsError, FileNotFoundError):
+        try:
+            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
+        except FileExistsError:
             os.link(source, beside, dst_dir_fd=directory, follow_symlinks=True)
             reach("file.linked")
             os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
-            return
 
 
 def _beside(name: str) -> str:

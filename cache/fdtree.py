@@ -6,16 +6,19 @@ system, and overlayfs shows the inode of the layer's file, so that names the byt
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from buildengine.errors import UserError
 from buildengine.inroot import open_in_root
 from cache import filehash
 from cache.hashtree import Place, resolve
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _STAMP = struct.Struct(">QqQ")
 
 
@@ -47,7 +50,15 @@ class FdTree:
 
     @contextmanager
     def open(self, path: str) -> Iterator[_OpenDirectory]:
-        fd = open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
+        try:
+            fd = open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise UserError(
+                f"the path {path[:60]}... is longer than Linux allows",
+                hint="no tool could read this tree; delete the directory in the step that made it",
+            ) from None
         try:
             yield _OpenDirectory(fd, self._files)
         finally:
@@ -61,7 +72,9 @@ class FdTree:
     def _look(self, path: str) -> tuple[bool, str | None] | None:
         try:
             fd = open_in_root(self._root, path, os.O_PATH, follow=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
             return None
         try:
             mode = os.fstat(fd).st_mode

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
 
-from buildengine.errors import HostError, StoreError
+from buildengine.errors import BuildError, HostError, StoreError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
 from cache import leases, recovery, schema
@@ -88,6 +88,10 @@ async def open_cache(root: Path, *, snapshotter: str = "auto", boot: str | None 
     try:
         yield cache
         await cache.sync()
+    except BaseException:  # what was done before the failure is worth keeping too
+        with trio.CancelScope(shield=True), suppress(BuildError):
+            await cache.sync()
+        raise
     finally:
         with trio.CancelScope(shield=True):
             await offload(_close, cache, limiter=DISK)

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from buildengine.digest import Digest
-from cache import images, layerrows
+from cache import images, layerrows, repositories
 from cache.blobs import remove_orphan
 from cache.db import Database
 from cache.locks import Locks
@@ -41,6 +41,7 @@ def sweep(root: Path, db: Database, locks: Locks, living: Collection[str]) -> No
         if name.partition(".")[0] not in living:
             (root / "ingest" / name).unlink(missing_ok=True)
     _sweep_blobs(root, db)
+    repositories.sweep(root, locks)
     locks.sweep()
 
 

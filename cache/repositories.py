@@ -53,6 +53,18 @@ def delete(root: Path, locks: Locks, id: str) -> bool:
     return True
 
 
+def sweep(root: Path, locks: Locks) -> None:
+    """Remove the repositories that a killed process was making, `<name>.<random>.new`."""
+    for entry in _names(root / "git"):
+        name, dot, _ = entry.partition(".")
+        lock = locks.try_lock(f"git {name}") if dot else None
+        if lock is not None:
+            try:
+                remove_tree(root / "git" / entry)
+            finally:
+                lock.release()
+
+
 def forget_answers(root: Path) -> None:
     """Drop what web servers said: the next build asks them anew."""
     for name in _names(root / "http"):

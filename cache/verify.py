@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _READ = 1 << 20
 
+# the layer's files, its overlay's work directory, and what a large COPY has noted of the files that it copied
+_IN_A_LAYER = {"fs", "work", "sources"}
+
 # what refers, and how it is called; to what, and where that is
 _REFERENCES = (
     ("record", "record_layers", "record", "layer", "layers", "id"),
@@ -88,7 +91,7 @@ def _directories(cache: Cache) -> Iterator[Damage]:
         if state == layerrows.FILLED:
             here = set(os.listdir(layers / layer.id)) if (layers / layer.id).is_dir() else set()
             query = "SELECT 1 FROM layers WHERE id = ? AND state = 'filled'"
-            if here not in ({"fs"}, {"fs", "work"}) and _still(cache, query, layer.id):
+            if not {"fs"} <= here <= _IN_A_LAYER and _still(cache, query, layer.id):
                 problem = f"its directory holds {', '.join(sorted(here)) or 'nothing'}, not fs"
                 yield Damage(where=f"layer {layer.id}", problem=problem)
     for table, column, name in (("cachemounts", "id", "cachemounts"), ("trees", "key", "trees")):

@@ -187,7 +187,10 @@ class Store:
             return command.wait(status=status)
 
     def start(self, *arguments: Argument, environment: Mapping[str, str] | None = None, **popen: Any) -> Command:
-        """Start `pybuild ARGUMENTS`. Use it in a `with` block: at its end the program is killed if it still runs."""
+        """Start `pybuild ARGUMENTS`. Use it in a `with` block: at its end the program is killed if it still runs.
+
+        `popen` are options of subprocess.Popen, but for `stdin`, which is what it reads: bytes.
+        """
         text = [str(argument) for argument in arguments]
         if text[0] == "build":
             text = [*_build_arguments(text), *([] if "--progress" in text else ["--progress", "rawjson"])]
@@ -209,9 +212,8 @@ class Store:
     def copy(self, root: Path) -> Store:
         """Another state directory with the same in it. Nobody may have this one open."""
         subprocess.run(["cp", "-a", self.root, root], check=True)
-        environment = {**self.environment, "PYBUILD_ROOT": str(root)}
-        other = Store(root, Path(environment["HOME"]))
-        other.environment = environment
+        other = Store(root, Path(self.environment["HOME"]))
+        other.environment = {**self.environment, "PYBUILD_ROOT": str(root)}
         return other
 
 
@@ -227,19 +229,19 @@ def _build_arguments(arguments: list[str]) -> list[str]:
     return arguments if exports else [*arguments, "--output", "type=cacheonly"]
 
 
-# --- the program ----------------------------------------------------------------------------------------------
-
-
 class Command(Told):
     """A running `pybuild`. What it tells is taken in while somebody waits for something."""
 
-    def __init__(self, argv: list[str], **popen: Any) -> None:
+    def __init__(self, argv: list[str], *, stdin: bytes = b"", **popen: Any) -> None:
         super().__init__()
-        self._stdout: IO[bytes] = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=self._stdout, stderr=subprocess.PIPE, text=True, **popen
-        )
         self._lines: list[str] = []
+        self._stdout: IO[bytes] = tempfile.TemporaryFile()
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin)
+            given.seek(0)
+            self.process = subprocess.Popen(
+                argv, stdin=given, stdout=self._stdout, stderr=subprocess.PIPE, text=True, **popen
+            )
 
     def __enter__(self) -> Command:
         return self
@@ -293,9 +295,6 @@ class Command(Told):
         self.process.wait()
         assert self.process.stderr is not None
         self.process.stderr.close()
-
-
-# --- the engine -----------------------------------------------------------------------------------------------
 
 
 class Engine:

@@ -22,6 +22,7 @@ from cache.layers import Layer
 from cache.opened import Cache
 from cache.store import ContentStore
 from worker.oci.choose import candidates
+from worker.oci.document import InvalidImage
 from worker.oci.types import (
     CONFIG_LIMIT,
     CONFIG_TYPES,
@@ -201,13 +202,19 @@ def _manifest_for(store: ContentStore, digest: Digest, platform: Platform) -> tu
 
 
 def manifests_of(store: ContentStore, digest: Digest) -> list[tuple[Manifest, ImageConfig]]:
-    """Every image manifest under `digest` that the store has, with its config. Attestations are left out."""
+    """Every image manifest under `digest` that the store has, with its config. Attestations are left out.
+
+    So is what is no image: whoever lists or removes images must get past a broken one.
+    """
     if store.info(digest) is None:
         return []
-    document = parse_manifest_or_index(store.read(digest))
-    if isinstance(document, Index):
-        entries = (entry for entry in document.manifests if entry.platform is None or entry.platform.os != "unknown")
-        return [found for entry in entries for found in manifests_of(store, entry.digest)]
-    if document.config.media_type not in CONFIG_TYPES or store.info(document.config.digest) is None:
+    try:
+        document = parse_manifest_or_index(store.read(digest))
+        if isinstance(document, Index):
+            named = (entry for entry in document.manifests if entry.platform is None or entry.platform.os != "unknown")
+            return [found for entry in named for found in manifests_of(store, entry.digest)]
+        if document.config.media_type not in CONFIG_TYPES or store.info(document.config.digest) is None:
+            return []
+        return [(document, parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT)))]
+    except InvalidImage:
         return []
-    return [(document, parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT)))]

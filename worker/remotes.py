@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from buildengine.wholefile import whole_file
 from cache.opened import Cache
 from worker.registry.hosts import RegistryConfig, tls
 from worker.registry.transport import open_transport
@@ -71,10 +72,8 @@ class _Files:
 
     def put(self, key: str, value: bytes) -> None:
         self._directory.mkdir(exist_ok=True)
-        path = self._path(key)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(value)
-        temporary.replace(path)
+        with whole_file(self._path(key), mode=0o600) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(value)
 
     def _path(self, key: str) -> Path:
         return self._directory / hashlib.sha256(key.encode()).hexdigest()

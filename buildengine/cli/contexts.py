@@ -36,6 +36,10 @@ class Inputs:
 
 def locate(context: str, file: str | None, stdin: IO[bytes]) -> Inputs:
     """Find context and Dockerfile. Raises UserError."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current directory no longer exists", hint="cd to one that does") from None
     if file is not None and _is_url(file):
         raise UserError(f"--file {file}: a Dockerfile cannot be a URL", hint="fetch it and pipe it in: --file -")
     if context == "-":

@@ -6,6 +6,7 @@ How it ends: 0 when all went well, 2 for wrong flags, 130 for Ctrl-C, else the s
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -29,6 +30,7 @@ _COMMANDS = {
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
 }
+_READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal that has been closed
 
 
 class _Raised(Exception):
@@ -91,7 +93,9 @@ def _end(error: BaseException, app: App) -> int:
     """Say how the command ended, when that is worth a word; the exit status."""
     try:
         return _report(error, app)
-    except BrokenPipeError:
+    except OSError as gone:
+        if gone.errno not in _READER_GONE:
+            raise
         return _go_quietly()
 
 
@@ -127,7 +131,7 @@ def _go_quietly() -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
     return 1

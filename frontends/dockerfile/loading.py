@@ -22,6 +22,7 @@ from frontends.dockerfile.stages import SCRATCH, Graph, Loaded, Stage
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.together import gather
 from frontends.gateway import FrontendRequest, Gateway
+from llb import giturl
 from llb.sourcemap import SourceFile
 from llb.state import State, http, image, local, scratch
 
@@ -229,7 +230,7 @@ def _input_config(metadata: Mapping[str, str], name: str) -> bytes | None:
 def _remote(context: NamedContext) -> State:
     repository = gitref.parse(context.value)
     if repository is not None:
-        return source.git_context(repository, f"[internal] load git source {context.value}")
+        return source.git_context(repository, f"[internal] load git source {giturl.redacted(context.value)}")
     if context.scheme in ("git", "ssh"):
         raise UserError(f"invalid git context {context.value}", hint="write https://host/path.git or git@host:path.git")
     return http(context.value, name=f"[context {context.label}] {context.value}")

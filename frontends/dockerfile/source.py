@@ -10,7 +10,7 @@ from frontends.dockerfile import gitref, ignore, lines
 from frontends.dockerfile.gitref import GitRef
 from frontends.dockerfile.options import Options
 from frontends.gateway import FrontendRequest, Gateway, Reference
-from llb import sourcemap
+from llb import giturl, sourcemap
 from llb.actions import copy
 from llb.state import State, git, http, local, scratch
 
@@ -53,7 +53,8 @@ async def _remote_context(gateway: Gateway, request: FrontendRequest, options: O
     address, filename = options.context, options.filename
     repository = gitref.parse(address, short_github=True) if address else None
     if repository is not None:
-        tree = git_context(repository, f"[internal] load git source {address}", keep_git_dir=bool(options.keep_git_dir))
+        name = f"[internal] load git source {giturl.redacted(address)}"
+        tree = git_context(repository, name, keep_git_dir=bool(options.keep_git_dir))
         return Context(tree=tree, dockerfile=_unless_local(options, tree), filename=filename)
     if address.startswith(("http://", "https://")):
         return await _download(gateway, address, options)

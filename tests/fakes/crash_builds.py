@@ -52,11 +52,18 @@ class Site:
     """One state directory, one context, and the build of it."""
 
     def __init__(
-        self, template: Store, place: Path, *, runtime: str = "builtin", thorough: bool = False, **environment: str
+        self,
+        template: Store,
+        place: Path,
+        *,
+        root: Path | None = None,
+        runtime: str = "builtin",
+        thorough: bool = False,
+        **environment: str,
     ) -> None:
         self.place = place
         self.thorough = thorough
-        self.store = template.copy(place / "root")
+        self.store = template.copy(root or place / "root")
         self.store.environment |= {"PYBUILD_WORKER_RUNTIME": runtime, "TMPDIR": str(place / "tmp")} | environment
         self.marker = ""
         (place / "tmp").mkdir()

@@ -183,6 +183,17 @@ async def test_a_second_look_never_contradicts_the_first(
     assert await made(store, files, tmp_path / "out2") == {n: files.now[n] for n in ("a", "b")}
 
 
+async def test_a_build_that_begins_anew_says_why(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path / "context", COPY + "COPY d/b /b\n")
+    before_each_copy(monkeypatch, once(lambda: append(files.root / "d/a")))
+    built = await store.build(files.root)
+    assert built.ran == ["COPY d /d", "COPY d/b /b"]
+    assert [outcome for outcome in built.step("COPY d /d").outcomes if outcome not in ("unstarted", "running")] == [
+        "failed",
+        "done",
+    ]
+
+
 async def test_a_changed_file_that_nobody_copies_disturbs_nobody(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

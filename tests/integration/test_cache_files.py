@@ -142,6 +142,14 @@ async def test_a_file_is_never_believed_however_soon_it_changes_after_a_build(st
             assert (await engine.build(context)).ran == ["COPY file /"], turn
 
 
+def test_the_program_believes_no_stamp_either(store: Store, context: Path) -> None:
+    assert store.command("build", context).ran == ALL
+    touch(context)
+    assert store.command("build", context).ran == []
+    change_a_byte_and_put_the_stamp_back(context / "two")
+    assert store.command("build", context).ran == ALL[2:]
+
+
 async def test_a_change_that_is_taken_back_finds_the_old_result(store: Store, context: Path) -> None:
     await store.build(context)
     (context / "two").write_text("3")

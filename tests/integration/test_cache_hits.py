@@ -5,6 +5,9 @@ What is asserted is which instructions ran: a step that ran without need is as w
 
 from __future__ import annotations
 
+import io
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +176,53 @@ async def test_a_rebuilt_base_counts_by_its_layers(store: Store, tmp_path: Path)
     assert await again(store, context) == []
     await store.build(write(base, {"file": "2"}), "-t", "mine")
     assert await again(store, context) == ["RUN echo 1"]
+
+
+async def test_a_linked_copy_does_not_depend_on_what_is_below_it(store: Store, context: Path) -> None:
+    write(context, {"Dockerfile": "FROM base\nRUN echo 1\nCOPY --link one /one\nRUN cat /one\n"})
+    await store.build(context)
+    write(context, {"Dockerfile": "FROM base\nRUN echo 2\nCOPY --link one /one\nRUN cat /one\n"})
+    built = await store.build(context)
+    assert built.cached == ["COPY --link one /one"]
+    assert built.ran == ["RUN echo 2", "LINK COPY --link one /one", "RUN cat /one"], "what links it runs nothing"
+
+
+async def test_files_in_the_dockerfile_count_by_their_text(store: Store, context: Path) -> None:
+    dockerfile = "FROM base\nCOPY <<END /greeting\nhello {}\nEND\nRUN <<END\ncat /greeting\nEND\n"
+    write(context, {"Dockerfile": dockerfile.format("world")})
+    await store.build(context)
+    assert await again(store, write(context, {"Dockerfile": dockerfile.format("world") + "CMD x\n"})) == []
+    assert len(await again(store, write(context, {"Dockerfile": dockerfile.format("moon")}))) == 2
+
+
+async def test_an_archive_that_is_unpacked_counts_by_its_bytes(store: Store, context: Path) -> None:
+    def pack(mtime: int) -> None:
+        with tarfile.open(context / "a.tar", "w") as tar:
+            info = tarfile.TarInfo("file")
+            info.mtime = mtime
+            tar.addfile(info)
+
+    write(context, {"Dockerfile": "FROM base\nADD a.tar /\n"})
+    pack(1)
+    await store.build(context)
+    os.utime(context / "a.tar")
+    assert await again(store, context) == []
+    pack(2)
+    assert await again(store, context) == ["ADD a.tar /"]
+
+
+def test_ways_to_give_the_same_context_share_the_cache(store: Store, context: Path) -> None:
+    dockerfile = (context / "Dockerfile").read_bytes()
+    assert store.command("build", "-f", "-", context, stdin=dockerfile).ran == ALL
+    assert store.command("build", context).ran == []
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(context, ".")
+    assert store.command("build", "-", stdin=packed.getvalue()).ran == []
+    (context / "two").write_text("3")
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(context, ".")
+    assert store.command("build", context).ran == ALL[2:]
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def test_at_three_times_with_runc(template: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("runtime", ["builtin", pytest.param("runc", marks=needs_runc)])
 def test_at_fifty_times(template: Store, tmp_path: Path, runtime: str) -> None:
     assert kills(Site(template, tmp_path, runtime=runtime, thorough=True), 50) == 50

@@ -120,6 +120,7 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
     "a directory over a program": ("FROM base\nCOPY Dockerfile /bin/sh/x\n", ("/bin/busybox is not a directory",), 2),
     "a path too long": (f"FROM base\nCOPY Dockerfile {'/d' * 2500}/\n", ("File name too long",), 2),
     "a name too long": (f"FROM base\nWORKDIR /{'d' * 300}\n", ("File name too long",), 2),
+    "a source with a name too long": (f"FROM base\nCOPY --from=base /{'d' * 300} /x\n", ("not found",), 2),
     "a working directory that is a file": ("FROM base\nWORKDIR /etc/passwd\n", ("/etc/passwd is not a directory",), 2),
     "a git ref that is an option": (
         "FROM base\nADD https://x.invalid/a.git#--upload-pack=x /\n",

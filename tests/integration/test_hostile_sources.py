@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -10,7 +11,7 @@ import trio
 
 from tests.fakes.git_server import git_over_http, make
 from tests.fakes.hostile import Attack, Outcome
-from tests.fakes.http_server import Reply, serve
+from tests.fakes.http_server import Reply, Request, serve
 
 pytest_plugins = ["tests.fakes.hostile_fixtures"]
 
@@ -211,3 +212,35 @@ async def test_a_secret_stays_with_its_host(attack: Attack) -> None:
             assert [request.path for request in thief.requests] == ["/stolen"]
             assert "authorization" not in thief.requests[0].headers
             assert "t0ken" not in outcome.ended.text
+
+
+async def test_a_git_secret_stays_with_its_host(attack: Attack) -> None:
+    """git itself would take the header along to wherever the first answer redirects."""
+    make(attack.directory / "served" / "r.git").commit({"a": b""})
+    attack.environment["T"] = "t0ken"
+    async with git_over_http(attack.directory / "served") as thief:
+        port = thief.host.rpartition(":")[2]
+
+        def redirect(request: Request) -> Reply:
+            return Reply(status=302, headers={"location": f"http://localhost:{port}{request.target}"})
+
+        async with serve(redirect) as server:
+            text = f"FROM base\nADD {server.url}/r.git#main /out/\n"
+            (await _in_thread(attack.build, text)).harmless()  # without a secret there is nothing to lose
+            outcome = await _in_thread(attack.build, text, "--secret", "id=GIT_AUTH_TOKEN,env=T", "--no-cache")
+            outcome.refused("returned error: 302", "hint: it redirects", line=2)
+            assert all("authorization" not in request.headers for request in thief.requests)
+
+
+def test_ssh_uses_no_key_of_roots_own(attack: Attack) -> None:
+    """Nor its configuration, agent or known hosts."""
+    programs, seen = attack.directory / "bin", attack.directory / "seen"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}; env >> {seen}; exit 255\n')
+    (programs / "ssh").chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SSH_AUTH_SOCK": "/evil", "GIT_SSH": "/evil"}
+    attack.build("FROM base\nADD git@127.0.0.1:x.git /out/\n", environment=environment).refused(line=2)
+    lines = seen.read_text().splitlines()
+    assert "IdentityFile=none" in lines
+    assert lines[lines.index("-F") + 1] == "/dev/null"
+    assert not any("/evil" in line for line in lines)

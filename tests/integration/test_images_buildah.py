@@ -117,16 +117,23 @@ def _check_trees(work: Path, tree: Mapping[str, file_trees.Entry]) -> None:
     """The tar and the local exporter give the tree that the layers make.
 
     A local tree is the user's own, without what gives anybody rights; of files with several names only regular ones
-    keep them (BuildKit, fsutil).
+    keep them (BuildKit, fsutil). A directory's time alone is no change, so layers may have an older one.
     """
     (work / "tar").mkdir()
     tools.run("tar", "--extract", "--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
               "--numeric-owner", "--file", work / "ours.tar", "--directory", work / "tar")  # fmt: skip
-    extracted = file_trees.listing(work / "tar")
-    _explained(file_trees.differences({**extracted, ".": tree["."]}, tree, since=float("inf")), {})
-    local = file_trees.listing(work / "local")
-    owned = {name: _unprivileged(entry) for name, entry in tree.items()}
-    _explained(file_trees.differences({**local, ".": owned["."]}, owned, since=float("inf")), {})
+    for directory, wanted in (("tar", tree), ("local", {n: _unprivileged(entry) for n, entry in tree.items()})):
+        found = _comparable(file_trees.listing(work / directory))
+        _explained(file_trees.differences(found, _comparable(wanted), since=float("inf")), {})
+
+
+def _comparable(tree: Mapping[str, file_trees.Entry]) -> dict[str, file_trees.Entry]:
+    """The tree without its root, which is the destination, and without the times of directories."""
+    return {
+        name: replace(entry, mtime=0) if entry.kind == "directory" else entry
+        for name, entry in tree.items()
+        if name != "."
+    }
 
 
 def _unprivileged(entry: file_trees.Entry) -> file_trees.Entry:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bases import BaseImage, push
+from tests.bases import BaseImage, image, layer, push
 from tests.builds import write
 from tests.fakes import file_trees
 from tests.fakes import image_tools as tools
@@ -133,3 +133,57 @@ def _check_child(own: tools.Pybuild, foreign: Foreign, base: dict[str, Any], wor
     assert config["config"]["User"] == "root"
     assert "OnBuild" not in config["config"]
     return tools.inspect(f"oci-archive:{work}/child.tar", "--raw")
+
+
+# --- and the other way round ----------------------------------------------------------------------------------
+
+_OURS = """
+FROM busybox
+COPY tree /tree
+RUN rm -rf /tree/gone && ln /tree/file /tree/hard && rm -rf /tree/replaced && mkdir /tree/replaced && rm /bin/zcat
+RUN chown -R 12:34 /tree/emptied && rm -r /tree/emptied/* && echo new > /tree/replaced/new
+"""
+
+
+@pytest.mark.parametrize("attributes", ["", "oci-mediatypes=true,compression=zstd,force-compression=true"])
+def test_buildah_builds_on_ours(bench: Bench, work: Path, attributes: str) -> None:
+    files = ("gone/a", "file", "set-id", "replaced/old", "emptied/a", "emptied/b/c", "ünïcødé")
+    context = write(work / "context", {f"tree/{name}": f"{name}\n" for name in files} | {"Dockerfile": _OURS})
+    bench.pybuild.build(context, "-o", f"type=docker,name=ours,dest={work}/ours.tar,{attributes}".rstrip(","))
+    kind = "oci" if attributes else "docker"
+    source = f"{kind}-archive:{work}/ours.tar"
+    same = ("--preserve-digests",) if attributes else ()  # or it puts gzip blobs that are there already
+    tools.skopeo(
+        "copy", "--quiet", "--dest-tls-verify=false", *same, source, f"docker://{bench.host}/library/ours:{kind}"
+    )
+    child = write(
+        work / "child", {"Dockerfile": f"FROM ours:{kind}\nRUN test ! -e /tree/gone && cat /tree/*/new > /child\n"}
+    )
+    bench.buildah.build(child, f"docker-archive:{work}/child.tar")
+    mine = file_trees.listing(tools.unpack(tools.layout_of(source, work / "a"), work / "mine"))
+    theirs = file_trees.listing(
+        tools.unpack(tools.layout_of(f"docker-archive:{work}/child.tar", work / "b"), work / "theirs")
+    )
+    found = [line for line in file_trees.differences(mine, theirs, since=float("inf")) if ": mtime" not in line]
+    assert found == ["child: missing here", *(f"{name}: missing here" for name in _LEFT_BY_BUILDAH)]
+
+
+_LEFT_BY_BUILDAH = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "run")
+
+
+def test_the_platform_of_an_index_is_taken(bench: Bench, work: Path) -> None:
+    """COPY needs no program of the other architecture; what is built for this one can be copied from."""
+    bases = [image(layer({"arch": name.encode(), "bin/": b""}), architecture=name) for name in ("amd64", "arm64")]
+    push(bench.host, "library/two", *bases)
+    dockerfile = (
+        "FROM --platform=$BUILDPLATFORM two AS tools\nFROM two\nARG TARGETARCH\n"
+        "COPY --from=tools /arch /built-on\nCOPY Dockerfile /for-$TARGETARCH\n"
+    )
+    context = write(work / "context", {"Dockerfile": dockerfile})
+    for name in ("arm64", "amd64"):
+        bench.pybuild.build(context, "--platform", f"linux/{name}", "-o", f"type=oci,name=x,dest={work}/{name}.tar")
+        assert tools.inspect(f"oci-archive:{work}/{name}.tar", "--override-arch", name)["Architecture"] == name
+        tree = tools.unpack(tools.extracted(work / f"{name}.tar"), work / name, tag="latest")
+        assert (tree / "arch").read_text() == name
+        assert (tree / "built-on").read_text() == "amd64"
+        assert (tree / f"for-{name}").exists()

@@ -232,6 +232,16 @@ async def test_verify_finds_damage(tmp_path: Path) -> None:
     assert "image" in found
 
 
+async def test_what_lies_beside_a_layer_by_rights_is_no_damage(tmp_path: Path) -> None:
+    await cache_life.live(prepared(tmp_path))
+    root = tmp_path / "store"
+    async with open_cache(root) as cache:
+        layer = next(info.id for info in disk_usage(cache) if info.parents)
+        (root / "layers" / layer / "work").mkdir(exist_ok=True)
+        (root / "layers" / layer / "sources").write_bytes(b"what a copy has noted")
+        assert verify(cache) == []
+
+
 async def test_verify_of_a_broken_database(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         for _ in range(50):

@@ -90,6 +90,14 @@ def test_the_bytes_do_not_depend_on_how_they_came(data: bytes, step: int) -> Non
         assert packed(data, made_by, step) == packed(data, made_by)
 
 
+@pytest.mark.parametrize("compression", Compression)
+def test_no_more_is_read_than_was_asked_for(compression: Compression) -> None:
+    stream = decompress(io.BytesIO(packed(b"x" * 1000, small(encoder(compression)))))
+    pieces = list(iter(lambda: stream.read(300), b""))
+    assert b"".join(pieces) == b"x" * 1000
+    assert max(map(len, pieces)) <= 300
+
+
 def test_encoders_with_other_bytes_have_other_names() -> None:
     assert encoder(Compression.GZIP).name == "igzip-2"
     assert encoder(Compression.GZIP, 4).name == encoder(Compression.GZIP, 6).name

@@ -14,10 +14,10 @@ import pytest
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import StoreError
+from buildengine.errors import SourceError, StoreError
 from worker.layers import compress
 from worker.layers.compress import Buffer, Compression, Compressor, encoder
-from worker.layers.export import export_layer
+from worker.layers.export import convert_layer, export_layer
 from worker.layers.write import write_layer
 
 
@@ -75,6 +75,27 @@ async def test_a_blob_is_what_one_thread_makes(layer: Path, compression: Compres
     assert done.diff_id == f"sha256:{hashlib.sha256(plain.getvalue()).hexdigest()}"
     assert (done.digest, done.size) == (Digest.sha256(packed.getvalue()), len(packed.getvalue()))
     assert done.encoder == encoder(compression).name
+
+
+@pytest.mark.parametrize("before", list(Compression))
+@pytest.mark.parametrize("after", list(Compression))
+async def test_a_converted_blob_holds_the_same_archive(layer: Path, before: Compression, after: Compression) -> None:
+    came, made, again = Memory(), Memory(), Memory()
+    original = await export_layer(layer, None, compression=before, open_writer=lambda: came)
+    came.data.seek(0)
+
+    done = await convert_layer(came.data, compression=after, open_writer=lambda: made)
+
+    assert done == await export_layer(layer, None, compression=after, open_writer=lambda: again)
+    assert made.data.getvalue() == again.data.getvalue()
+    assert done.diff_id == original.diff_id
+
+
+async def test_a_damaged_blob_is_not_converted() -> None:
+    blob = Memory()
+    with pytest.raises(SourceError, match="gzip"):
+        await convert_layer(io.BytesIO(b"\x1f\x8b\x08damaged"), compression=Compression.ZSTD, open_writer=lambda: blob)
+    assert blob.left == 1
 
 
 async def test_an_empty_layer(tmp_path: Path) -> None:

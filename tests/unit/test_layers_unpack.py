@@ -27,7 +27,14 @@ class Add:
         self.source.mkdir()
         self.target.mkdir()
 
-    async def add(self, src: str, dest: str, owner: tuple[int, int] | None = None, timestamp: int = -1) -> None:
+    async def add(
+        self,
+        src: str,
+        dest: str,
+        owner: tuple[int, int] | None = None,
+        timestamp: int = -1,
+        source_owner: tuple[int, int] | None = None,
+    ) -> None:
         action = CopyAction(
             src=src,
             dest=dest,
@@ -40,7 +47,7 @@ class Add:
         )
         fds = [os.open(tree, os.O_RDONLY | os.O_DIRECTORY) for tree in (self.source, self.target)]
         try:
-            await copy(*fds, action, owner=owner)
+            await copy(*fds, action, owner=owner, source_owner=source_owner)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -158,3 +165,14 @@ async def test_a_damaged_archive_is_an_error(add: Add) -> None:
     (add.source / "a.gz").write_bytes(gzip.compress(archive(file(b"f", os.urandom(3_000_000))))[:-5000])
     with pytest.raises(SourceError, match="too early"):
         await add.add("a.gz", "/")
+
+
+async def test_an_archive_has_its_own_owners_whoever_owns_the_context(add: Add) -> None:
+    (add.source / "a.tar").write_bytes(TAR)
+    (add.source / "plain").write_text("no archive")
+    os.chown(add.source / "plain", 3, 4)
+    for name in ("a.tar", "plain"):
+        await add.add(name, "/to/", source_owner=(1, 2))
+    await add.add("a.tar", "/chown/", owner=(8, 9), source_owner=(1, 2))
+    owners = {name: node.owner for name, node in describe(add.target).items()}
+    assert (owners["to/d"], owners["to/plain"], owners["chown/d"]) == ((5, 6), (1, 2), (8, 9))

@@ -181,6 +181,18 @@ def test_an_unchanged_file_with_a_new_link_is_in_as_a_link(upper: Path, lower: P
     ]
 
 
+@pytest.mark.parametrize("new", ["a", "z"])
+def test_an_unchanged_symlink_with_a_new_link_is_in_as_a_link(upper: Path, lower: Path, new: str) -> None:
+    for tree in (lower, upper):
+        os.symlink("there", tree / "s")
+        os.utime(tree / "s", ns=(SECOND, SECOND), follow_symlinks=False)
+    os.link(upper / "s", upper / new, follow_symlinks=False)
+    entries = headers(written(upper, lower))
+    assert list(entries) == [new, "s"]
+    assert (entries[new].kind, entries["s"].kind) == (Kind.SYMLINK, Kind.LINK)
+    assert entries["s"].linkname == new.encode()
+
+
 def test_a_changed_directory_is_in_its_own_right(upper: Path, lower: Path) -> None:
     (upper / "d").mkdir(mode=0o700)
     assert names(written(upper, lower)) == ["d/"]

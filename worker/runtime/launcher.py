@@ -102,8 +102,7 @@ class Launcher:
         _, status = os.waitpid(pid, 0)
         if status != 0 and name:  # a supervisor was killed: its PID 1 is our child now
             self._kill_orphans()
-            for own in self._host.cgroups.own:
-                sweep.remove(f"{own}/{name}")
+            sweep.sweep(self._host.cgroups, name.__eq__)
 
     def _kill_orphans(self) -> None:
         known = {pid for pid, _ in self._children.values()}

@@ -12,6 +12,10 @@ import time
 
 from worker.runtime import cgroups
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PREFIX = "pybuild-"
 _SIGKILL = 9
 _DEPTH, _MOST = 8, 5000  # of a walk through a hierarchy that others fill
@@ -42,13 +46,13 @@ def orphaned(name: str) -> bool:
     return namespace == os.stat("/proc/self/ns/pid").st_ino and start_time(pid) != started
 
 
-def sweep(layout: cgroups.Layout) -> None:
-    """Kill what lives in orphaned groups, and remove them."""
+def sweep(layout: cgroups.Layout, wanted: Callable[[str], bool] = orphaned) -> None:
+    """Kill what lives in the groups with a `wanted` name, wherever they are, and remove them."""
     seen = 0
     for mount in layout.mount_points:
         for directory, names, _ in os.walk(mount):
             seen += len(names)
-            for name in [name for name in names if orphaned(name)]:
+            for name in [name for name in names if wanted(name)]:
                 names.remove(name)
                 remove(f"{directory}/{name}")
                 cgroups.remove_parents(directory)

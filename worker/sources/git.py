@@ -143,13 +143,11 @@ class GitSource:
         if not origin.known_hosts:
             yield place
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"known_hosts.{secrets.token_hex(8)}"
-        path.write_text(origin.known_hosts)
-        try:
-            yield replace(place, known_hosts_file=str(path))
-        finally:
-            path.unlink()
+        # By the path of a descriptor of ours, so that it needs no name: nothing of it can be left behind.
+        with os.fdopen(os.memfd_create("known_hosts", os.MFD_CLOEXEC), "w") as file:
+            file.write(origin.known_hosts)
+            file.flush()
+            yield replace(place, known_hosts_file=f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
     # --- fetching ------------------------------------------------------------------------------------------
 
@@ -161,7 +159,7 @@ class GitSource:
         self._directory.mkdir(parents=True, exist_ok=True)
         async with self._locks.exclusive(f"git {name}"):
             if path.exists():
-                await offload(_remove_stale_locks, path, limiter=DISK)
+                await offload(_remove_leftovers, path, limiter=DISK)
             else:
                 await self._create(path, sha256=len(revision.object) == 64)
             await self._fetch(str(path), revision, place)
@@ -378,7 +376,8 @@ def _remove_tree(name: str, directory: int) -> None:
     shutil.rmtree(name, dir_fd=directory)
 
 
-def _remove_stale_locks(repository: Path) -> None:
-    """Lock files of a git that was killed; we hold the repository, so they are nobody's."""
-    for path in (*repository.glob("*.lock"), *repository.glob("refs/**/*.lock")):
-        path.unlink(missing_ok=True)
+def _remove_leftovers(repository: Path) -> None:
+    """Files of a git that was killed; we hold the repository, so they are nobody's."""
+    for pattern in ("*.lock", "refs/**/*.lock", "index.*", "objects/**/tmp_*"):
+        for path in repository.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -152,6 +152,8 @@ class Git:
         if remote is not None and remote.authorization is not None:
             header = "Authorization: " + remote.authorization.reveal().decode("utf-8", "surrogateescape")
             config.append((f"http.{remote.scope}.extraHeader", header))
+            # git sends the header on to wherever the first answer redirects (http.c, http_get_default_headers)
+            config.append(("http.followRedirects", "false"))
         env = {
             **self._passed_on,
             "HOME": _NOWHERE,
@@ -201,6 +203,8 @@ def _hint(text: str) -> str | None:
         return "give a token for it: --secret id=GIT_AUTH_TOKEN,env=..."
     if "Host key verification failed" in text or "Permission denied (publickey" in text:
         return "ssh remotes need a forwarded agent with a key that the server knows"
+    if re.search(r"returned error: 30\d", text):
+        return "it redirects, and a secret goes nowhere but where it was meant for: write the address that it leads to"
     if "transport" in text and "not allowed" in text:
         return "git sources use http, https, ssh or git URLs"
     return None
@@ -208,7 +212,8 @@ def _hint(text: str) -> str | None:
 
 def _ssh_command(remote: Remote | None) -> str:
     """As BuildKit: known hosts when the client sent them, else trust (git.knownsshhosts)."""
-    command = "ssh -F /dev/null -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
+    # No key of root's own: whoever writes the address of a repository must not act as root of this host.
+    command = "ssh -F /dev/null -o IdentityFile=none -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=30"
     if remote is not None and remote.known_hosts_file:
         # Quoted twice: for the shell that git starts, and for ssh, which splits the list of files at blanks.
         known_hosts = shlex.quote(f'UserKnownHostsFile="{remote.known_hosts_file}"')

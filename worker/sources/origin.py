@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition, UserError
@@ -185,6 +186,7 @@ def _git(rest: str, attributes: _Attributes) -> GitOrigin:
 
 def _http(scheme: str) -> Callable[[str, _Attributes], HttpOrigin]:
     def read(rest: str, attributes: _Attributes) -> HttpOrigin:
+        _check_url(f"{scheme}://{rest}")
         prefix = "http.header."
         headers = {
             name.removeprefix(prefix).lower(): value
@@ -203,6 +205,18 @@ def _http(scheme: str) -> Callable[[str, _Attributes], HttpOrigin]:
         )
 
     return read
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        fine = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # brackets that do not match, a port that is none
+        fine = False
+    if not fine:
+        raise InvalidDefinition(
+            f"{giturl.redacted(url)[:200]!r} is not an http URL", hint="a URL is http(s)://host[:port]/path"
+        )
 
 
 def _local(rest: str, attributes: _Attributes) -> LocalOrigin:

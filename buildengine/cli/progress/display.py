@@ -9,6 +9,7 @@ reader that goes away (`pybuild build . 2>&1 | head`) does not stop the build: i
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import IO, Protocol, TypeVarTuple
 from buildengine.cli.progress.model import Change, Trace
 from buildengine.events import Event
 
+READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal that has been closed
 MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 _KEPT_PRINTED = 10  # lines of a step's output that the report of a failure repeats
 _KEPT_UNSEEN = 200  # and that it shows where they have not been printed
@@ -68,7 +70,9 @@ class Display:
     def _paint(self, paint: Callable[[*_Ts], None], *args: *_Ts) -> None:
         try:
             paint(*args)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in READER_GONE:
+                raise
             self._painter = Blank()
 
 
