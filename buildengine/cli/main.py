@@ -30,7 +30,6 @@ _COMMANDS = {
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
 }
-_READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal that has been closed
 
 
 class _Raised(Exception):
@@ -94,7 +93,7 @@ def _end(error: BaseException, app: App) -> int:
     try:
         return _report(error, app)
     except OSError as gone:
-        if gone.errno not in _READER_GONE:
+        if not isinstance(gone, BrokenPipeError) and gone.errno != errno.EIO:  # EIO: the terminal was closed
             raise
         return _go_quietly()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import tarfile
 from pathlib import Path
 
@@ -270,3 +271,11 @@ def test_many_commands_at_once_make_what_each_was_asked_for(store: Store, tmp_pa
             made = (tmp_path / f"out{turn}-{number}/result").read_text()
             assert made == f"c{turn // 2} o{number}{turn // 3} o{number}{turn // 3} "
         store.command("debug", "verify-store")
+
+
+async def test_what_a_failed_build_did_well_survives_a_power_cut(store: Store, tmp_path: Path) -> None:
+    failing = write(tmp_path / "failing", {"Dockerfile": "FROM base\nRUN echo good\nRUN exit 3\n"})
+    store.command("build", failing, status=1)
+    with sqlite3.connect(store.root / "meta.db") as database:
+        assert database.execute("SELECT kind, id FROM unsynced").fetchall() == []
+    database.close()

@@ -19,7 +19,6 @@ from typing import IO, Protocol, TypeVarTuple
 from buildengine.cli.progress.model import Change, Trace
 from buildengine.events import Event
 
-READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal that has been closed
 MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 _KEPT_PRINTED = 10  # lines of a step's output that the report of a failure repeats
 _KEPT_UNSEEN = 200  # and that it shows where they have not been printed
@@ -71,7 +70,7 @@ class Display:
         try:
             paint(*args)
         except OSError as error:
-            if error.errno not in READER_GONE:
+            if not isinstance(error, BrokenPipeError) and error.errno != errno.EIO:  # EIO: the terminal was closed
                 raise
             self._painter = Blank()
 
