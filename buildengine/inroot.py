@@ -32,6 +32,8 @@ def open_in_root(root: int, path: str | bytes, flags: int = os.O_PATH, mode: int
     is opened. Symlinks on the way are always followed, inside the root.
     """
     raw = os.fsencode(path).lstrip(b"/") or b"."
+    if b"\0" in raw:  # C would take it for the end
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
     if not follow:
         flags |= os.O_NOFOLLOW
     creating = flags & os.O_CREAT or (flags & os.O_TMPFILE) == os.O_TMPFILE

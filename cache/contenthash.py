@@ -23,8 +23,9 @@ from cache.db import Database
 from cache.fdtree import FdTree, FileDigests
 from cache.hashtree import Place, Tree
 from cache.packed import pack, unpack
-from cache.selection import Filter, Selector, Verdict, clean, component_pattern, has_wildcard, ordered, selectors_key
+from cache.selection import Filter, Selector, Verdict, clean, ordered, selectors_key
 from cache.trees import stack_key
+from llb.globs import has_wildcard, name_pattern
 
 
 class ContentHashes:
@@ -144,7 +145,7 @@ def _glob(tree: Tree, pattern: str) -> Iterator[tuple[str, Place]]:
         return
     found = [("", start.path)]
     for depth, part in enumerate(parts[first:], first + 1):
-        matches = component_pattern(part).fullmatch
+        matches = name_pattern(part).fullmatch
         last = depth == len(parts)
         matched = []
         for name, path in found:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from buildengine.errors import UserError
 from buildengine.values import dataclass
 from llb.patterns import MATCHED, PatternMatcher
 
@@ -94,58 +92,3 @@ class PatternFilter:
 def clean(path: str) -> str:
     """`path` as an absolute one without empty, `.` and `..` components (those stop at the root)."""
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def has_wildcard(text: str) -> bool:
-    return re.search(r"(?<!\\)(?:\\\\)*[*?\[]", text) is not None
-
-
-def component_pattern(text: str) -> re.Pattern[str]:
-    """One component of a Go path.Match pattern. Raises UserError."""
-    out, at = [], 0
-    while at < len(text):
-        char = text[at]
-        at += 1
-        if char == "*":
-            out.append(".*")
-        elif char == "?":
-            out.append(".")
-        elif char == "[":
-            regex, at = _character_class(text, at)
-            out.append(regex)
-        elif char == "\\":
-            if at == len(text):
-                raise _bad_pattern(text)
-            out.append(re.escape(text[at]))
-            at += 1
-        else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
-
-
-def _character_class(text: str, at: int) -> tuple[str, int]:
-    negated = text.startswith("^", at)
-    at += negated
-    members: list[str] = []
-    while not (members and text.startswith("]", at)):
-        low, at = _member(text, at)
-        high = low
-        if text.startswith("-", at):
-            high, at = _member(text, at + 1)
-        if low > high:
-            raise _bad_pattern(text)
-        members.append(f"{re.escape(low)}-{re.escape(high)}")
-    return f"[{'^' if negated else ''}{''.join(members)}]", at + 1
-
-
-def _member(text: str, at: int) -> tuple[str, int]:
-    if text[at : at + 1] in ("", "-", "]"):
-        raise _bad_pattern(text)
-    at += text[at] == "\\"
-    if at >= len(text):
-        raise _bad_pattern(text)
-    return text[at], at + 1
-
-
-def _bad_pattern(text: str) -> UserError:
-    return UserError(f"syntax error in pattern {text!r}", hint="quote a special character with a backslash")

@@ -11,6 +11,7 @@ from llb.ops import (
     NO_OUTPUT,
     Action,
     BuildOp,
+    CopyAction,
     DiffOp,
     ExecOp,
     FileOp,
@@ -20,6 +21,7 @@ from llb.ops import (
     Op,
     Remove,
     SourceOp,
+    Symlink,
 )
 
 LLB_BUILDER = -1  # BuildOp.builder: the definition itself is built, no frontend
@@ -65,7 +67,9 @@ def _check_exec(op: ExecOp, count: int) -> None:
     roots = [mount for mount in op.mounts if mount.dest == "/"]
     if not roots:
         raise InvalidDefinition("no mount is the root file system")
+    _check_paths(op.meta.cwd)
     for mount in op.mounts:
+        _check_paths(mount.dest, mount.selector)
         if mount.dest == "/" and mount.type != MountType.BIND:
             raise InvalidDefinition(f"a {mount.type.name.lower()} mount cannot be the root file system")
         _check_input(f"mount {mount.dest}", mount.input, count)
@@ -81,9 +85,26 @@ def _check_file(op: FileOp, count: int) -> None:
         _check_input(f"file action {position}", step.input, known)
         _check_input(f"source of file action {position}", step.secondary_input, known)
         _check_owner(step.action, known)
+        _check_paths(*_paths(step.action))
     outputs = sorted([step.output for step in op.actions if step.output != NO_OUTPUT])
     if not outputs or outputs != list(range(len(outputs))):
         raise InvalidDefinition(f"file actions have the outputs {outputs}: they must count from 0")
+
+
+def _paths(action: Action) -> tuple[str, ...]:
+    match action:
+        case CopyAction():
+            return action.src, action.dest, *action.required_paths
+        case Symlink():
+            return action.oldpath, action.newpath
+        case _:
+            return (action.path,)
+
+
+def _check_paths(*paths: str) -> None:
+    for path in paths:
+        if "\0" in path:
+            raise InvalidDefinition(f"the path {path[:200]!r} has a NUL byte in it")
 
 
 def _check_owner(action: Action, known: int) -> None:

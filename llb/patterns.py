@@ -17,6 +17,7 @@ from itertools import groupby
 
 from buildengine.errors import UserError
 from buildengine.values import dataclass
+from llb.globs import atom, starred
 from llb.paths import clean
 
 MATCHED = 1  # bit 0 of a walk state: the path itself is matched; the bits above say by which groups
@@ -152,72 +153,29 @@ def _translate(text: str) -> str:
 
 
 def _names(tokens: list[_Token]) -> str:
-    """A run of tokens without `**`: all stars of a name but its last are lazy and atomic, hence linear."""
+    """A run of tokens without `**`."""
     out: list[str] = []
-    name: list[list[str]] = [[]]  # the pieces of the current name between its stars
+    name = [""]  # the pieces of the current name between its stars
     for kind, regex in [*tokens, ("/", "")]:
         if kind == _STAR:
-            name.append([])
+            name.append("")
         elif kind == "/":
-            out.append("".join(name[0]))
-            out += [f"(?>[^/]*?{''.join(piece)})" for piece in name[1:-1]]
-            out += [f"[^/]*{''.join(piece)}" for piece in name[1:][-1:]]
-            out.append(regex)
-            name = [[]]
+            out += [starred(name), regex]
+            name = [""]
         else:
-            name[-1].append(regex)
+            name[-1] += regex
     return "".join(out)
 
 
 def _tokens(text: str) -> Iterable[_Token]:
     at, end = 0, len(text)
     while at < end:
-        char = text[at]
         if text.startswith("**", at):
             at += 3 if text.startswith("/", at + 2) else 2
             yield (_REST if at >= end else _DEEP), ""
-            continue
-        at += 1
-        if char == "*":
-            yield _STAR, ""
-        elif char == "?":
-            yield "", "[^/]"
-        elif char == "/":
-            yield "/", "/"
-        elif char == "[":
-            regex, at = _set(text, at)
-            yield "", regex
-        elif char == "\\":
-            if at == end:
-                raise _bad(text, "it ends with a backslash")
-            yield "", re.escape(text[at])
+        elif text[at] in "*/":
+            yield text[at], text[at].strip("*")
             at += 1
         else:
-            yield "", re.escape(char)
-
-
-def _set(text: str, at: int) -> tuple[str, int]:
-    """`[abc]`, `[a-z]`, `[^x]` from after its bracket: the regex and the position behind it."""
-    negated = text.startswith("^", at)
-    at += negated
-    members: list[str] = []
-    while not (members and text.startswith("]", at)):
-        low, at = _member(text, at)
-        high = low
-        if text.startswith("-", at):
-            high, at = _member(text, at + 1)
-        if high < low:
-            raise _bad(text, f"the range {low}-{high} is upside down")
-        members.append(re.escape(low) if high == low else f"{re.escape(low)}-{re.escape(high)}")
-    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]", at + 1
-
-
-def _member(text: str, at: int) -> tuple[str, int]:
-    at += text.startswith("\\", at)
-    if at >= len(text) or (text[at] in "]-" and text[at - 1] != "\\"):
-        raise _bad(text, "a [set] is not closed or empty")
-    return text[at], at + 1
-
-
-def _bad(text: str, why: str) -> UserError:
-    return UserError(f"syntax error in pattern {text!r}: {why}", hint="quote a special character with a backslash")
+            regex, at = atom(text, at)
+            yield "", regex

@@ -26,6 +26,7 @@ from cache.layers import Layer
 from cache.opened import Cache
 from cache.overlay import TreeMount
 from solver.vertex import Result
+from worker.layers.outcome import one_error
 from worker.localtree import LocalTree
 from worker.results import Snapshot, Stack
 
@@ -67,18 +68,20 @@ class Trees:
             await self._fetcher.fetch(layer)
             here[layer.id].set()
 
-        async with trio.open_nursery() as nursery:
-            for layer in missing:
-                nursery.start_soon(fetch, layer)
-            for layer in missing:
-                await here[layer.id].wait()
-                await self._unpack(layer, stack[: stack.index(layer.id)])
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for layer in missing:
+                    nursery.start_soon(fetch, layer)
+                for layer in missing:
+                    await here[layer.id].wait()
+                    await self._unpack(layer, stack[: stack.index(layer.id)])
 
     async def fetch_blobs(self, layers: Sequence[Layer]) -> None:
         """Only the blobs: what an export needs of an untouched base."""
-        async with trio.open_nursery() as nursery:
-            for layer in layers:
-                nursery.start_soon(self._fetcher.fetch, layer)
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for layer in layers:
+                    nursery.start_soon(self._fetcher.fetch, layer)
 
     async def _unpack(self, layer: Layer, below: Stack) -> None:
         remote = layer.remote

@@ -35,6 +35,7 @@ INTERNAL_STATUS = 70
 
 _RULE = "-" * 20
 _LONGEST_QUOTED = 240  # characters of a line that is shown for its place
+_MOST_QUOTED = 60  # lines
 _LONGEST_MESSAGE = 1000  # and of one that is read
 _RED, _BOLD, _YELLOW, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[33m", "\x1b[0m"
 
@@ -139,7 +140,7 @@ class Reporter:
 
 def excerpt(location: Location, shown: Mapping[str, str]) -> Iterator[str]:
     """The lines of the place and some around it, as BuildKit prints them (solver/errdefs/source.go)."""
-    lines = _clean_lines(location.text.removesuffix(b"\n").decode(errors="backslashreplace"))
+    lines = location.text.removesuffix(b"\n").split(b"\n")
     start = min((place.start_line for place in location.ranges), default=0)
     end = min(max((max(place.end_line, place.start_line) for place in location.ranges), default=0), len(lines))
     if not location.text or not 1 <= start <= end:
@@ -147,11 +148,17 @@ def excerpt(location: Location, shown: Mapping[str, str]) -> Iterator[str]:
             yield safe(shown.get(location.filename, location.filename)) + (f":{start}" if start else "")
         return
     around = 2 if start == end else 1
+    marked = {
+        n for place in location.ranges for n in range(place.start_line, max(place.end_line, place.start_line) + 1)
+    }
+    numbers = range(max(1, start - around), min(len(lines), end + around) + 1)
     yield f"{safe(shown.get(location.filename, location.filename))}:{start}"
     yield _RULE
-    for number in range(max(1, start - around), min(len(lines), end + around) + 1):
-        marked = any(place.start_line <= number <= max(place.end_line, place.start_line) for place in location.ranges)
-        yield f" {number:3} | {'>>>' if marked else '   '} {_cut(lines[number - 1], _LONGEST_QUOTED)}".rstrip()
+    for number in numbers[:_MOST_QUOTED]:
+        (line,) = _clean_lines(lines[number - 1].decode(errors="backslashreplace"))
+        yield f" {number:3} | {'>>>' if number in marked else '   '} {_cut(line, _LONGEST_QUOTED)}".rstrip()
+    if len(numbers) > _MOST_QUOTED:
+        yield f" ... | ... and {len(numbers) - _MOST_QUOTED} lines more"
     yield _RULE
 
 

@@ -86,6 +86,18 @@ def test_prune_killed(template: Store, tmp_path: Path, point: str) -> None:
         site.recover(watch)
 
 
+@pytest.mark.parametrize("point", ["blob.written", "blob.renamed:2", "blob.committed:3", "image.committed"])
+def test_load_killed(template: Store, tmp_path: Path, point: str) -> None:
+    site = Site(template, tmp_path)
+    archive = str(template.root.with_name("base.tar"))
+    site.store.command("image", "rm", "crash")
+    with site.watched() as watch:
+        with site.start(watch, "image", "load", "-i", archive, environment={"PYBUILD_TRACEPOINT": point}) as load:
+            load.wait(status=-signal.SIGKILL)
+        site.store.command("image", "load", "-i", archive)
+        site.recover(watch)
+
+
 def test_killed_at_one_point_after_the_other(template: Store, tmp_path: Path) -> None:
     """Nobody tidies up between them: what one left must not harm the next."""
     site = Site(template, tmp_path)

@@ -19,7 +19,14 @@ from tests.fakes.crash_builds import SLEEPERS, Site, send
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
 AT_ONCE = 3.0  # seconds, on a busy host; mostly it is a twentieth of one
-RUNTIMES = ["builtin", *(name for name in ("runc", "crun") if shutil.which(name))]
+RUNTIMES = [
+    "builtin",
+    *(
+        pytest.param(name, marks=marks)
+        for name, marks in (("runc", ()), ("crun", pytest.mark.slow))
+        if shutil.which(name)
+    ),
+]
 
 
 @pytest.fixture
@@ -42,12 +49,11 @@ def test_interrupted(template: Store, tmp_path: Path, runtime: str) -> None:
         site.recover(watch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_told_to_end(site: Site, number: signal.Signals) -> None:
+def test_told_to_end(site: Site) -> None:
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True)) as build:
             site.until_held(watch, build)
-            build.process.send_signal(number)
+            build.process.terminate()
             build.wait(status=130)
         assert watch.found() == []
         site.recover(watch)
@@ -81,7 +87,7 @@ def test_terminal_closed(site: Site) -> None:
         os.close(theirs)
         assert leftovers.until(lambda: drained(terminal) and len(site.sleepers(watch)) == SLEEPERS)
         os.close(terminal)
-        process.wait()
+        assert process.wait() in (130, 128 + signal.SIGHUP)
         site.recover(watch)
 
 
@@ -169,14 +175,16 @@ def test_unwilling_step(site: Site, script: str) -> None:
         assert watch.found() == []
 
 
-def test_own_place_for_control_groups(site: Site) -> None:
+@pytest.mark.parametrize("victim", ["the command", "its supervisors"])
+def test_own_place_for_control_groups(site: Site, victim: str) -> None:
     """--cgroup-parent: the parents that were made for it go too."""
     parent = f"crash-{site.marker}"
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True), "--cgroup-parent", f"{parent}/inner") as build:
             site.until_held(watch, build)
             assert groups_named(parent)
-            build.process.kill()
+            send([build.process.pid] if victim == "the command" else watch.named("pybuild-step"), signal.SIGKILL)
+            build.process.wait()
         assert leftovers.until(lambda: not groups_named(parent)), groups_named(parent)
         site.recover(watch)
 

@@ -186,6 +186,9 @@ CONFIGS: dict[str, tuple[dict[str, object], str, str | None]] = {
     "labels that are a list": ({"config": {"Labels": [1]}}, "", "Labels is no object"),
     "a health check of infinity": ({"config": {"Healthcheck": {"Interval": 1e300}}}, "", "Interval is no whole number"),
     "a NUL in the environment": ({"config": {"Env": ["A=\0"]}}, "RUN true\n", "the environment of the step has a NUL"),
+    "a NUL in a variable of a path": ({"config": {"Env": ["A=\0"]}}, "COPY Dockerfile /$A/\n", "has a NUL byte in it"),
+    "a NUL in the directory": ({"config": {"WorkingDir": "/\0"}}, "COPY Dockerfile .\n", "has a NUL byte in it"),
+    "a lone surrogate": ({"config": {"Env": ["A=\ud800"]}}, "COPY Dockerfile /$A/\n", None),
     "a user that poses as a hint": (
         {"config": {"User": "x\nhint: y"}},
         "RUN true\n",

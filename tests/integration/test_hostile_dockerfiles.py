@@ -80,6 +80,11 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
     "a scratch without a shell": ("FROM scratch\nRUN true\n", ('exec: "/bin/sh"', "hint: the image has no shell"), 2),
     "a trigger for a trigger": ("FROM base\nONBUILD ONBUILD RUN x\n", ("Chaining ONBUILD",), 2),
     "an open heredoc": ("FROM base\nRUN <<EOF\ntrue\n", ("unterminated heredoc", "hint: no line after line 2"), 2),
+    "an open heredoc of 100,000 lines": (
+        "FROM base\nRUN <<EOF\n" + "x\n" * 100_000,
+        ("unterminated heredoc", "lines more"),
+        2,
+    ),
     "another frontend": (
         "# syntax=evil/frontend:1\nFROM base\n",
         ("frontend image evil/frontend:1 cannot be used",),
@@ -120,7 +125,7 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
     "a directory over a program": ("FROM base\nCOPY Dockerfile /bin/sh/x\n", ("/bin/busybox is not a directory",), 2),
     "a path too long": (f"FROM base\nCOPY Dockerfile {'/d' * 2500}/\n", ("File name too long",), 2),
     "a name too long": (f"FROM base\nWORKDIR /{'d' * 300}\n", ("File name too long",), 2),
-    "a source with a name too long": (f"FROM base\nCOPY --from=base /{'d' * 300} /x\n", ("not found",), 2),
+    "a source with a name too long": (f"FROM base\nCOPY --from=base /{'d' * 300} /x\n", ("too long",), 2),
     "a working directory that is a file": ("FROM base\nWORKDIR /etc/passwd\n", ("/etc/passwd is not a directory",), 2),
     "a git ref that is an option": (
         "FROM base\nADD https://x.invalid/a.git#--upload-pack=x /\n",
@@ -137,7 +142,7 @@ def test_is_refused(attack: Attack, name: str) -> None:
     assert len(outcome.ended.report) < 12_000, "nobody reads this"
 
 
-HARMLESS = {
+HARMLESS: dict[str, str | bytes] = {
     "a thousand stages": "FROM base\n" + "".join(f"FROM scratch AS s{n}\n" for n in range(1000)),
     "ten thousand labels": "FROM base\n" + "LABEL a=b\n" * 10_000,
     "an odd inline file": b"FROM base\nCOPY <<E /x\n\xff\0\nE\n",

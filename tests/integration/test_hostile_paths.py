@@ -232,7 +232,8 @@ def _export(attack: Attack, dockerfile: str) -> Path:
 def test_a_link_in_the_destination_leads_nowhere(attack: Attack, waiting: str) -> None:
     there = attack.directory / "out" / waiting
     there.parent.mkdir(parents=True)
-    there.symlink_to({"etc": attack.canary, "etc/a": attack.canary / "secret", "etc/loop": "loop"}[waiting])
+    leads_to = {"etc": attack.canary, "etc/a": attack.canary / "secret", "etc/loop": Path("loop")}
+    there.symlink_to(leads_to[waiting])
     destination = _export(attack, "FROM scratch\nCOPY a /etc/a\nCOPY a /etc/loop\n")
     assert (destination / "etc/a").read_text() == "ours\n"
     assert not (destination / "etc/a").is_symlink()

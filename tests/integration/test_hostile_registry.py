@@ -31,10 +31,9 @@ def image(layer: bytes = LAYER, plain: bytes = PLAIN, **config: object) -> Image
     return Image(layers=[layer], config=compact(document))
 
 
-async def build(attack: Attack, registry: FakeRegistry, **more: object) -> Outcome:
+async def build(attack: Attack, registry: FakeRegistry, more: str = "COPY Dockerfile /made\n", *flags: str) -> Outcome:
     """A build on the image evil:1 of the registry, in a state directory that does not have it."""
-    more.setdefault("root", attack.directory / "root")
-    run = partial(attack.build, f"FROM {registry.host}/evil:1\nCOPY Dockerfile /made\n", **more)
+    run = partial(attack.build, f"FROM {registry.host}/evil:1\n{more}", *flags, root=attack.directory / "root")
     return await trio.to_thread.run_sync(run)
 
 
@@ -209,6 +208,16 @@ async def test_manifests(attack: Attack, name: str) -> None:
         registry.put("evil", "0", image())
         registry.put_manifest("evil", "1", raw, media_type)
         (await build(attack, registry)).refused(fragment, line=line)
+
+
+async def test_a_layer_that_only_the_export_needs(attack: Attack) -> None:
+    """The image is taken as it is; its layers are fetched when they are written out."""
+    async with fake_registry(rules=[on_blob(Reply(status=404))]) as registry:
+        registry.put("evil", "1", image())
+        outcome = await build(attack, registry, "LABEL a=b\n", "-o", f"type=oci,dest={attack.directory}/image.tar")
+        outcome.refused(digest(LAYER), "not found")
+        assert "ExceptionGroup" not in outcome.ended.text
+    assert not (attack.directory / "image.tar").exists()
 
 
 async def test_indexes_without_end(attack: Attack) -> None:

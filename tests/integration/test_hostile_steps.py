@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cache.overlay import TreeMount
 from tests.fakes.hostile import Attack, Put, link
 from tests.fakes.runtime_elf import MACHINE, elf_interpreter, exit_with_errno_of_opening, write_program
-from worker.runtime import runtime
+from worker.mounts.tree import open_tree
+from worker.runtime import isolate, runtime
 
 pytest_plugins = ["tests.fakes.hostile_fixtures"]
 
@@ -75,7 +77,7 @@ def test_an_image_that_runs_our_python(attack: Attack, kind: str) -> None:
     loader = elf_interpreter(Path(sys.executable).resolve())
     files: dict[str, Put] = {
         f"rootfs{loader}": lambda path: write_program(path, exit_with_errno_of_opening("/proc/self/exe")),
-        "rootfs/script": lambda path: (path.write_text("#!/proc/self/exe\n"), path.chmod(0o755)),
+        "rootfs/script": _script,
         "rootfs/linked": link("/proc/self/exe"),
     }
     for command in ("/proc/self/exe", "/script", "/linked"):
@@ -86,6 +88,11 @@ def test_an_image_that_runs_our_python(attack: Attack, kind: str) -> None:
         )
         outcome.refused()
         assert any(f"exit code: {code}" in outcome.ended.report for code in (26, 30)) or kind != "builtin"
+
+
+def _script(path: Path) -> None:
+    path.write_text("#!/proc/self/exe\n")
+    path.chmod(0o755)
 
 
 PASSWD = {
@@ -167,6 +174,22 @@ RUN mknod /made b {os.major(disk)} {os.minor(disk)}; mknod /dev/made b {os.major
         assert outcome.ended.text.count("not permitted") + outcome.ended.text.count("ermission denied") >= 2
     else:
         assert kind != "builtin", outcome.ended.text
+
+
+def test_the_engine_opens_no_device_of_an_image(tmp_path: Path) -> None:
+    """Opening some devices does something; so where the engine reads trees, it cannot."""
+    isolate.private_mounts()
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    os.mknod(tmp_path / "lower/null", 0o20666, os.makedev(1, 3))
+    lower, upper, work = (str(tmp_path / name) for name in ("lower", "upper", "work"))
+    for tree in (
+        TreeMount(lowers=(lower,)),
+        TreeMount(lowers=(lower, upper)),
+        TreeMount(lowers=(lower,), upper=upper, work=work),
+    ):
+        with open_tree(tree) as root, pytest.raises(PermissionError):
+            os.open("null", os.O_RDONLY, dir_fd=root)
 
 
 DEEP = "FROM base AS deep\nRUN cd /tmp; for i in $(seq 220); do mkdir {0}; cd {0}; done 2>/dev/null; true\n".format(

@@ -93,6 +93,18 @@ async def test_what_a_hit_covers_is_cached_as_far_as_it_has_a_record(world: Worl
     assert events.of(gone) == ["announced"], "skipped, not cached: its record is gone"
 
 
+async def test_what_a_hit_covers_is_told_inputs_first(world: World, store: CountingStore) -> None:
+    def graph() -> list[Edge]:
+        low = world.const(1, "low")
+        left, right = world.sum(1, low, name="left"), world.sum(2, low, name="right")
+        return [low, left, right, world.sum(3, left, right, left, name="top")]
+
+    await build(store, graph()[-1])
+    events = await build(store, graph()[-1])
+    told = [event.name for event in events if isinstance(event, VertexEvent) and event.outcome is Outcome.CACHED]
+    assert told == ["low", "left", "right", "top"]
+
+
 async def test_a_local_source_is_done_and_what_uses_it_cached(world: World, store: CountingStore) -> None:
     def graph(session: str) -> list[Edge]:
         base, local = world.vertex("base", value="base"), world.vertex("local" + session, value="files", stable=False)

@@ -20,6 +20,7 @@ from cache.opened import Cache
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
 from worker.layers.compress import compression_of, encoder, media_type
+from worker.layers.outcome import one_error
 from worker.results import Stack
 from worker.trees import Trees
 
@@ -47,9 +48,10 @@ class LayerBlobs:
             async with self._locks.setdefault(layer.id, trio.Lock()):
                 packed[position] = await self._pack(layer, stack[:position], options)
 
-        async with trio.open_nursery() as nursery:
-            for position in range(len(layers)):
-                nursery.start_soon(pack, position)
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for position in range(len(layers)):
+                    nursery.start_soon(pack, position)
         done = tuple(layer for layer in packed if layer is not None)
         await self._remember_chains(layers, done, options)
         return done

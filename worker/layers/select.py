@@ -12,12 +12,10 @@ import stat
 from collections.abc import Iterator
 from typing import Protocol
 
-from buildengine.errors import UserError
+from llb.globs import has_wildcard, name_pattern
 from llb.paths import clean
 from worker.layers.names import Path
 from worker.layers.rootpath import lstat, open_directory, resolve
-
-_WILD = re.compile(r"(?<!\\)(?:\\\\)*[*?[]")
 
 
 class PathMatcher(Protocol):
@@ -34,18 +32,14 @@ def matches(root: int, path: str, *, wildcards: bool, follow: bool) -> tuple[str
     `follow` follows a symlink that ends the part before the first wildcard. Raises UserError for a bad pattern.
     """
     plain = clean(f"/{path}")
-    if not wildcards or not _has_wildcard(plain):
+    if not wildcards or not has_wildcard(plain):
         return (plain if wildcards else path,)
     names = plain[1:].split("/")
-    first = next(i for i, name in enumerate(names) if _has_wildcard(name))
+    first = next(i for i, name in enumerate(names) if has_wildcard(name))
     base = resolve(root, "/".join(names[:first]), follow_last=follow)
-    patterns = [re.compile(_translate(name), re.DOTALL) for name in names[first:]]
+    patterns = [name_pattern(name) for name in names[first:]]
     found = (os.fsdecode(b"/" + b"/".join(match)) for match in _walk(root, base, patterns))
     return tuple(found)
-
-
-def _has_wildcard(text: str) -> bool:
-    return _WILD.search(text) is not None
 
 
 def _walk(root: int, directory: Path, patterns: list[re.Pattern[str]]) -> Iterator[Path]:
@@ -64,60 +58,3 @@ def _walk(root: int, directory: Path, patterns: list[re.Pattern[str]]) -> Iterat
             info = lstat(root, path)
             if info is not None and stat.S_ISDIR(info.st_mode):
                 yield from _walk(root, path, patterns[1:])
-
-
-def _translate(pattern: str) -> str:
-    """One name of Go's filepath.Match as a regular expression."""
-    pieces, position = [""], 0
-    while position < len(pattern):
-        char = pattern[position]
-        position += 1
-        if char == "*":
-            pieces.append("")
-        elif char == "?":
-            pieces[-1] += "."
-        elif char == "[":
-            text, position = _set(pattern, position)
-            pieces[-1] += text
-        else:
-            if char == "\\":
-                char, position = _escaped(pattern, position)
-            pieces[-1] += re.escape(char)
-    if len(pieces) == 1:
-        return pieces[0]
-    # A piece between two stars has a fixed length, so its leftmost place is as good as any: atomic, hence never slow.
-    return pieces[0] + "".join(f"(?>.*?{piece})" for piece in pieces[1:-1]) + ".*" + pieces[-1]
-
-
-def _set(pattern: str, position: int) -> tuple[str, int]:
-    """`[abc]`, `[a-z]` or `[^x]`, from behind its bracket."""
-    negated = pattern.startswith("^", position)
-    position += negated
-    members: list[str] = []
-    while not (members and pattern.startswith("]", position)):
-        low, position = _member(pattern, position)
-        high = low
-        if pattern.startswith("-", position):
-            high, position = _member(pattern, position + 1)
-        if high < low:
-            raise _bad(pattern)
-        members.append(f"{re.escape(low)}-{re.escape(high)}")
-    return f"[{'^' if negated else ''}{''.join(members)}]", position + 1
-
-
-def _member(pattern: str, position: int) -> tuple[str, int]:
-    if position >= len(pattern) or pattern[position] in "]-":
-        raise _bad(pattern)
-    if pattern[position] == "\\":
-        return _escaped(pattern, position + 1)
-    return pattern[position], position + 1
-
-
-def _escaped(pattern: str, position: int) -> tuple[str, int]:
-    if position >= len(pattern):
-        raise _bad(pattern)
-    return pattern[position], position + 1
-
-
-def _bad(pattern: str) -> UserError:
-    return UserError(f"syntax error in pattern {pattern!r}", hint="quote a special character with a backslash")

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 
 from buildengine.errors import HostError
 from cache.overlay import TreeMount
+from worker.runtime import syscalls
 from worker.runtime.assembly import SCRATCH
 from worker.runtime.overlay import MAX_LAYERS, Overlay, TooManyLayers
 
 _overlay = Overlay()
+# Whoever reads files here must not wake a device by opening what an image calls its passwd.
+_INERT = syscalls.ATTR_NODEV | syscalls.ATTR_NOSUID | syscalls.ATTR_NOEXEC
 
 
 @contextmanager
@@ -44,7 +47,7 @@ def _mount(tree: TreeMount, lacking: frozenset[str]) -> int:
         overlay = Overlay()
         overlay.lowerdir_append = "lowerdir+" not in lacking
     try:
-        return overlay.assemble(list(tree.lowers), tree.upper, tree.work, attach=SCRATCH)
+        return overlay.assemble(list(tree.lowers), tree.upper, tree.work, attach=SCRATCH, attributes=_INERT)
     except TooManyLayers as error:
         raise HostError(
             f"a tree of {error} layers cannot be mounted: this kernel's overlayfs takes fewer",

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from buildengine.errors import ContextError
 from buildengine.inroot import open_in_root
-from cache.selection import component_pattern, has_wildcard
+from llb.globs import has_wildcard, name_pattern
 from llb.paths import clean
 from worker.sources.origin import LocalOrigin
 
@@ -81,7 +81,7 @@ class _Walk:
         return [link if link.startswith("/") else f"{directory}/{link}" for link in links if link]
 
     def _matching(self, directory: str, pattern: str) -> Sequence[str]:
-        matches = component_pattern(pattern).fullmatch
+        matches = name_pattern(pattern).fullmatch
         fd = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         if fd is None:
             return []
