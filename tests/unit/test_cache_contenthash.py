@@ -18,7 +18,8 @@ from cache import filehash
 from cache.contenthash import content_digest
 from cache.localindex import LocalIndex
 from cache.opened import open_cache
-from cache.selection import PatternFilter, Selector, Verdict, component_pattern
+from cache.selection import PatternFilter, Selector, Verdict
+from llb.globs import name_pattern
 from tests.fakes import cache_trees as trees
 from tests.fakes.cache_mounts import opened
 
@@ -175,7 +176,7 @@ def test_matched_links_are_followed_if_asked_for(root: int) -> None:
 @pytest.mark.parametrize("pattern", ["a[", "[]a]", "[b-a]", "[a", "x\\", "[-a]"])
 def test_bad_patterns_are_the_users(pattern: str) -> None:
     with pytest.raises(UserError, match="pattern"):
-        component_pattern(pattern)
+        name_pattern(pattern)
 
 
 def test_includes_and_excludes(root: int) -> None:
