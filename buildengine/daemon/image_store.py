@@ -19,7 +19,6 @@ from cache import prune
 from cache.images import StoredImage
 from cache.opened import Cache
 from worker.exporters.archive import image_blobs
-from worker.exporters.image import chain_ids
 from worker.images import manifests_of
 from worker.layers.decompress import decompress
 from worker.oci import dockertar, layout

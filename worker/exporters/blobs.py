@@ -21,6 +21,7 @@ from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
 from worker.layers.compress import compression_of, encoder, media_type
 from worker.layers.outcome import one_error
+from worker.oci.chain import chain_ids
 from worker.results import Stack
 from worker.trees import Trees
 
@@ -133,9 +134,8 @@ class LayerBlobs:
         """Tell the cache what these layers are called: `FROM` of the image then finds them unpacked."""
         if options.rewrite_timestamp:
             return  # the blobs hold other times than the directories
-        chain: Digest | None = None
-        for layer, export in zip(layers, packed, strict=True):
-            chain = export.diff_id if chain is None else Digest.sha256(f"{chain} {export.diff_id}".encode())
+        chains = chain_ids(export.diff_id for export in packed)
+        for layer, export, chain in zip(layers, packed, chains, strict=True):
             if layer.diff_id != export.diff_id or layer.chain_id != chain:
                 await self._cache.layers.set_diff_id(layer.id, export.diff_id, chain)
 

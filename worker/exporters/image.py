@@ -22,6 +22,7 @@ from worker.exporters import document
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
+from worker.oci.chain import chain_ids
 from worker.oci.types import Descriptor, Manifest, parse_manifest
 from worker.results import Stack
 
@@ -124,11 +125,3 @@ async def store_image(
     if options.names:
         response["image.name"] = ",".join(str(name) for name in options.names)
     return response
-
-
-def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
-    """The chain id of each layer (OCI image-spec config.md, "Layer ChainID")."""
-    chain: list[Digest] = []
-    for diff_id in diff_ids:
-        chain.append(Digest.sha256(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
-    return chain

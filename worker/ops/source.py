@@ -17,6 +17,7 @@ from llb import ops
 from solver.vertex import CacheMap, Op, Result
 from worker.context import OpContext
 from worker.images import BaseImage
+from worker.oci.chain import chain_ids
 from worker.oci.types import Descriptor
 from worker.ops.keys import key_digest
 from worker.ops.local import LocalSource
@@ -66,9 +67,9 @@ class ImageSource:
         image = await self._image()
         layers = self._context.cache.layers
         stack: Stack = ()
-        chain: Digest | None = None
-        for descriptor, diff_id in self._layers(image):
-            chain = diff_id if chain is None else Digest.sha256(f"{chain} {diff_id}".encode())
+        received = self._layers(image)
+        chains = chain_ids(diff_id for _, diff_id in received)
+        for (descriptor, diff_id), chain in zip(received, chains, strict=True):
             layer = await layers.add_remote(
                 parent=stack,
                 diff_id=diff_id,
