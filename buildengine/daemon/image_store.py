@@ -22,6 +22,7 @@ from worker.exporters.archive import image_blobs
 from worker.images import manifests_of
 from worker.layers.decompress import decompress
 from worker.oci import dockertar, layout
+from worker.oci.chain import chain_ids
 from worker.oci.layout import NamedImage
 from worker.oci.load import LoadedImage, load_tar
 from worker.oci.types import Descriptor, ImageConfig, Manifest, parse_manifest_or_index
