@@ -88,7 +88,7 @@ async def open_cache(root: Path, *, snapshotter: str = "auto", boot: str | None 
     try:
         yield cache
         await cache.sync()
-    except BaseException:  # what was done before the failure is worth keeping too
+    except Exception:  # what was done before the failure is worth keeping too; Ctrl-C waits for no disk
         with trio.CancelScope(shield=True), suppress(BuildError):
             await cache.sync()
         raise
