@@ -38,7 +38,7 @@ class SecretSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshSource:
-    """One `--ssh`: an agent's socket, or private keys. Empty paths mean that there is no agent to forward."""
+    """One `--ssh`: an agent's socket. Empty paths mean that there is no agent to forward."""
 
     id: str = "default"
     paths: tuple[Path, ...] = ()

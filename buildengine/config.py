@@ -156,14 +156,6 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryConfig:
-    """A record of a build goes when it is older than the one and beyond the other (BuildKit's values)."""
-
-    max_age: float = field(default=48 * 3600.0, metadata=_DURATION)
-    max_entries: int = field(default=50, metadata=_COUNT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """`docker_config` is docker's directory (credentials); `environment` what helper programs inherit from."""
 
@@ -174,7 +166,6 @@ class Config:
         default_factory=dict, metadata=named(RegistryConfig, key="registry")
     )
     dns: DnsConfig = field(default_factory=DnsConfig, metadata=TABLE)
-    history: HistoryConfig = field(default_factory=HistoryConfig, metadata=TABLE)
     docker_config: Path = Path("/root/.docker")
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 

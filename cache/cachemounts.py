@@ -87,6 +87,11 @@ class CacheMounts:
                     await self._db.write(lambda c: self._end(c, use.id))
                 use.lock.release()
 
+    def locks(self, owner: str) -> tuple[int, ...]:
+        """The locks by which `owner` has its directories. Whoever holds copies keeps others out, after us too: a step
+        that outlives a killed engine for a moment still writes there."""
+        return tuple(use.lock.fileno() for (who, _), use in self._uses.items() if who == owner)
+
     async def forget(self, ids: Iterable[str]) -> None:
         """Let the next users of these names start anew (`--no-cache`, once for each build)."""
         for id in ids:

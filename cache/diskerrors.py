@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from buildengine.errors import HostError, StoreError
+from buildengine.errors import HostError, StoreError, UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -21,6 +21,9 @@ def explained(doing: str) -> Iterator[None]:
         if error.errno in _FORBIDDEN:
             hint = "the state directory must be writable; name another one with --root"
             raise HostError(f"{doing}: {error.strerror}", hint=hint) from error
+        if error.errno == errno.ENAMETOOLONG:  # a step can go deeper than any path, one directory at a time
+            hint = "no tool could read that; delete the directory in the step that made it"
+            raise UserError(f"{doing}: a path is longer than Linux allows", hint=hint) from error
         full = error.errno in _FULL
         raise StoreError(
             f"{doing}: {error.strerror or error}",

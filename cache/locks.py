@@ -31,6 +31,9 @@ class Lock:
         self._path = path
         self._turn: _Turn | None = None
 
+    def fileno(self) -> int:
+        return self._fd
+
     def release(self) -> None:
         fd, self._fd = self._fd, -1
         if fd < 0:

@@ -262,5 +262,6 @@ def _close(cache: Cache) -> None:
             remove_tree(cache.root / "trees" / id)
             remove_tree(cache.root / "layers" / id)
         cache.lease.end()
+        cache.locks.sweep()  # of what had died before we came, some may have let go of its locks only since
     finally:
         cache.db.close()

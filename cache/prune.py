@@ -27,7 +27,14 @@ _SPARED_KINDS = ("internal", "frontend")
 
 
 async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None:
-    """Delete what `policy` does not spare; each deleted record is told."""
+    """Delete what `policy` does not spare, and what nothing needs any more then; each deleted record is told."""
+    await shrink(cache, policy, on_record)
+    limited = policy.filters or policy.keep_duration or _is_limited(policy)
+    await collect(cache, everything=policy.all and not limited)
+
+
+async def shrink(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> int:
+    """Delete what `policy` does not spare, and no more than that; how many records went. `collect` is to follow."""
     now = time.time()
     selects = filters.parse(policy.filters, now=now)
     await cache.sweep()
@@ -43,6 +50,7 @@ async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInf
             return False
         return selects(info)
 
+    deleted = 0
     while not keep or total > keep:
         chosen = [info for info in await offload(_candidates, cache, sizes, limiter=DISK) if may_go(info)]
         if keep:
@@ -55,14 +63,25 @@ async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInf
                 total -= info.size
                 if keep:
                     break
+        deleted += gone
         if not gone:
             break
-    await collect(cache, everything=policy.all and not policy.filters and not policy.keep_duration and not keep)
+    return deleted
+
+
+def is_over(infos: Sequence[UsageInfo], policy: PrunePolicy, free: int) -> bool:
+    """Whether there may be something for `shrink` to do. `free` is what the disk has left."""
+    total, keep = _space(infos, policy, free)
+    return not keep or total > keep
+
+
+def _is_limited(policy: PrunePolicy) -> bool:
+    return bool(policy.max_used_space or policy.reserved_space or policy.min_free_space)
 
 
 def _space(infos: Sequence[UsageInfo], policy: PrunePolicy, free: int) -> tuple[int, int]:
     """How much is used, and how much may stay; 0: no limit."""
-    if not (policy.max_used_space or policy.reserved_space or policy.min_free_space):
+    if not _is_limited(policy):
         return 0, 0
     total = sum(info.size for info in infos if not info.shared)
     return total, keep_bytes(total, free, policy)

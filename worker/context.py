@@ -22,6 +22,15 @@ if TYPE_CHECKING:  # a cached build never needs them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    """What replaces the lines of the host's resolv.conf in steps; what is empty stays the host's."""
+
+    nameservers: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    search_domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext:
     """One build's access to the worker. `runtime` opens it on first use: a cached build never starts it.
 
@@ -35,6 +44,7 @@ class BuildContext:
     session: Session
     runtime: Callable[[], Awaitable[Runtime]]
     limits: StepLimits
+    dns: Dns = Dns()
     entitlements: frozenset[str] = frozenset()
     renewed_mounts: set[str] = field(default_factory=set)
 

@@ -110,7 +110,11 @@ class Images:
         if found is not None:
             return found
         registry = await self._registry()
-        remote = await registry.resolve(reference, platform, known=self._known)
+        try:
+            remote = await registry.resolve(reference, platform, known=self._known)
+        except SourceError as error:
+            error.hint = self._other_platforms(reference) or error.hint
+            raise
         self._remember(remote)
         return BaseImage(
             reference=str(remote.reference),
@@ -171,6 +175,13 @@ class Images:
             config=config,
             origin=reference.name,
         )
+
+    def _other_platforms(self, reference: Reference) -> str:
+        """What the local store has under this name, for whom it did not fit; "" when that is nothing."""
+        stored = self._cache.images.find(str(reference))
+        found = manifests_of(self._cache.store, stored.digest) if stored is not None else []
+        platforms = ", ".join(sorted({str(config.platform) for _, config in found})[:10])
+        return f"the {reference.familiar} of the local store is for {platforms}" if platforms else ""
 
     def _in_store(self, reference: Reference, platform: Platform) -> BaseImage | None:
         name = str(replace(reference, digest=None)) if reference.tag else str(reference)

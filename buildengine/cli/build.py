@@ -66,8 +66,8 @@ from buildengine.errors import BuildError, UserError
     "--ssh",
     multiple=True,
     type=value(flags.ssh),
-    metavar="default|ID[=SOCKET|KEY[,KEY]]",
-    help="An SSH agent or keys for RUN --mount=type=ssh.",
+    metavar="default|ID[=SOCKET]",
+    help="An SSH agent for RUN --mount=type=ssh.",
 )
 @click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
 @click.option(
@@ -82,7 +82,7 @@ from buildengine.errors import BuildError, UserError
     multiple=True,
     type=value(flags.entitlement),
     metavar="ENTITLEMENT",
-    help="Allow network.host, security.insecure or device.",
+    help="Allow network.host or security.insecure.",
 )
 @click.option(
     "--ulimit", multiple=True, type=value(flags.ulimit), metavar="NAME=SOFT[:HARD]", help="Limit of RUN steps."

@@ -76,6 +76,8 @@ def main(args: Sequence[str] | None = None, app: App | None = None) -> int:
         return _end(raised.error, app)
     except BaseException as error:
         return _end(error, app)
+    finally:
+        _discard_unread()
 
 
 def _make_streams_usable() -> None:
@@ -95,7 +97,7 @@ def _end(error: BaseException, app: App) -> int:
     except OSError as gone:
         if not isinstance(gone, BrokenPipeError) and gone.errno != errno.EIO:  # EIO: the terminal was closed
             raise
-        return _go_quietly()
+        return 1
 
 
 def _report(error: BaseException, app: App) -> int:
@@ -111,8 +113,8 @@ def _report(error: BaseException, app: App) -> int:
         return reporter.usage(error)
     if isinstance(error, click.Abort) or _is_interrupt(error):
         return INTERRUPTED_STATUS
-    if isinstance(error, BrokenPipeError):
-        return _go_quietly()
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone
+        return 1
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     return reporter.bug(error)
@@ -124,16 +126,15 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
-def _go_quietly() -> int:
-    """Whoever read our output has gone. What Python would still flush at its exit goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_unread() -> None:
+    """Nobody may be there any more to read: what Python would flush at its exit, and fail with 120, goes nowhere."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-    return 1
+            os.close(nowhere)
 
 
 if __name__ == "__main__":

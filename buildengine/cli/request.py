@@ -113,9 +113,17 @@ def _exports(flags: BuildFlags) -> tuple[Export, ...]:
         exports.append(Export(type="image"))
     if sum(export.dest == "-" for export in exports) > 1:
         raise UserError("more than one --output goes to standard output")
-    if flags.iidfile is not None and any(export.type in ("local", "tar") for export in exports):
-        raise UserError("--iidfile: outputs of type local and tar are no image and have no id")
+    if flags.iidfile is not None:
+        _check_has_id(exports)
     return tuple(_absolute(named(export, flags.tag)) for export in exports if export.type != "cacheonly")
+
+
+def _check_has_id(exports: list[Export]) -> None:
+    """buildx refuses the first too; for the second it writes an empty file, which everything after it trips over."""
+    if any(export.type in ("local", "tar") for export in exports):
+        raise UserError("--iidfile: outputs of type local and tar are no image and have no id")
+    if all(export.type == "cacheonly" for export in exports):
+        raise UserError("--iidfile: an output of type cacheonly is no image and has no id")
 
 
 def _absolute(export: Export) -> Export:
@@ -143,11 +151,16 @@ def _agents(sources: tuple[SshSource, ...], environ: Mapping[str, str]) -> tuple
         if not source.paths and not environ.get("SSH_AUTH_SOCK"):
             raise UserError(
                 f"--ssh {source.id}: no agent is running (SSH_AUTH_SOCK is not set)",
-                hint=f"start one with: eval $(ssh-agent), or name a key: --ssh {source.id}=$HOME/.ssh/id_ed25519",
+                hint=f"start one with: eval $(ssh-agent), or name its socket: --ssh {source.id}=SOCKET",
             )
         paths = source.paths or (Path(environ["SSH_AUTH_SOCK"]),)
         missing = [path for path in paths if not path.exists()]
         if missing:
             raise UserError(f"--ssh {source.id}: there is no {missing[0]}")
+        if len(paths) > 1 or not paths[0].is_socket():
+            raise UserError(
+                f"--ssh {source.id}: {paths[0]} is not the socket of an agent; keys are not supported",
+                hint=f"give the key to an agent: ssh-add {paths[0]}, and use --ssh {source.id}",
+            )
         agents[source.id] = replace(source, paths=paths)
     return tuple(agents.values())

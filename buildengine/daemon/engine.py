@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest
 from buildengine.config import Config
+from buildengine.daemon.collector import collect_garbage
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.lazily import Lazily
@@ -27,7 +28,7 @@ from frontends.gateway import FrontendRequest
 from solver.job import open_job
 from solver.scheduler import Scheduler, open_scheduler
 from worker.cachestore import WorkerCacheStore
-from worker.context import BuildContext
+from worker.context import BuildContext, Dns
 from worker.images import open_images
 from worker.runtime.spec import StepLimits
 from worker.session import Session
@@ -71,22 +72,28 @@ class Engine:
         return registry_config(self.config)
 
     async def build(self, request: BuildRequest, session: Session, on_event: EventSink) -> BuildOutcome:
-        """Run one build to its end. Raises BuildError; what it had started has ended by then.
-
-        A build whose context changes while it is read begins anew, once: what is done by then is in the cache.
-        """
+        """Run one build to its end. Raises BuildError; what it had started has ended by then."""
         _check_entitlements(request)
         try:
-            response = await self._build(request, session, on_event)
-        except BuildError as error:
-            if not _saw_change(error):
-                raise
-            response = await self._build(request, session, on_event)
-        await self.cache.sync()
+            response = await self._build_again(request, session, on_event)
+            await self.cache.sync()
+        except BuildError:
+            await collect_garbage(self.cache, self.config.worker)  # a full disk may be why
+            raise
+        await collect_garbage(self.cache, self.config.worker)
         digest = response.get("containerimage.digest")
         return BuildOutcome(
             ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
         )
+
+    async def _build_again(self, request: BuildRequest, session: Session, on_event: EventSink) -> Mapping[str, str]:
+        """A build whose context changes while it is read begins anew, once: what is done by then is in the cache."""
+        try:
+            return await self._build(request, session, on_event)
+        except BuildError as error:
+            if not _saw_change(error):
+                raise
+        return await self._build(request, session, on_event)
 
     async def _build(self, request: BuildRequest, session: Session, on_event: EventSink) -> Mapping[str, str]:
         targets = request.platforms or (platforms.local(),)
@@ -111,6 +118,7 @@ class Engine:
                 session=session,
                 runtime=self._runtime,
                 limits=_limits(self.config),
+                dns=_dns(self.config),
                 entitlements=request.entitlements,
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
@@ -137,6 +145,11 @@ def _saw_change(error: BuildError) -> bool:
 def _limits(config: Config) -> StepLimits:
     worker = config.worker
     return StepLimits(memory=worker.step_memory, cpus=worker.step_cpus, pids=worker.step_pids)
+
+
+def _dns(config: Config) -> Dns:
+    dns = config.dns
+    return Dns(nameservers=dns.nameservers, options=dns.options, search_domains=dns.search_domains)
 
 
 _KNOWN_ENTITLEMENTS = ("network.host", "security.insecure")

@@ -17,7 +17,7 @@ from solver.reporter import Reporter
 from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.image import CommittedImage, ImageWriter, PlatformImage, store_image
-from worker.exporters.options import ExportOptions, read
+from worker.exporters.options import ExportOptions, check_platforms, read
 
 _TITLES = {
     "image": "exporting to image",
@@ -38,6 +38,8 @@ class Exports:
         self._on_event = on_event
         self._writer = ImageWriter(context.cache, LayerBlobs(context.cache, context.trees))
         self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
+        for export in request.exports:
+            check_platforms(export.type, len(request.platforms))
 
     def _epoch(self) -> int | None:
         text = self._request.options.get(_EPOCH, "")
@@ -62,6 +64,7 @@ class Exports:
         results: Sequence[PlatformImage],
         reporter: Reporter,
     ) -> dict[str, str]:
+        check_platforms(export.type, len(results))
         if export.type in ("local", "tar"):
             return await self._export_files(number, export, options, results, reporter)
         with _part(reporter, "exporting layers"):
@@ -77,6 +80,8 @@ class Exports:
         return await self._export_archive(number, export, options, image, reporter)
 
     async def _store(self, image: CommittedImage, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
+        if not options.store:
+            return image.response()
         response = await store_image(self._context.cache, image, options)
         for name in options.names:
             with _part(reporter, f"naming to {name}"):
@@ -86,18 +91,27 @@ class Exports:
     async def _export_archive(
         self, number: int, export: Export, options: ExportOptions, image: CommittedImage, reporter: Reporter
     ) -> dict[str, str]:
-        from worker.exporters.archive import write_committed
+        from worker.exporters.archive import write_committed, write_layout
 
-        opened = self._context.session.sinks.file(number)
+        store, sinks = self._context.cache.store, self._context.session.sinks
+        if not options.tar:
+            directory = sinks.directory(number)
+            if directory is None:
+                raise UserError(
+                    f"export type={export.type},tar=false needs a destination",
+                    hint=f"--output type={export.type},tar=false,dest=DIRECTORY",
+                )
+            with _part(reporter, "writing layout"):
+                await write_layout(store, directory, image, options.names)
+            return image.response()
+        opened = sinks.file(number)
         if opened is None:
             raise UserError(
                 f"export type={export.type} needs a destination", hint=f"--output type={export.type},dest=FILE"
             )
         with _part(reporter, "sending tarball"):
             async with opened as fd:
-                await write_committed(
-                    self._context.cache.store, fd, image, options.names, docker=export.type == "docker"
-                )
+                await write_committed(store, fd, image, options.names, docker=export.type == "docker")
         return image.response()
 
     async def _export_files(

@@ -108,10 +108,8 @@ class _Sink:
 
 def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
     """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
-    try:
-        named = cache.images.find(str(parse(reference)))
-    except UserError:
-        named = None
+    name = _as_name(reference)
+    named = cache.images.find(name) if name else None
     if named is not None:
         return [named, *(image for image in cache.images.by_digest(named.digest) if image.name != named.name)]
     found = list(cache.images.by_digest(reference)) or _by_config(cache, reference)
@@ -120,6 +118,14 @@ def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
     if len({image.digest for image in found}) > 1:
         raise UserError(f"{reference} is the beginning of several image ids", hint="give more digits")
     return found
+
+
+def _as_name(reference: str) -> str:
+    """The full spelling of a name; "" for what can only be an id or a digest."""
+    try:
+        return str(parse(reference))
+    except UserError:
+        return ""
 
 
 def _by_config(cache: Cache, prefix: str) -> list[StoredImage]:
@@ -162,7 +168,7 @@ async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]
     found = _find(cache, reference)
     first = found[0]
     names = [image.name for image in found if image.name]
-    by_name = bool(first.name) and str(parse(reference)) == first.name
+    by_name = bool(first.name) and _as_name(reference) == first.name
     if not by_name and len(names) > 1 and not force:
         raise UserError(
             f"image {first.digest.short} has several names: {', '.join(parse(name).familiar for name in names)}",
@@ -198,7 +204,7 @@ def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Se
     image = _find(cache, reference)[0]
     raw = cache.store.read(image.digest)
     target = parse_manifest_or_index(raw)
-    by_name = bool(image.name) and not image.digest.hex.startswith(reference.removeprefix("sha256:"))
+    by_name = bool(image.name) and _as_name(reference) == image.name
     descriptor = Descriptor(media_type=target.media_type, digest=image.digest, size=len(raw))
     named = NamedImage(target=descriptor, names=(image.name,) if by_name else ())
     if not isinstance(target, Manifest):

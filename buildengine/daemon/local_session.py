@@ -5,13 +5,14 @@ The other implementation of `worker.session` speaks the session tunnel; both pas
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
-from buildengine.builder import BuildRequest, Export, SecretSource
+from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.errors import ContextError, UserError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
@@ -67,11 +68,21 @@ def _read_secret(secret_id: str, path: Path) -> bytes:
     return data
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSshAgents:
-    """No agent is forwarded yet: `--ssh` comes with the issue that asks for it."""
+    """Agents of this host are used as they are: their own sockets. So who may connect is for the agent to say, and
+    OpenSSH's lets in root and its own user, not the other users of a step."""
+
+    sources: Mapping[str, SshSource]
 
     async def open(self, agent_id: str) -> AbstractAsyncContextManager[str] | None:
-        return None
+        source = self.sources.get(agent_id or "default")
+        if source is None or not source.paths:
+            return None
+        path = source.paths[0]
+        if len(source.paths) > 1 or not path.is_socket():
+            raise UserError(f"ssh agent {source.id!r}: {path} is not the socket of an agent")
+        return nullcontext(str(path.absolute()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +111,10 @@ async def _file(path: Path) -> AsyncIterator[int]:
         with whole_file(path) as fd:
             yield fd
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            f"cannot write {path}: {error.strerror}", hint="the directory must exist and be writable"
+            f"cannot write {path}: {error.strerror}",
+            hint="free some space there" if full else "the directory must exist and be writable",
         ) from error
 
 
@@ -148,7 +161,7 @@ def local_session(
         id=request.ref,
         directories=LocalDirectories(paths=request.directories, inline=_inline(request)),
         secrets=LocalSecrets(sources={s.id: s for s in request.secrets}, environment=environment),
-        ssh_agents=LocalSshAgents(),
+        ssh_agents=LocalSshAgents(sources={agent.id: agent for agent in request.ssh}),
         credentials=credentials,
         sinks=LocalSinks(exports=request.exports, stdout=stdout),
     )

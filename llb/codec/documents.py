@@ -1,7 +1,7 @@
 """Serialised operations as JSON documents, in the shape of `buildctl debug dump-llb` (Go's encoding/json of `pb`).
 
-Names are those of the proto file, what has its default is left out, enums are numbers, bytes are base64. It
-shows what was received, also what `decode` would refuse.
+Names are those of the proto file (but for one), what has its default is left out, enums are numbers, bytes are
+base64. It shows what was received, also what `decode` would refuse.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ Document = dict[str, Any]
 
 # Go wraps the alternatives of a oneof in a struct, and shows the indexes of file actions even when they are 0.
 _ONEOFS = {"Op": "Op", "FileAction": "Action", "UserOpt": "User"}
+_GO_NAMES = {"byID": "byId"}  # solver/pb/json.go; there an id of 0 is left out as a default is
 _ALWAYS_SHOWN = {"FileAction": ("input", "secondaryInput", "output")}
 
 
@@ -44,7 +45,9 @@ def _document(message: Message) -> Document:
         document[_ONEOFS[kind]] = {}
     for field, value in message.ListFields():
         inside = document if field.containing_oneof is None else document[_ONEOFS[kind]]
-        inside[field.name] = _value(field, value)
+        if field.name in _GO_NAMES and not value:
+            continue
+        inside[_GO_NAMES.get(field.name, field.name)] = _value(field, value)
     return document
 
 

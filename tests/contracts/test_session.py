@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from buildengine.builder import BuildRequest, Export, SecretSource
-from buildengine.daemon.local_session import DockerConfigCredentials, local_session
+from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
+from buildengine.daemon.local_session import DockerConfigCredentials, LocalSshAgents, local_session
 from buildengine.errors import ContextError, UserError
 from worker.session import Session
 
@@ -95,6 +96,25 @@ async def test_no_agent_and_no_credentials_are_values(offer: Offer, tmp_path: Pa
     session = offer(tmp_path)
     assert await session.ssh_agents.open("default") is None
     assert await session.credentials.get("registry.example") is None
+
+
+async def test_an_agent_is_a_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+    (tmp_path / "key").touch()
+    agents = LocalSshAgents(
+        sources={
+            "default": SshSource(paths=(tmp_path / "agent",)),
+            "key": SshSource(id="key", paths=(tmp_path / "key",)),
+        }
+    )
+    opened = await agents.open("default")
+    assert opened is not None
+    async with opened as path:
+        assert path == str(tmp_path / "agent")
+    assert await agents.open("other") is None
+    with pytest.raises(UserError, match="key is not the socket of an agent"):
+        await agents.open("key")
 
 
 async def test_a_file_appears_whole_or_not_at_all(offer: Offer, tmp_path: Path) -> None:

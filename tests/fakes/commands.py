@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -51,8 +53,14 @@ class Ended:
 
 
 class Commands:
-    def __init__(self, address: str) -> None:
+    """`inside(path)` is how this process sees a path of the commands, whose mount namespace may be another one."""
+
+    def __init__(self, address: str, pid: int) -> None:
         self._address = address
+        self.pid = pid
+
+    def inside(self, path: Path) -> Path:
+        return Path(f"/proc/{self.pid}/root{path}")
 
     def run(
         self,
@@ -125,7 +133,7 @@ def open_commands() -> Iterator[Commands]:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == b"ready\n"
-            yield Commands(address)
+            yield Commands(address, process.pid)
         finally:
             process.kill()
             process.wait()
@@ -136,12 +144,7 @@ def open_commands() -> Iterator[Commands]:
 
 
 def _serve(address: str) -> NoReturn:
-    import buildengine.cli.build
-    import buildengine.cli.image.load
-    import buildengine.cli.main
-    import buildengine.daemon.local_builder  # noqa: F401
-    import frontends.dockerfile.build  # noqa: F401
-
+    _warm_up()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
@@ -155,6 +158,20 @@ def _serve(address: str) -> NoReturn:
                 listener.close()
                 _answer(connection)
             connection.close()
+
+
+def _warm_up() -> None:
+    """Import every module of the program, and make the grammar: it costs more than most commands."""
+    for package in ("buildengine.cli", "buildengine.daemon", "cache", "frontends", "llb", "solver", "worker"):
+        found = importlib.import_module(package)
+        for module in pkgutil.walk_packages(found.__path__, f"{package}."):
+            if not module.name.endswith("_pb2"):
+                importlib.import_module(module.name)
+    from frontends.dockerfile import lines, parse
+
+    every = b'FROM a\nRUN a\nCOPY a b\nADD a b\nENV a=b\nUSER a\nWORKDIR a\nARG a\nLABEL a=b\nEXPOSE 1\nSHELL ["a"]\n'
+    for _instruction in parse.instructions(lines.split(lines.SourceFile(filename="Dockerfile", data=every))):
+        pass
 
 
 def _answer(connection: socket.socket) -> NoReturn:

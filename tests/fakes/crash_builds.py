@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import trio
-
-from cache.opened import open_cache
-from cache.verify import verify
-from tests.builds import PYBUILD, Built, Command, Store, write
+from tests.builds import PYBUILD, Command, Store, write
 from tests.fakes import leftovers
+from tests.fakes.commands import Commands
 
 _HOLD = "[ -s /run/secrets/go ] ||"
 SLEEPERS = 5  # processes of the held steps that sleep in the end
@@ -49,20 +47,24 @@ COPY --from=setid /etc/passwd /setid
 
 
 class Site:
-    """One state directory, one context, and the build of it."""
+    """One state directory, one context, and the build of it.
+
+    `commands` start what is to end well, in milliseconds; a `thorough` site starts the program itself each time.
+    """
 
     def __init__(
         self,
         template: Store,
         place: Path,
         *,
+        commands: Commands | None = None,
         root: Path | None = None,
         runtime: str = "builtin",
         thorough: bool = False,
         **environment: str,
     ) -> None:
         self.place = place
-        self.thorough = thorough
+        self._commands = None if thorough else commands
         self.store = template.copy(root or place / "root")
         self.store.environment |= {"PYBUILD_WORKER_RUNTIME": runtime, "TMPDIR": str(place / "tmp")} | environment
         self.marker = ""
@@ -108,9 +110,23 @@ class Site:
         wanted = f"sleep\0{self.marker}\0".encode()
         return [pid for pid in watch.members() if leftovers.command_line(pid).endswith(wanted)]
 
-    def rebuild(self) -> Built:
+    def rebuild(self) -> None:
         """The same build, with nothing in its way."""
-        return self.store.command(*self.arguments(held=False))
+        self.run(*self.arguments(held=False))
+
+    def length(self) -> float:
+        """How long the program takes for the whole build, in seconds; after it, all of the build is cached."""
+        started = time.monotonic()
+        self.store.command(*self.arguments(held=False))
+        return time.monotonic() - started
+
+    def run(self, *arguments: str) -> None:
+        """`pybuild ARGUMENTS` to its good end."""
+        if self._commands is None:
+            self.store.command(*arguments)
+            return
+        ended = self._commands.run(*arguments, environment=self.store.environment)
+        assert ended.status == 0, ended.text
 
     def step_processes(self, watch: leftovers.Watch) -> list[int]:
         """The processes of held steps: all that was started from their command lines."""
@@ -123,18 +139,13 @@ class Site:
         """
         if at_once:
             _assert_nothing(watch.remaining())
-        with self.start(watch, *self.arguments(held=False)) as again:
-            again.wait()
+        self.rebuild()
         _assert_nothing(watch.remaining())
         _assert_nothing(self.strange_files())
         self.verify()
 
     def verify(self) -> None:
-        """As `pybuild debug verify-store`, and by it in a `thorough` test: the process costs 0.2 s."""
-        if self.thorough:
-            self.store.command("debug", "verify-store")
-        else:
-            trio.run(_verify, self.store.root)
+        self.run("debug", "verify-store")
 
     def strange_files(self) -> list[str]:
         """In the store and where the build puts its results: what no living command can need."""
@@ -143,9 +154,7 @@ class Site:
         return [*leftovers.files(self.store.root), *beside, *(str(path) for path in (self.place / "tmp").iterdir())]
 
 
-async def _verify(root: Path) -> None:
-    async with open_cache(root) as opened:
-        assert verify(opened) == []
+NewSite = Callable[..., Site]  # with keyword arguments of its `__init__`
 
 
 def send(pids: Iterable[int], number: int) -> None:

@@ -104,16 +104,14 @@ def main(template: Store, directory: Path, cuts: int) -> None:
     format_disk(directory / "disk")
     with disk(directory / "disk", directory / "mounted") as original:
         site = Site(template, directory, root=original.place / "root")
-        started = time.monotonic()
-        site.rebuild()
-        length = time.monotonic() - started
+        length = site.length()
         original.copy(directory / "copy")
         built = survive(template, site, directory / "copy", directory / "other")
         assert built.ran == [], f"a build had ended, and this was lost: {built.ran}"
         for number in range(cuts):
             site.vary(number + 1)
             moment = length * (number + 0.5) / cuts
-            flushed = (None, moment * 0.7, moment)[number % 3]
+            flushed = (moment * 0.7, None, moment)[number % 3]
             cut(site, original, moment, flushed=flushed, copy=directory / "copy")
             survive(template, site, directory / "copy", directory / "other")
             print(f"cut at {moment:.2f} s", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builds import FIXTURES, Store
+from tests.builds import FIXTURES
 from tests.fakes import leftovers
 from tests.fakes.crash_builds import Site, send
 
@@ -86,9 +86,8 @@ def test_files_of_a_store_are_seen(tmp_path: Path) -> None:
     assert leftovers.files(tmp_path) == sorted(names)
 
 
-def test_a_helper_program_dies_with_the_command(template: Store, tmp_path: Path) -> None:
+def test_a_helper_program_dies_with_the_command(site: Site) -> None:
     """git waits for a server that never answers."""
-    site = Site(template, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server, site.watched() as watch:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{site.marker}.git"
         with site.start(watch, "build", "--progress", "rawjson", url) as build, server.accept()[0]:
@@ -99,8 +98,7 @@ def test_a_helper_program_dies_with_the_command(template: Store, tmp_path: Path)
         site.recover(watch)
 
 
-def test_a_half_made_repository_is_taken_away(template: Store, tmp_path: Path) -> None:
-    site = Site(template, tmp_path)
+def test_a_half_made_repository_is_taken_away(site: Site) -> None:
     half = site.store.root / "git" / "0123.4567.new"
     half.mkdir(parents=True)
     with site.watched() as watch:

@@ -8,13 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.builds import FIXTURES, PYBUILD, Store, write
+from tests.builds import FIXTURES, PYBUILD, write
 from tests.fakes import leftovers
-from tests.fakes.crash_builds import SLEEPERS, Site, send
+from tests.fakes.crash_builds import SLEEPERS, NewSite, Site, send
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
@@ -29,15 +28,10 @@ RUNTIMES = [
 ]
 
 
-@pytest.fixture
-def site(template: Store, tmp_path: Path) -> Site:
-    return Site(template, tmp_path)
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_interrupted(template: Store, tmp_path: Path, runtime: str) -> None:
+def test_interrupted(new_site: NewSite, runtime: str) -> None:
     """Ctrl-C goes to the whole foreground process group."""
-    site = Site(template, tmp_path, runtime=runtime)
+    site = new_site(runtime=runtime)
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True), start_new_session=True) as build:
             site.until_held(watch, build)
@@ -61,14 +55,12 @@ def test_told_to_end(site: Site) -> None:
 
 def test_interrupted_at_any_time(site: Site) -> None:
     """Whatever it is doing, it says nothing of its insides and leaves nothing, not even for the next to tidy up."""
-    started = time.monotonic()
-    site.rebuild()
-    length = time.monotonic() - started
-    for number in range(4):
+    length = site.length()
+    for number in range(3):
         site.vary(number + 1)
         with site.watched() as watch:
             with site.start(watch, *site.arguments(held=True)) as build:
-                time.sleep(length * (number + 0.5) / 4)
+                time.sleep(length * (number + 0.5) / 3)
                 build.process.send_signal(signal.SIGINT)
                 assert "Traceback" not in build.wait(status=130).error
             assert watch.found() == []
@@ -107,6 +99,7 @@ def test_nohup_is_heeded(site: Site) -> None:
         argv = ["nohup", *watch.enclosed([str(PYBUILD), *site.arguments(held=False)])]
         with (site.place / "go.log").open("wb") as log:
             build = subprocess.Popen(argv, env=site.store.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            assert leftovers.until(lambda: "vertex" in (site.place / "go.log").read_text())
             while build.poll() is None:
                 build.send_signal(signal.SIGHUP)
                 time.sleep(0.02)
@@ -134,8 +127,8 @@ def test_supervisor_killed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_step_killed(template: Store, tmp_path: Path, runtime: str) -> None:
-    site = Site(template, tmp_path, runtime=runtime)
+def test_step_killed(new_site: NewSite, runtime: str) -> None:
+    site = new_site(runtime=runtime)
     with site.watched() as watch:
         with site.start(watch, *site.arguments(held=True)) as build:
             site.until_held(watch, build)
@@ -154,6 +147,29 @@ def test_one_dies_and_the_other_goes_on(site: Site) -> None:
                 first.process.kill()
                 first.process.wait()
                 assert any("held-setid" in instruction for instruction in second.wait().ran)
+        site.recover(watch)
+
+
+@pytest.mark.parametrize("sharing", ["locked", "private"])
+def test_a_cache_mount_stays_with_its_step(site: Site, sharing: str) -> None:
+    """A step that outlives its engine for a moment still writes there: until its end nobody else does."""
+    mounts = f"--mount=type=secret,id=go,mode=0444 --mount=type=cache,id=shop,target=/cache,sharing={sharing}"
+    script = f"touch /cache/$(cat /run/secrets/go || echo held); [ -s /run/secrets/go ] || sleep {site.marker}"
+    write(site.place / "context", {"Dockerfile": f"FROM crash\nRUN {mounts} {script}\n"})
+    shops = site.store.root / "cachemounts"
+    with site.watched() as watch:
+        with site.start(watch, *site.arguments(held=True)) as first:
+            assert leftovers.until(lambda: len(site.sleepers(watch)) == 1)
+            helpers = [*watch.named("pybuild-launch"), *watch.named("pybuild-step")]
+            send(helpers, signal.SIGSTOP)  # they would kill the step
+            first.process.kill()
+            with site.start(watch, *site.arguments(held=False)) as second:
+                second.until("touch")
+                entered = leftovers.until(lambda: bool(list(shops.glob("*/go"))), 10 if sharing == "private" else 0.4)
+                assert entered == (sharing == "private")
+                send(helpers, signal.SIGCONT)
+                second.wait()
+        assert len({path.parent for path in (*shops.glob("*/go"), *shops.glob("*/held"))}) == 1 + entered
         site.recover(watch)
 
 

@@ -5,42 +5,38 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.builds import FIXTURES, Command, Store
+from tests.builds import FIXTURES, Command
 from tests.fakes import leftovers
-from tests.fakes.crash_builds import Site, send
+from tests.fakes.crash_builds import NewSite, Site, send
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
 needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
 
 
-def test_at_ten_times(template: Store, tmp_path: Path) -> None:
-    assert kills(Site(template, tmp_path), 10) == 10
+def test_at_ten_times(site: Site) -> None:
+    assert kills(site, 10) == 10
 
 
 @needs_runc
-def test_at_three_times_with_runc(template: Store, tmp_path: Path) -> None:
-    assert kills(Site(template, tmp_path, runtime="runc"), 3) == 3
+def test_at_three_times_with_runc(new_site: NewSite) -> None:
+    assert kills(new_site(runtime="runc"), 3) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("runtime", ["builtin", pytest.param("runc", marks=needs_runc)])
-def test_at_fifty_times(template: Store, tmp_path: Path, runtime: str) -> None:
-    assert kills(Site(template, tmp_path, runtime=runtime, thorough=True), 50) == 50
+def test_at_fifty_times(new_site: NewSite, runtime: str) -> None:
+    assert kills(new_site(runtime=runtime, thorough=True), 50) == 50
 
 
 def kills(site: Site, count: int) -> int:
     """`count` builds, each killed at its own time of a build's length; how many ended by that."""
-    started = time.monotonic()
-    site.rebuild()
-    length = time.monotonic() - started
+    length = site.length()
     killed = 0
     for number in range(count):
         site.vary(number + 1)

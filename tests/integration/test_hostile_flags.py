@@ -69,6 +69,15 @@ FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
 }
 
 
+def test_a_platform_that_the_local_image_is_not_for(attack: Attack) -> None:
+    """It may be elsewhere; when it is not, the reason is said."""
+    attack.run("image", "tag", "base", "base.invalid/base").harmless()
+    attack.build("FROM --platform=linux/s390x base.invalid/base\n").refused(
+        "hint: the base.invalid/base:latest of the local store is for linux/", line=1
+    )
+    attack.run("image", "rm", "base.invalid/base").harmless()
+
+
 @pytest.mark.parametrize("name", FLAGS)
 def test_flag(attack: Attack, name: str) -> None:
     arguments, fragments, status = FLAGS[name]

@@ -98,20 +98,27 @@ def test_a_store_is_for_its_owner_only(attack: Attack) -> None:
     assert root.stat().st_mode & 0o777 == 0o700
 
 
+def _mount(attack: Attack, *arguments: object, program: str = "mount") -> None:
+    """Where the commands will see it: another test may have put this process into a namespace of its own."""
+    place = ("nsenter", f"--mount=/proc/{attack.commands.pid}/ns/mnt")
+    subprocess.run([*place, program, *map(str, arguments)], check=True)
+
+
 @contextmanager
-def _tmpfs(directory: Path, options: str) -> Iterator[Path]:
+def _tmpfs(attack: Attack, options: str) -> Iterator[Path]:
+    directory = attack.directory / "disk"
     directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "pybuild-test", directory], check=True)
+    _mount(attack, "-t", "tmpfs", "-o", options, "pybuild-test", directory)
     try:
         yield directory
     finally:
-        subprocess.run(["umount", "-l", directory], check=True)
+        _mount(attack, "-l", directory, program="umount")
 
 
 def test_a_read_only_store(attack: Attack) -> None:
-    with _tmpfs(attack.directory / "disk", "size=20m") as disk:
+    with _tmpfs(attack, "size=20m") as disk:
         attack.build(TEXT, files={"a": "x"}, root=disk / "root").harmless()
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        _mount(attack, "-o", "remount,ro", disk)
         for arguments in (("image", "ls"), ("du",), ("prune", "-f"), ("debug", "verify-store")):
             attack.run(*arguments, root=disk / "root").refused("Read-only file system", "hint:", status=3)
         attack.build(TEXT, files={"a": "x"}, root=disk / "root").refused("Read-only file system", status=3)
@@ -123,25 +130,25 @@ def test_a_full_store(attack: Attack, size: str) -> None:
     """Wherever the space ends, it is said, and the store works again when there is some."""
     files = {"a": os.urandom(2 << 20)}
     text = "FROM scratch\nCOPY a /a\nCOPY a /b\n"
-    with _tmpfs(attack.directory / "disk", f"size={size}") as disk:
+    with _tmpfs(attack, f"size={size}") as disk:
         image = attack.directory / "image.tar"
         outcome = attack.build(text, "-o", f"type=oci,dest={image}", files=files, root=disk / "root")
         if outcome.ended.status:
             assert "full" in outcome.ended.report or "No space left" in outcome.ended.report, outcome.ended.text
             assert outcome.ended.status in (3, 4)
             assert "hint:" in outcome.ended.report
-        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        _mount(attack, "-o", "remount,size=50m", disk)
         attack.build(text, "-o", f"type=oci,dest={image}", files=files, root=disk / "root").harmless()
         attack.run("debug", "verify-store", root=disk / "root").harmless()
 
 
 def test_a_full_output(attack: Attack) -> None:
-    with _tmpfs(attack.directory / "disk", "size=1m") as disk:
+    with _tmpfs(attack, "size=1m") as disk:
         for output in (f"type=oci,dest={disk}/image.tar", f"type=local,dest={disk}/out", f"type=tar,dest={disk}/x.tar"):
             outcome = attack.build(TEXT, "-o", output, files={"a": os.urandom(2 << 20)})
             assert outcome.ended.status in (1, 4), outcome.ended.text
             assert "No space left on device" in outcome.ended.report
-        assert [name for name in os.listdir(disk) if name.endswith(".tar")] == []
+        assert [name for name in os.listdir(attack.commands.inside(disk)) if name.endswith(".tar")] == []
 
 
 # --- the directory we are started in ----------------------------------------------------------------------------

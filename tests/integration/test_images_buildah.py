@@ -47,16 +47,39 @@ def test_the_same_image_as_buildah_makes(bench: Bench, case: Case, work: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: case.name)
 def test_the_same_image_thoroughly(bench: Bench, case: Case, work: Path) -> None:
     _compare(bench, case, work)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_whole_debian(bench: Bench, work: Path) -> None:
     push(bench.host, "library/whole", image(debian_minbase(work)))
     _compare(bench, WHOLE_DEBIAN, work)
     assert tools.run_container(work / "gzip.layout", work, tag="latest") == "someone\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("variable", ["RUNTIME=runc", "RUNTIME=crun", "SNAPSHOTTER=copy"])
+def test_the_same_files_whoever_runs_and_keeps_the_steps(bench: Bench, work: Path, variable: str) -> None:
+    """Not compared: writing to one of several names of a file, which overlayfs separates and a copy does not."""
+    name, _, value = variable.partition("=")
+    other = replace(
+        bench.pybuild,
+        root=work / "state",
+        environment={**bench.pybuild.environment, f"PYBUILD_WORKER_{name}": value},
+    )
+    for case in CASES:
+        context = case.prepare(work / case.name / "context")
+        trees = []
+        for number, engine in enumerate((bench.pybuild, other)):
+            archive, directory = work / case.name / f"{number}.tar", work / case.name / str(number)
+            engine.build(context, *_flags(case, context), "-o", f"type=tar,dest={archive}")
+            trees.append(file_trees.listing(_extract(archive, directory)))
+        _explained(file_trees.differences(*trees, since=bench.since), {})
 
 
 def _compare(bench: Bench, case: Case, work: Path) -> None:
@@ -119,12 +142,18 @@ def _check_trees(work: Path, tree: Mapping[str, file_trees.Entry]) -> None:
     A local tree is the user's own, without what gives anybody rights; of files with several names only regular ones
     keep them (BuildKit, fsutil). A directory's time alone is no change, so layers may have an older one.
     """
-    (work / "tar").mkdir()
-    tools.run("tar", "--extract", "--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
-              "--numeric-owner", "--file", work / "ours.tar", "--directory", work / "tar")  # fmt: skip
+    _extract(work / "ours.tar", work / "tar")
     for directory, wanted in (("tar", tree), ("local", {n: _unprivileged(entry) for n, entry in tree.items()})):
         found = _comparable(file_trees.listing(work / directory))
         _explained(file_trees.differences(found, _comparable(wanted), since=float("inf")), {})
+
+
+def _extract(archive: Path, directory: Path) -> Path:
+    """All that is in a tar archive, as GNU tar extracts it."""
+    directory.mkdir()
+    tools.run("tar", "--extract", "--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
+              "--numeric-owner", "--file", archive, "--directory", directory)  # fmt: skip
+    return directory
 
 
 def _comparable(tree: Mapping[str, file_trees.Entry]) -> dict[str, file_trees.Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import tarfile
 from base64 import b64encode
 from pathlib import Path
@@ -54,6 +55,13 @@ def option(name: str, value: str) -> dict[str, Any]:
     return {"options": {"filename": "Dockerfile", name: value}}
 
 
+def listening(path: Path) -> Path:
+    """The socket of an agent that says nothing."""
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+    return path
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -91,7 +99,6 @@ def option(name: str, value: str) -> dict[str, Any]:
         (["--secret", "id=FROM_ENV"], {"secrets": (SecretSource(id="FROM_ENV", env="FROM_ENV"),)}),
         (["--secret", "id=Dockerfile"], {"secrets": (SecretSource(id="Dockerfile", file=Path("Dockerfile")),)}),
         (["--secret", "id=a,env=A", "--secret", "id=a,env=B"], {"secrets": (SecretSource(id="a", env="B"),)}),
-        (["--ssh", "k=Dockerfile"], {"ssh": (SshSource(id="k", paths=(Path("Dockerfile"),)),)}),
         (["-o", "type=cacheonly"], {"exports": ()}),
         (["-o", "type=oci,dest=-", "-t", "app"], {"exports": (Export(type="oci", attrs={"name": "app"}, dest="-"),)}),
         (["-o", "-"], {"exports": (Export(type="tar", dest="-"),)}),
@@ -118,15 +125,16 @@ def test_destinations_are_absolute(context: Path) -> None:
 
 
 def test_the_environment_gives_epoch_platform_and_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    socket = tmp_path / "agent"
-    socket.touch()
+    agent = listening(tmp_path / "agent")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "12")
     monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
     request = build("--ssh", "default", ".")
     assert request.options["build-arg:SOURCE_DATE_EPOCH"] == "12"
     assert request.platforms == (Platform(os="linux", architecture="arm64"),)
-    assert request.ssh == (SshSource(id="default", paths=(socket,)),)
+    assert request.ssh == (SshSource(id="default", paths=(agent,)),)
+    assert build("--ssh", f"k={agent}", ".").ssh == (SshSource(id="k", paths=(agent,)),)
+    assert "error: --ssh k is given twice\n" in refused("--ssh", f"k={agent}", "--ssh", f"k={agent}", ".").stderr
     assert build("--build-arg", "SOURCE_DATE_EPOCH=3", ".").options["build-arg:SOURCE_DATE_EPOCH"] == "3"
     assert build("--platform", "linux/amd64", ".").platforms == (Platform(os="linux", architecture="amd64"),)
 
@@ -166,7 +174,8 @@ def test_global_flags_reach_the_configuration(tmp_path: Path) -> None:
         (["--secret", "id=absent", "."], 2, "error: --secret absent: there is no file absent"),
         (["--ssh", "default", "."], 2, "error: --ssh default: no agent is running (SSH_AUTH_SOCK is not set)\nhint:"),
         (["--ssh", "k=absent", "."], 2, "error: --ssh k: there is no absent"),
-        (["--ssh", "k=Dockerfile", "--ssh", "k=Dockerfile", "."], 2, "error: --ssh k is given twice"),
+        (["--ssh", "k=Dockerfile", "."], 2, "error: --ssh k: Dockerfile is not the socket of an agent; keys are not"),
+        (["-o", "type=cacheonly", "--iidfile", "id", "."], 2, "error: --iidfile: an output of type cacheonly is no"),
         (["--iidfile", "no/id", "."], 2, "error: cannot write no/id: there is no directory"),
         (["absent"], 1, "error: there is no build context 'absent'\nhint: the context is a directory, a git or"),
         (["ftp://x/y"], 1, "error: there is no build context 'ftp://x/y'"),

@@ -93,9 +93,6 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
         [dns]
         nameservers = ["1.1.1.1"]
         searchDomains = ["example.com"]
-        [history]
-        maxAge = "1h30m"
-        max-entries = 3
         """,
     )
     assert found.root == tmp_path / "state"
@@ -116,7 +113,6 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
         ),
     }
     assert (found.dns.nameservers, found.dns.search_domains) == (("1.1.1.1",), ("example.com",))
-    assert (found.history.max_age, found.history.max_entries) == (5400.0, 3)
 
 
 def test_registries_of_two_files_are_merged_host_by_host(tmp_path: Path, no_system_file: Path) -> None:
@@ -143,7 +139,7 @@ def test_variables_hold_the_same_values_as_text() -> None:
     )
     assert (found.debug, found.worker.step_memory, found.worker.step_cpus) == (True, 512 << 20, 0.5)
     assert (found.worker.gc, found.worker.min_free_space) == (False, Space(percent=20))
-    assert (found.dns.nameservers, found.history.max_age) == (("1.1.1.1", "8.8.8.8"), 172800.0)
+    assert found.dns.nameservers == ("1.1.1.1", "8.8.8.8")
     assert (found.root, found.docker_config) == (Path("/var/lib/pybuild"), Path("/docker"))
     assert found.environment["PYBUILD_DEBUG"] == "yes"
     assert "PYBUILD_DEBUG" not in repr(found)
@@ -160,7 +156,7 @@ def test_variables_hold_the_same_values_as_text() -> None:
             "[zzz]\na = 1\n",
             1,
             "zzz is not a known key",
-            "the keys here are root, debug, worker, registry, dns, history",
+            "the keys here are root, debug, worker, registry, dns",
         ),
         ("worker = 3\n", 1, "worker must be a table: [worker]", None),
         ("[worker]\n\n# c\nstep-memory = 'lots'\n", 4, "worker.step-memory has an invalid size 'lots'", "a size is"),

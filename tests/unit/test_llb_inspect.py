@@ -58,7 +58,7 @@ def test_json_of_file_actions() -> None:
                 "copy": {
                     "src": "/src",
                     "dest": "/src/",
-                    "owner": {"user": {"User": {"byName": {"name": "app"}}}, "group": {"User": {"byID": 5}}},
+                    "owner": {"user": {"User": {"byName": {"name": "app"}}}, "group": {"User": {"byId": 5}}},
                     "mode": -1,
                     "timestamp": -1,
                 }
@@ -71,6 +71,13 @@ def test_json_of_file_actions() -> None:
             "Action": {"mkfile": {"path": "/f", "mode": 0o644, "data": "/w==", "timestamp": -1}},
         },
     ]
+
+
+def test_json_of_root_as_owner() -> None:
+    """Go leaves an id of 0 out, as any default."""
+    made = scratch().file(mkdir("/d", owner="0:0")).marshal(AMD64)
+    (action,) = json.loads(next(iter(to_json(made))))["Op"]["Op"]["file"]["actions"]
+    assert action["Action"]["mkdir"]["owner"] == {"user": {"User": {}}, "group": {"User": {}}}
 
 
 def test_dot() -> None:

@@ -1,6 +1,7 @@
-"""The `oci` and `docker` exporters: a committed image as one tar stream.
+"""The `oci` and `docker` exporters: a committed image as one tar stream, or as a directory.
 
-docker's archive is an OCI layout with `manifest.json` beside it; both have the images' names in index.json.
+docker's archive is an OCI layout with `manifest.json` beside it; both have the images' names in index.json. A
+directory is a plain layout for both, as BuildKit's is, and keeps the images it already holds.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from buildengine.digest import Digest
+from buildengine.errors import UserError
 from buildengine.limits import DISK, offload
 from buildengine.reference import Reference
 from cache.store import ContentStore
+from worker.exporters.destination import make_directory
 from worker.exporters.image import CommittedImage
 from worker.oci import dockertar, layout
 from worker.oci.layout import Blob, NamedImage
@@ -36,9 +39,31 @@ async def write_committed(
     store: ContentStore, fd: int, image: CommittedImage, names: Sequence[Reference], *, docker: bool
 ) -> None:
     """Write `image` to `fd` as an OCI layout, with docker's files when `docker`."""
-    named = NamedImage(target=image.target, names=tuple(str(name) for name in names))
+    named = _named(image, names)
     manifests = tuple((manifest, tuple(name.familiar for name in names)) for manifest in image.manifests)
     await write_images(store, fd, [named], manifests if docker else ())
+
+
+async def write_layout(store: ContentStore, directory: str, image: CommittedImage, names: Sequence[Reference]) -> None:
+    """Write `image` into `directory`, which is made if it is missing, as an OCI layout. Raises UserError."""
+    named = [_named(image, names)]
+    blobs = image_blobs(store, named)
+    await offload(_write_directory, directory, named, blobs, limiter=DISK)
+
+
+def _write_directory(directory: str, images: Sequence[NamedImage], blobs: Sequence[Blob]) -> None:
+    try:
+        root = make_directory(directory)
+        try:
+            layout.write_directory(root, images, blobs)
+        finally:
+            os.close(root)
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def _named(image: CommittedImage, names: Sequence[Reference]) -> NamedImage:
+    return NamedImage(target=image.target, names=tuple(str(name) for name in names))
 
 
 async def write_images(

@@ -22,6 +22,7 @@ from worker.exporters import document
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
+from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
 from worker.oci.types import Descriptor, Manifest, parse_manifest
 from worker.results import Stack
@@ -78,9 +79,10 @@ class ImageWriter:
         async def make(position: int) -> None:
             layers[position] = await self._blobs.of(results[position].stack, options)
 
-        async with trio.open_nursery() as nursery:
-            for position in range(len(results)):
-                nursery.start_soon(make, position)
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for position in range(len(results)):
+                    nursery.start_soon(make, position)
         family = document.OCI if options.oci_media_types else document.DOCKER
         made = [self._manifest(result, own, options, family) for result, own in zip(results, layers, strict=True)]
         target = made[0].descriptor

@@ -22,13 +22,10 @@ _IMAGE = _COMMON | {
     "force-compression",
     "oci-mediatypes",
     "rewrite-timestamp",
-    "dangling-name-prefix",
-    "name-canonical",
-    "unpack",
-    "store",
 }
+_NAMING = ("dangling-name-prefix", "name-canonical")
 KNOWN: Mapping[str, frozenset[str]] = {
-    "image": _IMAGE | {"push", "push-by-digest", "registry.insecure"},
+    "image": _IMAGE | {"push", "push-by-digest", "registry.insecure", "store", *_NAMING, "unpack"},
     "oci": _IMAGE | {"tar"},
     "docker": _IMAGE | {"tar"},
     "tar": _COMMON | {"platform-split"},
@@ -52,7 +49,8 @@ class ExportOptions:
     rewrite_timestamp: bool = False
     tar: bool = True
     platform_split: bool | None = None
-    merge: bool = True
+    delete: bool = False
+    store: bool = True
 
 
 def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> ExportOptions:
@@ -69,6 +67,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         raise UserError(
             "pushing to a registry is not supported yet", hint="export type=oci and push the archive, e.g. with skopeo"
         )
+    _check_supported(kind, plain)
     own_epoch = plain.get("source-date-epoch")
     return ExportOptions(
         names=tuple(parse(name.strip()) for name in plain.get("name", "").split(",") if name.strip()),
@@ -82,8 +81,39 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         rewrite_timestamp=_flag(plain, "rewrite-timestamp", False),
         tar=_flag(plain, "tar", True),
         platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
-        merge=plain.get("mode", "copy") != "delete",
+        delete=_is_delete(plain.get("mode", "copy")),
+        store=_flag(plain, "store", True),
     )
+
+
+def check_platforms(kind: str, count: int) -> None:
+    """Refuse what holds one platform (docker's archive, a tar of files) for several. Raises UserError."""
+    if kind in ("docker", "tar") and count > 1:
+        other = {"docker": "oci", "tar": "local"}[kind]
+        raise UserError(f"type={kind} exports one platform, not {count}", hint=f"use type={other} for several")
+
+
+def _check_supported(kind: str, attrs: Mapping[str, str]) -> None:
+    """Refuse what would change the result and is not made yet; what asks for nothing may stand.
+
+    `unpack` needs nothing done, whatever its value: the store unpacks the layers of an image when a step first
+    needs them, and those that were built here are unpacked already.
+    """
+    _flag(attrs, "unpack", False)
+    if kind == "tar" and _flag(attrs, "platform-split", False):
+        raise UserError("platform-split is not supported for an export of type tar", hint="use type=local")
+    if _flag(attrs, "name-canonical", False):
+        raise UserError("name-canonical is not supported", hint="the local store finds an image by its digest as well")
+    if attrs.get("dangling-name-prefix"):
+        raise UserError("dangling-name-prefix is not supported", hint="an image without a name is found by its id")
+    if _flag(attrs, "registry.insecure", False):
+        raise UserError("registry.insecure is not supported", hint="nothing is pushed to a registry yet")
+
+
+def _is_delete(mode: str) -> bool:
+    if mode not in ("copy", "delete"):
+        raise UserError(f"unknown mode {mode!r} of a local export", hint="the modes are copy and delete")
+    return mode == "delete"
 
 
 def _annotations(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:

@@ -58,7 +58,7 @@ class Step:
                 del tail[:-_TAIL]
             self._context.reporter.log(stream, data)
 
-        ended = await runtime.run(spec, secrets=secrets, on_output=on_output)
+        ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
         self._check(ended, bytes(tail[-_TAIL:]))
 
     def _check(self, ended: Exit, tail: bytes) -> None:
@@ -109,7 +109,7 @@ class Step:
                 rlimits=tuple(Rlimit(name=u.name, soft=u.soft, hard=u.hard) for u in meta.ulimits),
                 limits=context.build.limits,
                 cgroup_parent=meta.cgroup_parent,
-                files=host_files(meta, network=network),
+                files=host_files(meta, network=network, dns=context.build.dns),
             ),
             prepared.secrets | secret_env,
         )

@@ -22,7 +22,10 @@ from worker.session import SecretBytes
 
 @dataclass(slots=True)
 class Prepared:
-    """What has been made ready for one run. `layers` become outputs, `scratch` is thrown away."""
+    """What has been made ready for one run. `layers` become outputs, `scratch` is thrown away.
+
+    `locks` (descriptors) are to be held as long as a process of the step lives.
+    """
 
     points: list[Mount] = field(default_factory=list)
     root: TreeMount | None = None
@@ -31,6 +34,7 @@ class Prepared:
     layers: dict[int, tuple[Stack, NewLayer]] = field(default_factory=dict)
     results: dict[int, Stack] = field(default_factory=dict)
     secrets: dict[str, SecretBytes] = field(default_factory=dict)
+    locks: tuple[int, ...] = ()
 
 
 class StepMounts:
@@ -57,6 +61,7 @@ class StepMounts:
                 await self._secret(mount, prepared)
             else:
                 await self._ssh(mount, prepared)
+        prepared.locks = self._context.cache.cachemounts.locks(self._owner)
         if prepared.root is None:
             raise UserError("exec has no mount for /", hint="every exec op mounts its root file system at /")
         return prepared
@@ -119,6 +124,7 @@ class StepMounts:
         if opened is None:
             if option.optional:
                 return
-            raise UserError(f"ssh agent {option.id!r} was not forwarded", hint="pass it with --ssh")
+            name = option.id or "default"
+            raise UserError(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
         path = await self._cleanup.enter_async_context(opened)
         prepared.points.append(BindMount(target=mount.dest, source=path, readonly=False))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LIMIT = 128 << 10  # of one message; the default socket buffer holds 208 KiB
-_MAX_FDS = 16
+_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 
 
 class Lost(Exception):

@@ -57,10 +57,18 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def run(self, spec: ProcessSpec, *, secrets: Mapping[str, SecretBytes], on_output: Output) -> Exit:
+    async def run(
+        self,
+        spec: ProcessSpec,
+        *,
+        secrets: Mapping[str, SecretBytes],
+        on_output: Output,
+        locks: Iterable[int] = (),
+    ) -> Exit:
         """Run one step to its end, when no process of it is left and its root is no longer mounted.
 
-        `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. An exit code is a
+        `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. `locks` are descriptors
+        that the supervisor keeps until the step is gone, also when this process is killed. An exit code is a
         result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
         waits until everything is killed.
         """
@@ -153,15 +161,15 @@ class _Supervisor:
         self._channel = channel
         self.name = name
 
-    def send(self, content: dict[str, Any], output: int, errors: int) -> None:
-        """The request, with the writing ends of two pipes, which are closed here."""
+    def send(self, content: dict[str, Any], output: list[int], locks: Iterable[int]) -> None:
+        """The request, with the writing ends of two pipes, which are closed here, and the locks."""
         envelope = messages.envelope(content)
         try:
-            messages.send(self._channel, {}, (envelope, output, errors))
+            messages.send(self._channel, {}, (envelope, *output, *locks))
         except messages.Lost:
             pass  # `report` will say why
         finally:
-            for fd in (envelope, output, errors):
+            for fd in (envelope, *output):
                 os.close(fd)
 
     def fileno(self) -> int:
@@ -236,13 +244,20 @@ class _Runtime:
         if self._spare:
             self._spare.close()
 
-    async def run(self, spec: ProcessSpec, *, secrets: Mapping[str, SecretBytes], on_output: Output) -> Exit:
+    async def run(
+        self,
+        spec: ProcessSpec,
+        *,
+        secrets: Mapping[str, SecretBytes],
+        on_output: Output,
+        locks: Iterable[int] = (),
+    ) -> Exit:
         supervisor, self._spare = self._spare or self._launcher.order(), None
         pipes: list[_Pipe] = []
         try:
             content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
             pipes = [_Pipe(number, on_output) for number in (1, 2)]
-            supervisor.send(content, *(pipe.hand_over() for pipe in pipes))
+            supervisor.send(content, [pipe.hand_over() for pipe in pipes], locks)
             del content  # the secrets
             reach("step.requested")
             self._spare = self._launcher.order()

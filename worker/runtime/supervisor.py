@@ -71,7 +71,8 @@ class Supervisor:
         messages.rehearse()
 
     def serve(self) -> None:
-        _, fds = messages.receive(self._engine)
+        _, received = messages.receive(self._engine)
+        fds = received[:3]  # the request and two pipes; the rest are locks, which end with this process
         request = messages.open_envelope(fds[0])
         group = self._limited(request["cgroup"])
         setting = {"nodev": not group.devices_enforced, "cgroups": group.views()}

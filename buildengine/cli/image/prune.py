@@ -14,7 +14,10 @@ from buildengine.cli.groups import Command
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @pass_app
 def command(app: App, /, all: bool, force: bool) -> None:
-    """Remove images without a name. The space they take is free after `pybuild prune`."""
+    """Remove images without a name, and their blobs that nothing else needs.
+
+    What the build cache has of them goes with `pybuild prune`.
+    """
     what = "all images" if all else "all images without a name"
     if not force and not confirm(f"This will remove {what}."):
         return
