@@ -322,7 +322,7 @@ class Engine:
         return job
 
     async def run(self, arguments: list[str], on_event: Callable[[Event], None]) -> None:
-        parsed = build_command.make_context("build", _build_arguments(arguments))
+        parsed = build_command.make_context("build", _build_arguments(arguments), help_option_names=["-h", "--help"])
         flags = BuildFlags(**parsed.params)
         with open(os.devnull, "rb") as stdin:
             inputs = locate(flags.context, flags.file, stdin)

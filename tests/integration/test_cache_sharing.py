@@ -118,7 +118,7 @@ def test_two_commands_run_a_shared_step_once(
     with store.start("build", contexts[order[0]]) as first:
         first.until_output(gate.said)
         with store.start("build", contexts[order[1]]) as second:
-            second.until("COPY", "cached", "done")  # what is next is the gate
+            second.until("COPY", "cached")  # what is next is the gate
             gate.open()
             assert gate.run in first.wait().ran
             waited = second.wait()
@@ -144,7 +144,7 @@ def test_a_command_that_dies_leaves_its_step_to_the_one_that_waits(
     with store.start("build", contexts[0]) as first:
         first.until_output(gate.said)
         with store.start("build", contexts[1]) as second:
-            second.until("COPY", "cached", "done")
+            second.until("COPY", "cached")
             first.process.send_signal(how)
             first.wait(status=-how if how is signal.SIGKILL else 130)
             second.until_output(gate.said)

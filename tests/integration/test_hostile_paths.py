@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -298,7 +299,5 @@ def test_files_that_nobody_may_read(attack: Attack) -> None:
 def _socket(path: Path) -> None:
     import socket
 
-    os.chdir(path.parent)  # the address of a socket is short
-    with socket.socket(socket.AF_UNIX) as server:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:  # its address must be short
         server.bind(path.name)
-    os.chdir("/")
