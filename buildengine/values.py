@@ -1,10 +1,10 @@
 """`dataclass` for frozen values, made three times faster: the same meaning, the same text at the place of use.
 
-The project has some three hundred frozen dataclasses. The standard decorator compiles six methods for each, 0.57 ms
-a class on Python 3.11 (measured; half of a cached build's time). Here only `__init__` is compiled, everything else
-is shared code over `operator.attrgetter`: 0.16 ms, and `==` and `hash` are faster too. For type checkers this *is*
-`dataclasses.dataclass`; `fields`, `replace` and `asdict` work as ever. What is not a frozen, slotted class without
-order goes to the standard decorator.
+The project has some three hundred frozen dataclasses. The standard decorator compiles six methods for each and writes
+a signature as its docstring: 0.57 ms a class on Python 3.11 (measured; half of a cached build's time). Here `__init__`
+is compiled when the first instance is made, and everything else is shared code over `operator.attrgetter`: 0.1 ms, and
+`==` and `hash` are faster too. For type checkers this *is* `dataclasses.dataclass`; `fields`, `replace` and `asdict`
+work as ever. What is not a frozen, slotted class without order goes to the standard decorator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ else:
 
         def decorate(cls: type) -> type:
             has_hash = "__hash__" in cls.__dict__
+            docstring, cls.__doc__ = cls.__doc__, cls.__doc__ or "-"  # for an empty one it would compute a signature
             made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
+            made.__doc__ = docstring
             _complete(made, eq=eq and "__eq__" not in cls.__dict__, hashed=eq and not has_hash)
             return made
 
@@ -34,7 +36,7 @@ else:
 
     def _complete(cls: type, *, eq: bool, hashed: bool) -> None:
         fields = dataclasses.fields(cls)
-        cls.__init__ = _make_init(cls, fields)
+        cls.__init__ = _init_on_demand(cls, fields)
         cls.__setattr__, cls.__delattr__ = _refuse_set, _refuse_delete
         cls.__getstate__, cls.__setstate__ = _getstate, _setstate
         if "__repr__" not in cls.__dict__:
@@ -45,6 +47,15 @@ else:
         if hashed:
             key = _getter([field.name for field in fields if (field.compare if field.hash is None else field.hash)])
             cls.__hash__ = lambda self: hash(key(self))
+
+    def _init_on_demand(cls: type, fields: tuple[dataclasses.Field, ...]) -> Callable[..., None]:
+        """An `__init__` that the compiled one replaces when it is first called: many classes never have an instance."""
+
+        def __init__(self: Any, /, *args: Any, **named: Any) -> None:
+            cls.__init__ = compiled = _make_init(cls, fields)
+            compiled(self, *args, **named)
+
+        return __init__
 
     def _make_init(cls: type, fields: tuple[dataclasses.Field, ...]) -> Callable[..., None]:
         scope: dict[str, Any] = {"_set": object.__setattr__}
