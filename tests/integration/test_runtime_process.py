@@ -94,12 +94,14 @@ async def test_standard_input_is_empty_and_nothing_else_is_open(runtime: Runtime
 
 
 async def test_no_signal_is_ignored_or_blocked(kind: Kind, steps: Steps) -> None:
-    previous = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    ignored = (signal.SIGQUIT, signal.SIGRTMAX)
+    previous = [signal.signal(number, signal.SIG_IGN) for number in ignored]
     try:
         async with open_runtime(kind) as ours:
             result = await steps.run(ours, steps.spec("/bin/grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"))
     finally:
-        signal.signal(signal.SIGQUIT, previous)
+        for number, handler in zip(ignored, previous, strict=True):
+            signal.signal(number, handler)
     assert [line.split()[1].strip("0") for line in result.out.splitlines()] == ["", ""]
 
 

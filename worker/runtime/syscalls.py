@@ -21,10 +21,10 @@ _syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 _MACHINE = os.uname().machine
-_PIVOT_ROOT, _KEYCTL, _SECCOMP, _BPF = {
-    "x86_64": (155, 250, 317, 321),
-    "aarch64": (41, 219, 277, 280),
-}.get(_MACHINE, (-1, -1, -1, -1))  # on others: ENOSYS
+_PIVOT_ROOT, _KEYCTL, _SECCOMP, _BPF, _SIGACTION = {
+    "x86_64": (155, 250, 317, 321, 13),
+    "aarch64": (41, 219, 277, 280, 134),
+}.get(_MACHINE, (-1, -1, -1, -1, -1))  # on others: ENOSYS
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -122,13 +122,14 @@ def set_process_name(name: bytes) -> None:
 
 def default_signals(*signals: int) -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored after exec."""
-    for signal in signals:
-        _libc.signal(signal, None)
+    action = bytes(32)  # the kernel's struct sigaction: SIG_DFL, no flags, an empty mask
+    for signal in signals:  # the system call, since libc keeps 32 and 33 to itself
+        _syscall(_SIGACTION, signal, action, None, ctypes.c_size_t(8))
 
 
 def reset_signals() -> None:
     """Default actions and an empty mask, whatever we inherited. SIGPIPE stays ignored."""
-    default_signals(*(number for number in range(1, 32) if number != _SIGPIPE))
+    default_signals(*(number for number in range(1, 65) if number != _SIGPIPE))
     empty = ctypes.create_string_buffer(128)  # sigset_t
     _check(_libc.sigprocmask(2, empty, None), "sigprocmask")
 
