@@ -142,23 +142,6 @@ def insert(connection: sqlite3.Connection, layer: Layer, stack: Sequence[Layer],
         connection.executemany("INSERT INTO bases (layer, position, base) VALUES (?, ?, ?)", rows)
 
 
-def stack_below(connection: sqlite3.Connection, id: str) -> tuple[str, ...]:
-    """The stack on which layer `id` was made."""
-    below: list[str] = []
-    current: str | None = id
-    while current is not None:
-        bases = bases_of(connection, current)
-        if bases:
-            return bases + tuple(reversed(below))
-        row = connection.execute("SELECT parent FROM layers WHERE id = ?", (current,)).fetchone()
-        if row is None:
-            raise LayerMissing(current)
-        current = row[0]
-        if current is not None:
-            below.append(current)
-    return tuple(reversed(below))
-
-
 def bases_of(connection: sqlite3.Connection, id: str) -> tuple[str, ...]:
     rows = connection.execute("SELECT base FROM bases WHERE layer = ? ORDER BY position", (id,))
     return tuple(base for (base,) in rows)

@@ -81,10 +81,6 @@ class Layers:
         """The layers that must be filled before the stack is a tree."""
         return tuple(layer for layer in dict.fromkeys(self.of(stack)) if not layer.filled)
 
-    def stack(self, id: str) -> Stack:
-        """The stack that ends with this layer: the one it was made on, and itself."""
-        return (*self._db.read(lambda c: rows.stack_below(c, id)), id)
-
     def lowers(self, stack: Sequence[str]) -> TreeMount:
         """The layers' directories as they are, for whoever reads overlay format itself and mounts nothing."""
         layers = self._filled(stack)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from llb.ops import NO_INPUT, NO_OUTPUT, ExecOp, FileOp, Mount, MountType, Op
 
 
-def exec_outputs(op: ExecOp) -> tuple[Mount, ...]:
-    """The mounts whose trees are the results, result 0 first.
+def exec_outputs(op: ExecOp) -> tuple[int, ...]:
+    """The positions in `op.mounts` of the mounts whose trees are the results, result 0 first.
 
     Position counts, not the number in `output` (BuildKit, PrepareMounts): a client that numbers its mounts
     differently still gets them in mount order. Secret, ssh and tmpfs mounts never become a result, whatever they
     say; BuildKit's client leaves their `output` at 0.
     """
-    return tuple([mount for mount in op.mounts if _is_output(mount)])
+    return tuple([position for position, mount in enumerate(op.mounts) if _is_output(mount)])
 
 
 def _is_output(mount: Mount) -> bool:
@@ -25,7 +25,7 @@ def output_count(op: Op) -> int:
     """How many results the operation has; every input that refers to it has a lower index."""
     match op.payload:
         case ExecOp() as payload:
-            return len([None for mount in payload.mounts if _is_output(mount)])
+            return len(exec_outputs(payload))
         case FileOp() as payload:
             return len([None for action in payload.actions if action.output != NO_OUTPUT])
     return 1

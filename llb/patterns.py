@@ -60,10 +60,6 @@ class PatternMatcher:
     def __bool__(self) -> bool:
         return bool(self.patterns)
 
-    @property
-    def has_negations(self) -> bool:
-        return any(p.negated for p in self.patterns)
-
     def matches(self, path: str) -> bool:
         """Whether the patterns match `path` or one of its parents, the last match deciding."""
         matched = False

@@ -9,7 +9,6 @@ A `Trees` belongs to one build: lazy layers are fetched with that build's creden
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
-from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.layers import Layer
@@ -122,13 +120,3 @@ class Trees:
         from worker.mounts.tree import open_tree
 
         return open_tree(self._cache.layers.tree(stack))
-
-    @contextmanager
-    def open_directory(self, stack: Stack, path: str) -> Iterator[int]:
-        """A directory inside the tree."""
-        with self.open_stack(stack) as root:
-            fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
-            try:
-                yield fd
-            finally:
-                os.close(fd)

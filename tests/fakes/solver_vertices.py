@@ -10,9 +10,9 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import Location, StoreError
-from solver.memory import MemoryCacheStore
 from solver.reporter import Reporter
 from solver.vertex import CacheMap, CacheRecord, Dep, Edge, Result, Vertex, VertexOptions
+from tests.fakes.memory_store import MemoryCacheStore
 
 Hook = Callable[[], Awaitable[None]]
 _names = itertools.count()

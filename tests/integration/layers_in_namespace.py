@@ -6,14 +6,12 @@ stacks of layers show. Layers are topmost first; arguments come and answers go a
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.unit.layers_trees import describe
-from worker.layers.write import write_layer
+from tests.unit.layers_trees import describe, written
 
 
 def mount(point: Path, lowers: list[str], upper: str | None = None, work: str | None = None) -> None:
@@ -41,9 +39,8 @@ def change(steps: list[tuple[list[str], str, str]]) -> None:
         below = None
         if lowers:
             mount(base / "below", lowers)
-            below = os.open(base / "below", os.O_RDONLY | os.O_DIRECTORY)
-        with open(f"{upper}.tar", "wb") as sink:
-            write_layer(Path(upper), below, sink)
+            below = base / "below"
+        Path(f"{upper}.tar").write_bytes(written(Path(upper), below))
 
 
 def show(base: str, stacks: list[list[str]]) -> None:

@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from cache.overlay import TreeMount
-from tests.unit.layers_trees import Node, describe
+from tests.unit.layers_trees import Node, describe, read_entries
 from worker.layers.apply import apply
 from worker.layers.tar import END, TarHeader
-from worker.layers.tarreader import read_entries
 
 BASE = """
 mkdir -p usr/bin usr/lib/deep etc opt/app var

@@ -1,13 +1,18 @@
-"""What the layer tests are made of: archives in a line, and trees as values to compare."""
+"""What the layer tests are made of: archives in a line, layers and blobs as bytes, and trees as values to compare."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.layers.compress import Check, Encoder
 from worker.layers.tar import END, Kind, TarHeader, encode, padded
+from worker.layers.tarreader import Data, TarReader
+from worker.layers.write import layer_blocks
 
 SECOND = 1_000_000_000
 WHEN = 1_700_000_000 * SECOND
@@ -63,6 +68,38 @@ def _node(path: bytes, info: os.stat_result, whole_seconds: bool) -> dict[str, o
         "device": info.st_rdev,
         "xattrs": tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names),
     }
+
+
+def written(upper: Path, lower: Path | None = None, *, epoch: int | None = None) -> bytes:
+    """The archive of the layer `upper` on the tree `lower`."""
+    sink = io.BytesIO()
+    fd = os.open(lower, os.O_RDONLY | os.O_DIRECTORY) if lower is not None else None
+    try:
+        with layer_blocks(upper, fd, epoch=epoch) as blocks:
+            for block in blocks:
+                sink.write(block)
+                blocks.recycle(block)
+    finally:
+        if fd is not None:
+            os.close(fd)
+    return sink.getvalue()
+
+
+def packed(data: bytes, made_by: Encoder) -> bytes:
+    """The blob of `data`, its blocks one after the other."""
+    blocks = [data[start : start + made_by.block_size] for start in range(0, len(data), made_by.block_size)]
+    check = Check()
+    for block in blocks:
+        check.update(block)
+    return b"".join([made_by.head, *map(made_by.block, blocks), made_by.tail(check.crc, check.size)])
+
+
+def read_entries(chunks: Iterable[bytes]) -> Iterator[TarHeader | Data]:
+    """The whole archive that `chunks` make up."""
+    reader = TarReader()
+    for chunk in chunks:
+        yield from reader.feed(chunk)
+    reader.close()
 
 
 Entry = tuple[TarHeader, bytes]

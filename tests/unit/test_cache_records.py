@@ -15,8 +15,8 @@ from buildengine.digest import Digest
 from cache.layers import LayerMissing
 from cache.opened import Cache, open_cache
 from solver import cachekey
-from solver.memory import MemoryCacheStore
 from solver.vertex import InputKeys
+from tests.fakes.memory_store import MemoryCacheStore
 
 OPS = [Digest.of_hex(f"{n:064x}") for n in range(3)]
 

@@ -13,15 +13,13 @@ from collections.abc import Callable
 
 import pytest
 from backports import zstd
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from buildengine.errors import SourceError, UserError
+from tests.unit.layers_trees import packed
 from worker.layers import decompress as module
 from worker.layers.compress import (
     MIB,
     Compression,
-    Compressor,
     Encoder,
     compression_of,
     encoder,
@@ -37,15 +35,6 @@ PACK: dict[Format, Callable[[bytes], bytes]] = {
     Format.BZIP2: bz2.compress,
     Format.XZ: lambda data: lzma.compress(data, preset=0),
 }
-
-
-def packed(data: bytes, made_by: Encoder, step: int = 1 << 30) -> bytes:
-    sink = io.BytesIO()
-    compressor = Compressor(sink, made_by)
-    for start in range(0, len(data), step):
-        compressor.write(data[start : start + step])
-    compressor.close()
-    return sink.getvalue()
 
 
 def unpacked(data: bytes) -> bytes:
@@ -82,14 +71,6 @@ def test_blobs_are_read_by_everyone(made_by: Encoder) -> None:
             assert zstd.decompress(blob) == data
 
 
-@given(data=st.binary(max_size=5000), step=st.integers(1, 3000))
-@settings(max_examples=50)
-def test_the_bytes_do_not_depend_on_how_they_came(data: bytes, step: int) -> None:
-    for compression in Compression:
-        made_by = small(encoder(compression))
-        assert packed(data, made_by, step) == packed(data, made_by)
-
-
 @pytest.mark.parametrize("compression", Compression)
 def test_no_more_is_read_than_was_asked_for(compression: Compression) -> None:
     stream = decompress(io.BytesIO(packed(b"x" * 1000, small(encoder(compression)))))
@@ -107,8 +88,14 @@ def test_encoders_with_other_bytes_have_other_names() -> None:
 
 
 def test_higher_levels_are_smaller() -> None:
-    sizes = [len(packed(TEXT, encoder(Compression.GZIP, level))) for level in (0, 1, 6, 9)]
+    sizes = [len(packed(TEXT, encoder(Compression.GZIP, level, reproducible=True))) for level in (0, 1, 6, 9)]
     assert sizes[0] > len(TEXT) > sizes[1] > sizes[2] > sizes[3]
+
+
+@pytest.mark.parametrize("level", [1, 6, 9])
+def test_every_level_of_the_fast_encoder_compresses(level: int) -> None:
+    """How much it does depends on the processor: a higher level is not always smaller."""
+    assert len(packed(TEXT, encoder(Compression.GZIP, level))) < len(TEXT) / 2
 
 
 @pytest.mark.parametrize(
@@ -119,12 +106,6 @@ def test_levels_that_do_not_exist(compression: Compression, level: int) -> None:
     with pytest.raises(UserError) as failure:
         encoder(compression, level)
     assert failure.value.hint is not None
-
-
-def test_names() -> None:
-    assert Compression.parse("zstd") is Compression.ZSTD
-    with pytest.raises(UserError, match="lzma"):
-        Compression.parse("lzma")
 
 
 @pytest.mark.parametrize("docker", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
+from tests.unit.layers_trees import packed, written
 from worker.layers import compress
-from worker.layers.compress import Buffer, Compression, Compressor, encoder
+from worker.layers.compress import Buffer, Compression, encoder
 from worker.layers.export import convert_layer, export_layer
-from worker.layers.write import write_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +61,14 @@ def layer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("compression", list(Compression))
 async def test_a_blob_is_what_one_thread_makes(layer: Path, compression: Compression) -> None:
-    plain, packed, blob = io.BytesIO(), io.BytesIO(), Memory()
-    written = write_layer(layer, None, plain)
-    compressor = Compressor(packed, encoder(compression))
-    compressor.write(plain.getvalue())
-    compressor.close()
+    plain, blob = written(layer), Memory()
+    alone = packed(plain, encoder(compression))
 
     done = await export_layer(layer, None, compression=compression, open_writer=lambda: blob)
 
-    assert blob.data.getvalue() == packed.getvalue()
-    assert (done.diff_id, done.uncompressed_size) == (written.diff_id, written.size)
-    assert done.diff_id == f"sha256:{hashlib.sha256(plain.getvalue()).hexdigest()}"
-    assert (done.digest, done.size) == (Digest.sha256(packed.getvalue()), len(packed.getvalue()))
+    assert blob.data.getvalue() == alone
+    assert (done.diff_id, done.uncompressed_size) == (Digest.sha256(plain), len(plain))
+    assert (done.digest, done.size) == (Digest.sha256(alone), len(alone))
     assert done.encoder == encoder(compression).name
 
 

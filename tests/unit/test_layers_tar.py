@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildengine.errors import SourceError
+from tests.unit.layers_trees import read_entries
 from worker.layers.tar import BLOCK, END, XATTR_RECORD, Kind, TarHeader, checksum, decode, encode, number, padded
-from worker.layers.tarreader import read_entries
 
 SECOND = 1_000_000_000
 names = st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name and name.strip(b"/") == name)

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import SourceError
-from tests.unit.layers_trees import archive, file
+from tests.unit.layers_trees import archive, file, read_entries
 from worker.layers.pax import nanoseconds, parse_records
 from worker.layers.tar import BLOCK, END, Kind, TarHeader, encode, padded
-from worker.layers.tarreader import Data, TarReader, read_entries
+from worker.layers.tarreader import Data, TarReader
 
 Entries = list[tuple[TarHeader, bytes]]
 

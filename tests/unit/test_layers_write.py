@@ -18,25 +18,12 @@ from hypothesis import strategies as st
 
 from buildengine.errors import StoreError, UserError
 from cache.overlay import OPAQUE_XATTR
-from tests.unit.layers_trees import describe
+from tests.unit.layers_trees import describe, read_entries, written
 from worker.layers.apply import apply
 from worker.layers.tar import Kind, TarHeader
-from worker.layers.tarreader import read_entries
-from worker.layers.write import layer_blocks, write_layer
+from worker.layers.write import layer_blocks
 
 SECOND = 1_000_000_000
-
-
-def written(upper: Path, lower: Path | None = None, *, epoch: int | None = None) -> bytes:
-    sink = io.BytesIO()
-    fd = os.open(lower, os.O_RDONLY | os.O_DIRECTORY) if lower is not None else None
-    try:
-        done = write_layer(upper, fd, sink, epoch=epoch)
-    finally:
-        if fd is not None:
-            os.close(fd)
-    assert done.size == len(sink.getvalue())
-    return sink.getvalue()
 
 
 def names(data: bytes) -> list[str]:

@@ -227,7 +227,7 @@ class TestOutputs:
                 out,
             ),
         )
-        assert exec_outputs(payload) == (ROOT, cached, out)
+        assert [payload.mounts[position] for position in exec_outputs(payload)] == [ROOT, cached, out]
         assert output_count(Op(payload=payload)) == 3
 
     def test_of_a_file_operation(self) -> None:

@@ -18,15 +18,13 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from buildengine.digest import Digest
-from buildengine.limits import DISK, HASH, offload
 from buildengine.values import dataclass
 from cache.overlay import TreeMount
-from worker.layers.decompress import Decompressed, decompress
+from worker.layers.decompress import decompress
 from worker.layers.extract import Extraction
 from worker.layers.failures import explained
 from worker.layers.lowers import LowerStack
 from worker.layers.names import OPAQUE, WHITEOUT, is_bookkeeping, parts_of, whiteout_target
-from worker.layers.pipeline import pump
 from worker.layers.tar import TarHeader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,36 +110,11 @@ def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None)
     `lowers` are the layers below: parents that only they have are made alike, their symlinks are followed, and hard
     links may lead to their files. Raises SourceError for a bad archive, StoreError when the disk is full.
     """
-    total = _Total(decompress(stream))
+    plain, digest, size = decompress(stream), hashlib.sha256(), 0
     with LayerWriter(directory, lowers) as writer:
-        while chunk := total.read():
+        while chunk := plain.read():
+            digest.update(chunk)
+            size += len(chunk)
             writer.feed(chunk)
         writer.finish()
-    return total.result()
-
-
-async def apply_layer(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None) -> Applied:
-    """`apply`, decoding and hashing on one core while the files are made on another."""
-    total = _Total(await offload(decompress, stream, limiter=HASH))
-    with LayerWriter(directory, lowers) as writer:
-        await pump(total.read, writer.feed)
-        await offload(writer.finish, limiter=DISK)
-    return total.result()
-
-
-class _Total:
-    """The plain stream, hashed and counted as it is read."""
-
-    def __init__(self, plain: Decompressed) -> None:
-        self._plain = plain
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    def read(self) -> bytes:
-        chunk = self._plain.read()
-        self._digest.update(chunk)
-        self._size += len(chunk)
-        return chunk
-
-    def result(self) -> Applied:
-        return Applied(diff_id=Digest.of_hex(self._digest.hexdigest()), size=self._size)
+    return Applied(diff_id=Digest.of_hex(digest.hexdigest()), size=size)

@@ -14,12 +14,11 @@ import hashlib
 import zlib
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 from backports import zstd
 from isal import isal_zlib
 
-from buildengine.errors import ConfigError, UserError
+from buildengine.errors import ConfigError
 from buildengine.values import dataclass
 
 MIB = 1 << 20
@@ -38,14 +37,6 @@ class Compression(Enum):
     GZIP = "gzip"
     ZSTD = "zstd"
     UNCOMPRESSED = "uncompressed"
-
-    @classmethod
-    def parse(cls, name: str) -> Compression:
-        """The compression of this name. Raises UserError with the names there are."""
-        for compression in cls:
-            if compression.value == name:
-                return compression
-        raise UserError(f"unknown compression {name!r}", hint="one of gzip, zstd, uncompressed")
 
 
 Buffer = bytes | bytearray | memoryview
@@ -69,7 +60,7 @@ class Encoder:
 def encoder(compression: Compression, level: int | None = None, *, reproducible: bool = False) -> Encoder:
     """The encoder for a level in the user's terms: gzip 0 to 9, zstd 1 to 22; None is the default.
 
-    Raises UserError for a level that does not exist.
+    Raises ConfigError for a level that does not exist.
     """
     if compression is Compression.UNCOMPRESSED:
         return Encoder(name="tar", compression=compression, block_size=2 * MIB, head=b"", block=_same, tail=_no_tail)
@@ -150,40 +141,6 @@ class Check:
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
-
-
-class Writable(Protocol):
-    """Where bytes go."""
-
-    def write(self, data: Buffer, /) -> object: ...
-
-
-class Compressor:
-    """Compresses what is written to it into `sink`, in one thread. `close` ends the blob, not the sink."""
-
-    def __init__(self, sink: Writable, made_by: Encoder) -> None:
-        self._sink = sink
-        self._encoder = made_by
-        self._check = Check()
-        self._waiting = bytearray()
-        sink.write(made_by.head)
-
-    def write(self, data: Buffer) -> None:
-        self._waiting += data
-        size = self._encoder.block_size
-        while len(self._waiting) >= size:
-            self._flush(bytes(self._waiting[:size]))
-            del self._waiting[:size]
-
-    def close(self) -> None:
-        if self._waiting:
-            self._flush(bytes(self._waiting))
-            self._waiting.clear()
-        self._sink.write(self._encoder.tail(self._check.crc, self._check.size))
-
-    def _flush(self, block: bytes) -> None:
-        self._check.update(block)
-        self._sink.write(self._encoder.block(block))
 
 
 # --- media types ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ This module must not know files or threads: it only sees bytes, so that its user
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from buildengine.errors import SourceError
 from buildengine.values import dataclass
@@ -185,14 +185,6 @@ class TarReader:
             pieces = segments if segments is not None else ((0, size),)
             self._segments = [piece for piece in reversed(pieces) if piece[1]]
             self._skip = padded(stored) - stored
-
-
-def read_entries(chunks: Iterable[bytes]) -> Iterator[TarHeader | Data]:
-    """The whole archive that `chunks` make up."""
-    reader = TarReader()
-    for chunk in chunks:
-        yield from reader.feed(chunk)
-    reader.close()
 
 
 def _pax_sparse(records: Mapping[bytes, bytes], body: memoryview) -> tuple[Segments, int, int] | None:

@@ -11,10 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from buildengine.digest import Digest
 from buildengine.errors import StoreError
-from buildengine.values import dataclass
-from worker.layers.compress import Check, Writable
 from worker.layers.diff import Differ
 from worker.layers.names import shown
 from worker.layers.tar import BLOCK, END, TarHeader, encode, padded
@@ -25,14 +22,6 @@ _ZEROS = bytes(BLOCK)
 BLOCK_SIZE = 2 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """`diff_id` is the digest of the archive, `size` its length."""
-
-    diff_id: Digest
-    size: int
-
-
 @contextmanager
 def layer_blocks(
     directory: Path | int, lower: int | None, *, epoch: int | None = None, block_size: int = BLOCK_SIZE
@@ -40,7 +29,7 @@ def layer_blocks(
     """The archive of the layer in `directory`, in blocks that are all full but the last.
 
     `lower` is an open directory, the merged tree below the layer; None when there is none. Times after `epoch`
-    (seconds) become `epoch`.
+    (seconds) become `epoch`. Raises StoreError when the layer changes meanwhile.
     """
     with ExitStack() as stack:
         if isinstance(directory, int):
@@ -51,17 +40,6 @@ def layer_blocks(
         differ = Differ(upper, lower)
         stack.callback(differ.close)
         yield Blocks(differ, epoch, block_size)
-
-
-def write_layer(directory: Path | int, lower: int | None, sink: Writable, *, epoch: int | None = None) -> Written:
-    """Write the whole archive to `sink`, in this thread. Raises StoreError when the layer changes meanwhile."""
-    check = Check()
-    with layer_blocks(directory, lower, epoch=epoch) as blocks:
-        for block in blocks:
-            check.update(block)
-            sink.write(block)
-            blocks.recycle(block)
-    return Written(diff_id=Digest.of_hex(check.hexdigest()), size=check.size)
 
 
 class Blocks:

@@ -12,14 +12,13 @@ synchronous and moves whole images: call it through `limits.offload`.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import BinaryIO, Protocol
 
 from buildengine.digest import Digest
-from buildengine.inroot import make_dirs, open_in_root, read_regular
+from buildengine.inroot import make_dirs, read_regular
 from buildengine.values import dataclass
 from buildengine.wholefile import whole_file_at
 from worker.oci import jsonbytes
@@ -130,36 +129,6 @@ def parse_index_json(raw: bytes) -> tuple[NamedImage, ...]:
         if name and name not in names.setdefault(entry.digest, []):
             names[entry.digest].append(name)
     return tuple(NamedImage(target=target, names=tuple(names.get(digest, ()))) for digest, target in targets.items())
-
-
-def read_directory(root: int) -> LayoutDirectory:
-    """The layout in the directory `root` (a descriptor that must stay open). Raises InvalidImage."""
-    try:
-        check_version(read_regular(root, "oci-layout", limit=1 << 16))
-        images = parse_index_json(read_regular(root, "index.json", limit=MANIFEST_LIMIT))
-    except FileNotFoundError as error:
-        raise InvalidImage(f"not an OCI image layout: {error.filename} is missing") from error
-    return LayoutDirectory(root=root, images=images)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayoutDirectory:
-    """An open layout directory. Blobs come unverified from `find`: give them to a verifying writer."""
-
-    root: int
-    images: tuple[NamedImage, ...]
-
-    def find(self, digest: Digest) -> BinaryIO | None:
-        """The file of a blob, for the caller to close; None when it is missing. Raises InvalidImage."""
-        try:
-            fd = open_in_root(self.root, f"blobs/sha256/{digest.hex}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        file = os.fdopen(fd, "rb")
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            file.close()
-            raise InvalidImage(f"the layout's blob {digest} is not a regular file")
-        return file
 
 
 def check_version(raw: bytes) -> None:

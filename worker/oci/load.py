@@ -1,4 +1,4 @@
-"""`image load`: an OCI layout or docker archive, from a tar stream or a directory, into the content store.
+"""`image load`: an OCI layout or docker archive, from a tar stream, into the content store.
 
 One pass over the stream, in whatever order its members come: each blob goes straight into the store and is
 verified there, the few small files that say what it all means are kept. Then every image is walked from its
@@ -8,7 +8,6 @@ Synchronous: call it through `limits.offload`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 
@@ -18,13 +17,10 @@ from worker.oci import dockertar
 from worker.oci.dockertar import Stored
 from worker.oci.document import InvalidImage
 from worker.oci.layout import (
-    BlobInfo,
     BlobStore,
-    LayoutDirectory,
     NamedImage,
     check_version,
     parse_index_json,
-    read_directory,
 )
 from worker.oci.tarstream import Kind, Source, TarReader
 from worker.oci.types import (
@@ -45,7 +41,6 @@ _TOP_FILES = frozenset({"oci-layout", "index.json", "manifest.json", "repositori
 _MAX_DEPTH = 4
 _MAX_MANIFESTS = 1000
 _MAGIC = 8
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +75,6 @@ def load_tar(stream: Source, store: BlobStore) -> tuple[LoadedImage, ...]:
             hint="archives are made by `pybuild image save`, `docker save` or `--output type=oci`",
         )
     return tuple(_complete(image, store) for image in images)
-
-
-def load_directory(root: int, store: BlobStore) -> tuple[LoadedImage, ...]:
-    """Store what the OCI layout directory `root` (a descriptor) holds. Raises InvalidImage."""
-    layout = read_directory(root)
-    mirrored = _FromDirectory(layout, store)
-    return tuple(_complete(image, mirrored) for image in layout.images)
 
 
 @dataclass(slots=True)
@@ -209,22 +197,3 @@ def _require(target: Descriptor, store: BlobStore) -> None:
         raise InvalidImage(f"the archive lacks the blob {target.digest}")
     if info.size != target.size:
         raise InvalidImage(f"the blob {target.digest} has {info.size} bytes, its descriptor says {target.size}")
-
-
-class _FromDirectory:
-    """A store that takes from a layout directory what it does not hold yet."""
-
-    def __init__(self, layout: LayoutDirectory, store: BlobStore) -> None:
-        self._layout = layout
-        self._store = store
-        self.writer = store.writer
-        self.read = store.read
-
-    def info(self, digest: Digest) -> BlobInfo | None:
-        known = self._store.info(digest)
-        file = None if known is not None else self._layout.find(digest)
-        if file is None:
-            return known
-        with file:
-            chunks = iter(lambda: file.read(_CHUNK), b"")
-            return _store(chunks, f"blobs/sha256/{digest.hex}", os.fstat(file.fileno()).st_size, self._store)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from buildengine.errors import ExecFailed, HostError, UserError
 from llb import ops
+from llb.outputs import exec_outputs
 from solver.vertex import Result
 from worker.context import OpContext, step_id
 from worker.ops import users
@@ -43,10 +44,10 @@ class Step:
             prepared = await StepMounts(self._context, self._op, cleanup).prepare(stacks)
             await self._run(runtime, prepared)
             results = dict(prepared.results)
-            for output, (stack, layer) in prepared.layers.items():
-                results[output] = (*stack, await layer.commit())
+            for position, (stack, layer) in prepared.layers.items():
+                results[position] = (*stack, await layer.commit())
         layers = self._context.cache.layers
-        return [Snapshot(layers, results[output]) for output in sorted(results)]
+        return [Snapshot(layers, results[position]) for position in exec_outputs(self._op)]
 
     async def _run(self, runtime: Runtime, prepared: Prepared) -> None:
         spec, secrets = await self._spec(prepared)

@@ -22,7 +22,7 @@ from worker.session import SecretBytes
 
 @dataclass(slots=True)
 class Prepared:
-    """What has been made ready for one run. `layers` become outputs, `scratch` is thrown away.
+    """What has been made ready for one run, by the position of the mount: `layers` become results, `results` are.
 
     `locks` (descriptors) are to be held as long as a process of the step lives.
     """
@@ -49,12 +49,12 @@ class StepMounts:
     async def prepare(self, stacks: Sequence[Stack]) -> Prepared:
         """All mounts, outer ones first; `stacks` are the op's inputs. Raises UserError."""
         prepared = Prepared()
-        for mount in sorted(self._op.mounts, key=lambda m: m.dest.count("/") if m.dest != "/" else -1):
+        for position, mount in sorted(enumerate(self._op.mounts), key=lambda numbered: _depth(numbered[1])):
             stack = stacks[mount.input] if mount.input != ops.NO_INPUT else ()
             if mount.type is ops.MountType.BIND:
-                await self._bind(mount, stack, prepared)
+                await self._bind(position, mount, stack, prepared)
             elif mount.type is ops.MountType.CACHE:
-                await self._cache(mount, stack, prepared)
+                await self._cache(position, mount, stack, prepared)
             elif mount.type is ops.MountType.TMPFS:
                 prepared.points.append(TmpfsMount(target=mount.dest, size=mount.tmpfs_size))
             elif mount.type is ops.MountType.SECRET:
@@ -66,7 +66,7 @@ class StepMounts:
             raise UserError("exec has no mount for /", hint="every exec op mounts its root file system at /")
         return prepared
 
-    async def _bind(self, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
+    async def _bind(self, position: int, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
         layers = self._context.cache.layers
         writable = mount.output != ops.NO_OUTPUT or not mount.readonly
         if writable and not (mount.readonly and mount.dest == "/"):
@@ -74,11 +74,11 @@ class StepMounts:
             self._cleanup.push_async_callback(layer.discard)
             tree = layer.tree
             if mount.output != ops.NO_OUTPUT:
-                prepared.layers[mount.output] = (stack, layer)
+                prepared.layers[position] = (stack, layer)
         else:
             tree = layers.tree(stack)
             if mount.output != ops.NO_OUTPUT:
-                prepared.results[mount.output] = stack
+                prepared.results[position] = stack
         if mount.dest == "/":
             prepared.root, prepared.readonly_root, prepared.root_stack = tree, mount.readonly, stack
             return
@@ -86,7 +86,7 @@ class StepMounts:
             TreeMountPoint(target=mount.dest, tree=tree, selector=mount.selector, readonly=mount.readonly)
         )
 
-    async def _cache(self, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
+    async def _cache(self, position: int, mount: ops.Mount, stack: Stack, prepared: Prepared) -> None:
         option = mount.cache or ops.CacheOpt(id=mount.dest)
         directory = await self._cleanup.enter_async_context(
             self._context.cache.cachemounts.acquire(
@@ -97,6 +97,7 @@ class StepMounts:
                 owner=self._owner,
             )
         )
+        prepared.results[position] = stack  # what others see is the base: the cache is nobody's result
         prepared.points.append(
             TreeMountPoint(
                 target=mount.dest,
@@ -128,3 +129,7 @@ class StepMounts:
             raise UserError(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
         path = await self._cleanup.enter_async_context(opened)
         prepared.points.append(BindMount(target=mount.dest, source=path, readonly=False))
+
+
+def _depth(mount: ops.Mount) -> int:
+    return mount.dest.count("/") if mount.dest != "/" else -1

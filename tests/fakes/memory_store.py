@@ -1,4 +1,4 @@
-"""A `CacheStore` in memory: what the semantics of the protocol are, as code. For tests and for throw-away engines."""
+"""A `CacheStore` in memory: what the semantics of the protocol are, as code."""
 
 from __future__ import annotations
 
