@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buildengine import platform as platforms
 from buildengine.errors import InvalidDefinition, UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
+from llb.environ import Environ
 from llb.mounts import AnyMount, Bind, Cache, Secret, Ssh, Tmpfs
 from llb.ops import (
-    EMPTY,
     NO_OUTPUT,
     CDIDevice,
     ExecOp,
@@ -39,7 +38,7 @@ ROOT = "/"
 class Surroundings:
     """What a state carries beside its tree, for the commands that will run on it."""
 
-    environ: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    environ: Environ = field(default_factory=Environ)
     cwd: str = "/"
     user: str = ""
     platform: Platform | None = None
@@ -52,10 +51,7 @@ class Surroundings:
 
     def with_env(self, added: Mapping[str, str]) -> Surroundings:
         """A variable that is set again moves to the end: the order of `environ` is the order of setting."""
-        if not added:
-            return self
-        kept = {name: value for name, value in self.environ.items() if name not in added}
-        return replace(self, environ=MappingProxyType({**kept, **added}))
+        return replace(self, environ=self.environ.adding(added)) if added else self
 
     def changed(
         self,

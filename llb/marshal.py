@@ -35,7 +35,7 @@ class _Collected:
         self.digests: dict[Vertex, Digest] = {}
         self.ops: dict[Digest, bytes] = {}
         self.metadata: dict[Digest, OpMetadata] = {}
-        self.places: dict[Digest, tuple[Place, ...]] = {}
+        self.places: dict[Digest, dict[Place, None]] = {}  # the keys, in order
 
     def encode(self, vertex: Vertex, target: Target) -> None:
         op = vertex.op(Inputs(self.digests), target)
@@ -54,16 +54,17 @@ class _Collected:
         known = self.metadata.get(digest)
         self.metadata[digest] = metadata if known is None else _merged(known, metadata)
         if places:
-            self.places[digest] = tuple(dict.fromkeys(self.places.get(digest, ()) + places))
+            self.places.setdefault(digest, {}).update(dict.fromkeys(places))
 
     def finish(self, result: Output) -> Definition:
         data = codec.encode(Op(inputs=(Inputs(self.digests).edge(result),)))
         needed = caps.required_by_metadata(self.metadata.values())
         self.metadata[Digest.sha256(data)] = OpMetadata(caps=needed)
+        places = {digest: tuple(several) for digest, several in self.places.items()}
         return Definition(
             ops=(*self.ops.values(), data),
             metadata=MappingProxyType(self.metadata),
-            source=SourceMap(files=_files(self.places), places=MappingProxyType(self.places)),
+            source=SourceMap(files=_files(places), places=MappingProxyType(places)),
         )
 
 

@@ -28,6 +28,7 @@ from llb import sources
 from llb.actions import Actions, copy, mkdir, mkfile, named_owners, resolved, rm, symlink
 from llb.annotations import Annotations, about
 from llb.definition import Definition
+from llb.environ import Environ
 from llb.execution import Command, Surroundings, exec_vertex
 from llb.marshal import marshal
 from llb.mounts import AnyMount, Bind, Cache, Secret, Ssh, Tmpfs
@@ -53,7 +54,7 @@ class State:
     # --- what the state carries -------------------------------------------------------------------------
 
     @property
-    def environ(self) -> Mapping[str, str]:
+    def environ(self) -> Environ:
         return self.around.environ
 
     @property
@@ -72,7 +73,7 @@ class State:
         """With an environment variable set.
 
         >>> scratch().with_env("A", "1").with_env("B", "2").with_env("A", "3").environ
-        mappingproxy({'B': '2', 'A': '3'})
+        Environ({'B': '2', 'A': '3'})
         """
         return self._with(self.around.with_env({name: value}))
 

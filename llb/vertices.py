@@ -69,6 +69,7 @@ class Inputs:
 
     def __init__(self, digests: Mapping[Vertex, Digest]) -> None:
         self.edges: list[Input] = []
+        self._first: dict[Input, int] = {}
         self._digests = digests
 
     def edge(self, output: Output) -> Input:
@@ -81,13 +82,13 @@ class Inputs:
         """The index of this input; NO_INPUT for the empty tree."""
         if output is None:
             return NO_INPUT
-        edge = self.edge(output)
-        if edge in self.edges:
-            return self.edges.index(edge)
-        return self.append(output)
+        known = self._first.get(self.edge(output))
+        return self.append(output) if known is None else known
 
     def append(self, output: Output) -> int:
-        self.edges.append(self.edge(output))
+        edge = self.edge(output)
+        self.edges.append(edge)
+        self._first.setdefault(edge, len(self.edges) - 1)
         return len(self.edges) - 1
 
 

@@ -55,14 +55,22 @@ class Parsed:
                 raise error.located(self.at(token)) from None
         return reader.finish()
 
+    def flags_named(self, name: str) -> tuple[Token, ...]:
+        """Every `--name=...`, in the order in which they stand."""
+        return tuple([token for token in self.flag_tokens if token.startswith(f"--{name}=")])
+
     def flag(self, name: str, position: int = 0) -> Token | None:
         """Where `--name=...` stands, the one at `position` if there are several."""
-        found = [token for token in self.flag_tokens if token.startswith(f"--{name}=")]
+        found = self.flags_named(name)
         return found[position] if position < len(found) else None
 
-    def at(self, token: Token) -> Location:
+    def span(self, token: Token) -> tuple[int, int]:
+        """Where it stands in the text of the line."""
         begin = self.start + (token.start_pos or 0)
-        return self.line.locate(begin, begin + len(token))
+        return begin, begin + len(token)
+
+    def at(self, token: Token) -> Location:
+        return self.line.locate(*self.span(token))
 
     def error(self, message: str, hint: str, token: Token | None = None) -> ParseError:
         where = self.line.location if token is None else self.at(token)

@@ -14,10 +14,9 @@ from typing import Any
 
 from buildengine import platform as platforms
 from buildengine.errors import UserError
-from buildengine.platform import Platform
+from buildengine.platform import DEFAULT_PATH, Platform
 from buildengine.values import dataclass
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMENT = "buildkit.dockerfile.v0"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -71,13 +70,11 @@ class Config:
                 found = value
         return found
 
-    def env_with(self, name: str, value: str) -> tuple[str, ...]:
-        """A variable that is set again keeps its place."""
-        entry = f"{name}={value}"
-        for position, old in enumerate(self.env):
-            if old.partition("=")[0] == name:
-                return (*self.env[:position], entry, *self.env[position + 1 :])
-        return (*self.env, entry)
+    def env_with(self, added: Mapping[str, str]) -> tuple[str, ...]:
+        """A variable that is set again keeps its place, its first one if it has several."""
+        left = {name: f"{name}={value}" for name, value in added.items()}
+        kept = [left.pop(old.partition("=")[0], old) for old in self.env]
+        return (*kept, *left.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

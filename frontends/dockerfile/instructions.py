@@ -163,7 +163,7 @@ class RawMount:
 
     fields: tuple[str, ...]
     source_stage: str = ""
-    location: Location | None = field(default=None, repr=False, compare=False)
+    span: tuple[int, int] | None = field(default=None, repr=False, compare=False)  # where it stands in the line's text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from frontends.dockerfile.words import Lexer
 
 LONGEST_LINE = 65535  # bytes; what BuildKit's scanner holds
 
+_FEW_LINES = 64
 _HEREDOC = re.compile(r"(\d*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 _PLAIN_NAME = re.compile(r"[a-zA-Z0-9_.-]+\Z")
 _TAKES_HEREDOC = re.compile(r"(?:onbuild[\t\v\f\r ]+)?(?:run|copy|add)[\t\v\f\r ]+", re.IGNORECASE)
@@ -69,21 +70,28 @@ class LogicalLine:
 
     @property
     def ranges(self) -> tuple[SourceRange, ...]:
-        """One range for each physical line, as BuildKit tells them."""
+        """One range for each physical line, as BuildKit tells them; one for all when there are many.
+
+        An instruction of n lines may make n operations, and each has these ranges.
+        """
+        if self.last - self.first > _FEW_LINES:
+            return (SourceRange(start_line=self.first, end_line=self.last),)
         return tuple(SourceRange(start_line=n, end_line=n) for n in range(self.first, self.last + 1))
 
     @property
     def location(self) -> Location:
-        return self.source.at_lines(self.first, self.last)
+        return self.source.location(*self.ranges)
 
     def locate(self, start: int, end: int) -> Location:
-        """The whole line's location, with columns where `text[start:end]` begins."""
-        offset, number, column = self.pieces[bisect_right(self.pieces, (start, 1 << 60, 0)) - 1]
-        ends = [piece[0] for piece in self.pieces[1:] if piece[0] > start]
-        stop = min([end, *ends[:1]])
+        """The whole line's location, with columns where `text[start:end]` begins; of many lines, only that one."""
+        following = bisect_right(self.pieces, (start, 1 << 60, 0))
+        offset, number, column = self.pieces[following - 1]
+        stop = min([end, *[piece[0] for piece in self.pieces[following : following + 1]]])
         exact = SourceRange(
             start_line=number, end_line=number, start_column=column + start - offset, end_column=column + stop - offset
         )
+        if self.last - self.first > _FEW_LINES:
+            return self.source.location(exact)
         return self.source.location(*(exact if r.start_line == number else r for r in self.ranges))
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TypeVar
 
 from buildengine import units
-from buildengine.errors import Location, ParseError, UserError
+from buildengine.errors import ParseError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import notation
 from frontends.dockerfile.instructions import RawMount
@@ -65,7 +65,7 @@ class RunMount:
         return not (self.mode is None and self.uid is None and self.gid is None)
 
 
-def raw(text: str, location: Location | None) -> RawMount:
+def raw(text: str, span: tuple[int, int] | None = None) -> RawMount:
     """The mount cut at its commas. Raises ParseError."""
     try:
         fields = notation.csv_fields(text)
@@ -81,22 +81,19 @@ def raw(text: str, location: Location | None) -> RawMount:
                     hint="write FROM ${IMAGE} AS name above, and from=name here",
                 )
             stage = value
-    return RawMount(fields=fields, source_stage=stage, location=location)
+    return RawMount(fields=fields, source_stage=stage, span=span)
 
 
 _EXAMPLE = "a mount looks like --mount=type=cache,target=/root/.cache"
 
 
 def parse(mount: RawMount, expand: Expand) -> RunMount:
-    """Raises ParseError, located, for what does not fit together."""
+    """Raises ParseError for what does not fit together."""
     reader = _Reader()
-    try:
-        for field in mount.fields:
-            key, equals, value = field.partition("=")
-            reader.take(field, key.lower(), expand(value) if equals else None)
-        return reader.finish()
-    except ParseError as error:
-        raise error.located(*([mount.location] if mount.location else [])) from None
+    for field in mount.fields:
+        key, equals, value = field.partition("=")
+        reader.take(field, key.lower(), expand(value) if equals else None)
+    return reader.finish()
 
 
 class _Reader:

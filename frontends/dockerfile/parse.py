@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 from buildengine.errors import ParseError
 from frontends.dockerfile import instructions as ins
@@ -17,6 +19,9 @@ from frontends.dockerfile.lines import UNWRITABLE, Dockerfile, Heredoc, LogicalL
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.terminals import BLANK, SPACES, exec_form
 from frontends.dockerfile.words import quote
+
+if TYPE_CHECKING:
+    from lark import Token
 
 _KEYWORD = re.compile(rf"[{BLANK}]*([^{BLANK}]*)[{BLANK}]*")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
@@ -112,7 +117,7 @@ def _run(p: Parsed) -> ins.Run:
         keyword=p.keyword,
         argv=argv,
         shell=shell,
-        mounts=tuple(_mount(p, text, position) for position, text in enumerate(given.values("mount"))),
+        mounts=tuple(map(_mount, repeat(p), given.values("mount"), p.flags_named("mount"))),
         network=_one_of(p, "network", given.value("network", "default"), ("default", "none", "host")),
         security=_one_of(p, "security", given.value("security", "sandbox"), ("sandbox", "insecure")),
         devices=tuple(_device(p, text, position) for position, text in enumerate(given.values("device"))),
@@ -126,13 +131,11 @@ def _check_text(p: Parsed) -> None:
         raise p.error(f"heredoc {binary} is not UTF-8 text", "save the Dockerfile as UTF-8")
 
 
-def _mount(p: Parsed, text: str, position: int) -> ins.RawMount:
-    token = p.flag("mount", position)
-    where = p.at(token) if token else p.line.location
+def _mount(p: Parsed, text: str, token: Token) -> ins.RawMount:
     try:
-        return mounts.raw(text, where)
+        return mounts.raw(text, p.span(token))
     except ParseError as error:
-        raise error.located(where) from None
+        raise error.located(p.at(token)) from None
 
 
 def _one_of(p: Parsed, flag: str, value: str, options: tuple[str, ...]) -> str:

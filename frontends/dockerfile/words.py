@@ -57,7 +57,7 @@ class Budget:
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
-            raise _too_large("all instructions together", _LARGEST_SUM)
+            raise _too_large("all instructions together", _LARGEST_SUM, _MANY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,7 @@ class Lexer:
         scan = _Scan(text, self, env)
         try:
             pieces = scan.until("", self.keep_escapes)
-            if self.budget is not None:
-                self.budget.spend(scan.grown)
+            self.spend(scan.grown)
         except ParseError as error:
             shown = text if len(text) <= 200 else text[:200] + "..."
             raise ParseError(f"failed to process {quote(shown)}: {error.message}", hint=error.hint) from None
@@ -90,6 +89,10 @@ class Lexer:
             matched=frozenset(scan.matched),
             unmatched=frozenset(scan.unmatched),
         )
+
+    def spend(self, size: int) -> None:
+        if self.budget is not None:
+            self.budget.spend(size)
 
     def expand(self, text: str, env: Mapping[str, str]) -> str:
         return self.process(text, env).text
@@ -329,10 +332,12 @@ class _Scan:
             raise
 
 
-def _too_large(what: str, limit: int) -> ParseError:
-    return ParseError(
-        f"variables make {what} longer than {limit >> 20} MiB", hint="does a variable hold itself, again and again?"
-    )
+_SELF = "does a variable hold itself, again and again?"
+_MANY = f"{_SELF} Every RUN and every stage carries all variables that are set above it."
+
+
+def _too_large(what: str, limit: int, hint: str = _SELF) -> ParseError:
+    return ParseError(f"variables make {what} longer than {limit >> 20} MiB", hint=hint)
 
 
 def _incomplete(what: str) -> ParseError:

@@ -20,7 +20,7 @@ def read(text: str, **env: str) -> RunMount:
     def expand(value: str) -> str:
         return env.get(value.removeprefix("$"), value)
 
-    return mounts.parse(mounts.raw(text, None), expand)
+    return mounts.parse(mounts.raw(text), expand)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_mounts(text: str, expected: dict[str, Any]) -> None:
 def test_every_key_but_from_takes_variables() -> None:
     found = read("type=$t,target=$d,required=$r,id=a", t="secret", d="/x", r="true")
     assert (found.kind, found.target, found.required) == (MountKind.SECRET, "/x", True)
-    assert mounts.raw("from=a$,target=/x", None).source_stage == "a$"
+    assert mounts.raw("from=a$,target=/x").source_stage == "a$"
     with pytest.raises(ParseError, match="'from' doesn't support variable expansion"):
-        mounts.raw("from=$a,target=/x", None)
+        mounts.raw("from=$a,target=/x")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_mistakes(text: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["", '"a', '"a"b', 'a"b'])
 def test_fields_that_are_no_csv(text: str) -> None:
     with pytest.raises(ParseError, match="failed to parse csv mounts"):
-        mounts.raw(text, None)
+        mounts.raw(text)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from buildengine.errors import BuildError, ParseError
+from buildengine.platform import DEFAULT_PATH
 from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert import ports, run, settings, transfer
 from frontends.dockerfile.convert.draft import Draft, Shared
-from frontends.dockerfile.imageconfig import DEFAULT_PATH, Image
+from frontends.dockerfile.imageconfig import Image
 from frontends.dockerfile.stages import Graph, Stage, Step
 from llb.state import State
 
@@ -82,6 +83,7 @@ def _inherit(draft: Draft) -> None:
     options, config = draft.shared.options, draft.config
     if config.variable("PATH") is None and draft.platform.os != "windows":
         draft.configure(replace(config, env=(*config.env, f"PATH={DEFAULT_PATH}")))
+    draft.carry()
     for entry in draft.config.env:
         name, _, value = entry.partition("=")
         draft.state = draft.state.with_env(name, value)

@@ -19,6 +19,7 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Stage
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.words import Expansion, Lexer
+from llb.environ import Environ
 from llb.patterns import PatternMatcher
 from llb.sourcemap import Place, SourceFile
 from llb.state import State
@@ -45,7 +46,10 @@ class Shared:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Draft:
-    """`args` are the ARGs that were declared, with their values; they are in the state's environment as well."""
+    """`args` are the ARGs that were declared, with their values; they are in the state's environment as well.
+
+    `variables` is what ENV says beyond `image`, whose tuple would be copied for every variable.
+    """
 
     stage: Stage
     shared: Shared
@@ -53,7 +57,8 @@ class Draft:
     image: Image
     platform: Platform
     history: list[History] = field(default_factory=list)
-    args: list[ins.KeyValue] = field(default_factory=list)
+    args: dict[str, str | None] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
     base_config: bytes = b""
     absolute_workdir: bool = False
     number: int = 0  # of the step that was named last
@@ -61,7 +66,7 @@ class Draft:
     last: dict[str, Location] = field(default_factory=dict)  # of CMD, ENTRYPOINT, HEALTHCHECK: only the last counts
 
     @property
-    def env(self) -> Mapping[str, str]:
+    def env(self) -> Environ:
         return self.state.environ
 
     @property
@@ -74,16 +79,19 @@ class Draft:
             stage=stage,
             shared=self.shared,
             state=self.state,
-            image=replace(self.image, config=replace(self.config, on_build=())),
+            image=replace(self.image, config=replace(self._finished_config(), on_build=())),
             platform=self.platform,
             history=list(self.history),
-            args=list(self.args),
+            args=dict(self.args),
             base_config=self.base_config,
             absolute_workdir=self.absolute_workdir,
         )
 
     def finished_image(self) -> Image:
-        return replace(self.image, history=tuple(self.history))
+        return replace(self.image, config=self._finished_config(), history=tuple(self.history))
+
+    def _finished_config(self) -> Config:
+        return replace(self.config, env=self.config.env_with(self.variables))
 
     # --- what every instruction does ----------------------------------------------------------------------
 
@@ -99,6 +107,10 @@ class Draft:
 
     def place(self, instruction: ins.Instruction) -> Place:
         return self.shared.source.at(*instruction.line.ranges)
+
+    def carry(self) -> None:
+        """Account for the whole environment being written out once more. Raises ParseError when that is too much."""
+        self.shared.lexer.spend(self.env.size)
 
     def only_last_counts(self, instruction: ins.Instruction) -> None:
         before = self.last.get(instruction.name)
@@ -118,8 +130,8 @@ class Draft:
     def checked(self, found: Expansion, instruction: ins.Instruction) -> Expansion:
         """The expansion; variables that nobody has declared are found by the linter."""
         if found.unmatched:
-            declared = {arg.key for arg in self.args} | NOT_IN_ENVIRONMENT
-            for name in sorted(found.unmatched - declared):
+            undeclared = [n for n in found.unmatched if n not in self.args and n not in NOT_IN_ENVIRONMENT]
+            for name in sorted(undeclared):
                 suggestion = did_you_mean(name, self.env, prefix="$")
                 message = f"Usage of undefined variable '${name}'{suggestion}"
                 self.shared.linter.found("UndefinedVar", message, instruction.location)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from buildengine.errors import ParseError
 from frontends.dockerfile import instructions as ins
@@ -23,8 +23,17 @@ _SECRETS = "/run/secrets/"
 
 
 def read(draft: Draft, instruction: ins.Run) -> list[RunMount]:
-    """The mounts with their variables. Raises ParseError."""
-    return [mounts.parse(raw, lambda text: draft.expand(text, instruction)) for raw in instruction.mounts]
+    """The mounts with their variables. Raises ParseError, located."""
+    return [_read(draft, instruction, raw) for raw in instruction.mounts]
+
+
+def _read(draft: Draft, instruction: ins.Run, raw: ins.RawMount) -> RunMount:
+    try:
+        return mounts.parse(raw, lambda text: draft.expand(text, instruction))
+    except ParseError as error:
+        line = instruction.line  # a trigger stands where the FROM does: its own columns are not there
+        where = line.location if draft.on_build or raw.span is None else line.locate(*raw.span)
+        raise error.located(where) from None
 
 
 def mount(draft: Draft, wanted: RunMount, source: Draft | None) -> AnyMount:
@@ -107,7 +116,7 @@ def _ssh(wanted: RunMount) -> Ssh:
     )
 
 
-def masked_env(draft: Draft, wanted: Sequence[RunMount]) -> dict[str, str]:
+def masked_env(draft: Draft, wanted: Sequence[RunMount]) -> Mapping[str, str]:
     """The environment for the step's name: a variable that will hold a secret shows as `****`."""
     secrets = {m.env: "****" for m in wanted if m.kind is MountKind.SECRET and m.env}
-    return {**draft.env, **secrets}
+    return draft.env.adding(secrets)

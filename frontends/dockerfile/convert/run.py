@@ -37,6 +37,7 @@ def run(draft: Draft, instruction: ins.Run, sources: Sequence[Draft | None]) -> 
     lexer = replace(draft.shared.lexer, keep_quotes=True, keep_unset=True)
     shown = draft.shown_command(command.shown, lexer, mounting.masked_env(draft, wanted))
     env = draft.env
+    draft.carry()
     draft.stage.used.add("/")  # a command may read any file
     draft.state = draft.state.run(
         argv,
@@ -50,7 +51,7 @@ def run(draft: Draft, instruction: ins.Run, sources: Sequence[Draft | None]) -> 
         ignore_cache=draft.stage.ignore_cache,
         place=draft.place(instruction),
     ).root
-    draft.commit("RUN " + _history_text(argv, draft.args, env), layer=True, suffix=" # buildkit")
+    draft.commit("RUN " + _history_text(draft, argv, env), layer=True, suffix=" # buildkit")
 
 
 def _command(draft: Draft, instruction: ins.Run) -> _Command:
@@ -78,8 +79,8 @@ def _summary(document: Heredoc) -> str:
     return first.rstrip("\r") + ("..." if more else "")
 
 
-def _history_text(argv: Sequence[str], args: Sequence[ins.KeyValue], env: Mapping[str, str]) -> str:
+def _history_text(draft: Draft, argv: Sequence[str], env: Mapping[str, str]) -> str:
     """The command behind the ARGs that it could see: `|1 VERSION=2 /bin/sh -c ...`."""
-    seen = {arg.key: env.get(arg.key, arg.value or "") for arg in args}
+    seen = {name: env.get(name, value or "") for name, value in draft.args.items()}
     before = [f"|{len(seen)}", *[f"{key}={value}" for key, value in seen.items()]] if seen else []
     return " ".join([*before, *argv])

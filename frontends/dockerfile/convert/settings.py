@@ -25,7 +25,7 @@ def env(draft: Draft, instruction: ins.Env) -> None:
         _check_legacy(draft, instruction, pair)
         _check_secret(draft, instruction, "ENV", key)
         draft.state = draft.state.with_env(key, value)
-        draft.configure(replace(draft.config, env=draft.config.env_with(key, value)))
+        draft.variables[key] = value
     draft.commit(" ".join(["ENV", *[f"{key}={value}" for key, value in pairs]]))
 
 
@@ -69,7 +69,7 @@ def arg(draft: Draft, instruction: ins.Arg) -> None:
                 value = draft.expand(pair.value, instruction)
         if value is not None and pair.key not in NOT_IN_ENVIRONMENT:
             draft.state = draft.state.with_env(pair.key, value)
-        draft.args.append(ins.KeyValue(key=pair.key, value=value))
+        draft.args[pair.key] = value
         shown.append(pair.key if value is None else f"{pair.key}={value}")
     draft.commit("ARG " + " ".join(shown))
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import ParseError, UserError
+from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref
 from frontends.dockerfile import instructions as ins
@@ -25,7 +26,6 @@ from llb.ops import ProgressGroup
 from llb.state import State, git, http, merge, scratch
 
 _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*\Z")
-_MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2)
 _BODY = Lexer(plain_quotes=True)  # variables in a heredoc; its escape character is always the backslash
 
 
@@ -112,8 +112,8 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
 def _owner(text: str) -> str:
     """`user[:group]`, whose numbers are ids. Raises ParseError."""
     for part in text.split(":"):
-        if part.isascii() and part.isdigit() and int(part[:20]) > _MAX_ID:
-            raise ParseError(f"invalid chown parameter: {part} is no id", hint=f"ids go from 0 to {_MAX_ID}")
+        if part.isascii() and part.isdigit() and int(part[:20]) > LARGEST_ID:
+            raise ParseError(f"invalid chown parameter: {part} is no id", hint=f"ids go from 0 to {LARGEST_ID}")
     return text
 
 
