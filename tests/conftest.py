@@ -1,16 +1,16 @@
-"""Which tests run in `make test` and which in `make test-all` only."""
+"""What every test may rely on."""
 
 from __future__ import annotations
 
-import pytest
-
-# Seen to fail for a reason that is not known yet: they must not decide whether a change lands.
-UNSETTLED_TESTS = (
-    "test_a_step_outlives_every_worker_thread",  # it looks at names in /proc while they change
-)
+import signal
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.name.startswith(UNSETTLED_TESTS):
-            item.add_marker(pytest.mark.slow)
+def pytest_configure() -> None:
+    """Let the programs that tests start hear signals.
+
+    A shell's `&` and nohup ignore SIGINT, SIGQUIT or SIGHUP for whatever they start, and the program honours that: a
+    test that interrupts a build would wait for ever. A handler, unlike "ignore", is not inherited through exec.
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
