@@ -13,6 +13,8 @@ from typing import Any
 from buildengine.errors import UserError
 from buildengine.values import dataclass
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where an image says none (not Windows)
+
 _ARCHITECTURES = {
     "i386": ("386", ""), "x86_64": ("amd64", ""), "x86-64": ("amd64", ""),
     "aarch64": ("arm64", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"),

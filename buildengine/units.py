@@ -1,4 +1,4 @@
-"""Sizes and durations as people write and read them: `64MB`, `1h30m`; `2.746GB`, `4 hours ago`.
+"""Sizes, durations and times as people write and read them: `64MB`, `1h30m`; `2.746GB`, `4 hours`, RFC 3339.
 
 Facts: docker/go-units size.go and duration.go, Go's time.ParseDuration. Knows no configuration and no flags.
 """
@@ -6,6 +6,7 @@ Facts: docker/go-units size.go and duration.go, Go's time.ParseDuration. Knows n
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from buildengine.errors import UserError
 
@@ -79,3 +80,10 @@ def show_duration(seconds: float) -> str:
         if days < limit:
             return f"{days // length} {unit}"
     return f"{whole // (365 * 86400)} years"
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC of a time in seconds since the epoch, as Go writes it: no trailing zeros in the fraction."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    fraction = f".{moment.microsecond:06}".rstrip("0") if moment.microsecond else ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"

@@ -1,6 +1,6 @@
 """The values of LLB: one frozen class for each operation that the wire format knows.
 
-Names and meanings are those of BuildKit's `pb` package (llb/pb/ops.proto); `llb/codec.py` turns these into
+Names and meanings are those of BuildKit's `pb` package (llb/pb/ops.proto); `llb.codec` turns these into
 bytes and back. Nothing here touches a file, imports protobuf or knows who executes what.
 """
 

@@ -72,5 +72,5 @@ class OpContext:
 
 
 def step_id() -> str:
-    """A name for one run of one step: cgroups and bundles carry it."""
+    """A name for one run of one step: its spec and its locks of cache mounts carry it."""
     return f"pybuild-{secrets.token_hex(8)}"

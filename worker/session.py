@@ -1,7 +1,7 @@
 """What a build may ask of whoever started it, as Protocols.
 
-Implemented in-process by `buildengine/daemon/local_session.py` and, later, over the session tunnel by
-`buildengine/api/session.py`; both pass one contract test. Absence is a value (None), never an exception:
+Implemented in-process by `buildengine/daemon/local_session.py`; whoever implements them otherwise passes the same
+contract test (tests/contracts/test_session.py). Absence is a value (None), never an exception:
 a client that does not offer secrets has no secrets.
 """
 

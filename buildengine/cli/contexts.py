@@ -14,12 +14,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import IO
 
+from buildengine.archive import is_archive
 from buildengine.errors import UserError
 from buildengine.values import dataclass
 
 _MAX_DOCKERFILE = 16 << 20
 _HEAD = 1024
-_MAGIC = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # bzip2, gzip, xz, zstd
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|github\.com/|[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:", re.IGNORECASE)
 
 
@@ -162,19 +162,6 @@ def _no_context(context: str) -> UserError:
 
 def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
-
-
-def is_archive(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a tar archive, compressed or not."""
-    return head.startswith(_MAGIC) or _is_tar_header(head[:512])
-
-
-def _is_tar_header(block: bytes) -> bool:
-    """tar(5): the sum of the block's bytes, those of the sum itself taken as spaces, is in it in octal."""
-    text = block[148:156].strip(b" \0")
-    if len(block) < 512 or not re.fullmatch(b"[0-7]+", text):
-        return False
-    return int(text, 8) == sum(block[:148]) + 8 * 32 + sum(block[156:])
 
 
 class _Replay:

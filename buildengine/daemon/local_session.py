@@ -1,6 +1,6 @@
 """What a build in this very process may ask of its caller: the request's directories, secrets and sinks.
 
-The other implementation of `worker.session` speaks the session tunnel; both pass the same contract test.
+An implementation of `worker.session`, held to its promises by tests/contracts/test_session.py.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from buildengine.archive import is_archive
 from buildengine.errors import SourceError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref, ignore, lines
@@ -19,7 +20,6 @@ _DOCKERFILE = "dockerfile"
 _DEFAULT = "Dockerfile"
 _IGNORE = ".dockerignore"
 _DOWNLOADED = "context"  # the name of the file that an http context is downloaded to
-_MAGIC = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # bzip2, gzip, xz, zstd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,25 +74,13 @@ async def _download(gateway: Gateway, address: str, options: Options) -> Context
     tree = http(address, filename=_DOWNLOADED, name="[internal] load remote build context")
     reference = await gateway.solve(tree.marshal())
     try:
-        data = await reference.read_file(_DOWNLOADED)
+        archive = is_archive(await reference.read_file(_DOWNLOADED))
     except UserError:  # longer than any Dockerfile
-        data = _MAGIC[0]
-    if is_archive(data):
+        archive = True
+    if archive:
         unpacked = scratch().file(copy(tree, f"/{_DOWNLOADED}", "/", unpack=True))
         return Context(tree=unpacked, dockerfile=_unless_local(options, unpacked), filename=options.filename)
     return Context(tree=tree, dockerfile=_unless_local(options, tree), filename=_DOWNLOADED)
-
-
-def is_archive(data: bytes) -> bool:
-    """Whether a download is a tar archive, compressed or not."""
-    if data.startswith(_MAGIC):
-        return True
-    header = data[:512]  # POSIX ustar: the checksum at 148 is over the header with eight spaces in its place
-    try:
-        stated = int(header[148:156].strip(b" \0"), 8)
-    except ValueError:
-        return False
-    return len(header) == 512 and stated == sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
 
 
 def git_context(repository: GitRef, name: str, *, keep_git_dir: bool = False) -> State:

@@ -1,11 +1,11 @@
-"""Sizes and durations: what people write, what they read."""
+"""Sizes, durations and times: what people write, what they read."""
 
 from __future__ import annotations
 
 import pytest
 
 from buildengine.errors import UserError
-from buildengine.units import parse_duration, parse_size, show_duration, show_progress, show_size
+from buildengine.units import parse_duration, parse_size, show_duration, show_progress, show_size, timestamp
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,16 @@ def test_sizes_that_move() -> None:
 )  # fmt: skip
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert show_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1700000000.5, "2023-11-14T22:13:20.5Z"),
+        (1700000000.000025, "2023-11-14T22:13:20.000025Z"),
+        (-1, "1969-12-31T23:59:59Z"),
+    ],
+)
+def test_times_as_go_writes_them(seconds: float, text: str) -> None:
+    assert timestamp(seconds) == text

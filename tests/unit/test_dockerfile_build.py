@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import tarfile
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ import trio
 from buildengine.errors import BuildError, ParseError
 from buildengine.platform import Platform
 from frontends.dockerfile.build import DockerfileFrontend
-from frontends.dockerfile.source import is_archive
 from frontends.gateway import FrontendRequest, ResolvedImage
 from llb import codec
 from llb.definition import Definition
@@ -176,17 +173,6 @@ async def test_a_part_of_a_remote_context() -> None:
     built = await run(fake, {"context": "https://h/b.git", "contextsubdir": "sub/dir"})
     copies = built.inputs(built.nodes[-1])[1].copies
     assert [(c.src, c.dest, c.dir_copy_contents) for c in copies] == [("/sub/dir", "/", True)]
-
-
-def test_archives_are_known_by_their_magic() -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("a"))
-    assert is_archive(buffer.getvalue())
-    assert is_archive(b"BZh9")
-    assert is_archive(b"\xfd7zXZ\0x")
-    assert not is_archive(b"FROM busybox\n" * 100)
-    assert not is_archive(b"")
 
 
 async def test_inputs_of_another_build() -> None:

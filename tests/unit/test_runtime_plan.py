@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from buildengine.errors import HostError, InternalError, UserError
 from cache.overlay import TreeMount
-from worker.runtime import actions, bundle, devices, failures, request, rootfs_files, spec, usual
+from worker.runtime import actions, bundle, devices, failures, request, usual
 from worker.runtime.plan import plan
 from worker.runtime.spec import (
     BindMount,
@@ -224,21 +224,6 @@ def test_failures(failure: dict[str, str], kind: type[Exception], message: str) 
     assert type(error) is kind
     with pytest.raises(kind, match=message):
         raise error
-
-
-def test_hosts() -> None:
-    text = rootfs_files.hosts("box", [("db", "10.0.0.2")]).decode()
-    assert text == "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
-    assert spec.DEFAULT_HOSTNAME in rootfs_files.hosts("").decode()
-
-
-def test_resolv_conf() -> None:
-    local = "search lan\nnameserver 127.0.0.53\noptions edns0\n"
-    assert rootfs_files.resolv_conf(local, "host").decode() == local
-    away = rootfs_files.resolv_conf(local + "nameserver 10.0.0.1\nnameserver ::1%lo\n", "none").decode()
-    assert away == "search lan\noptions edns0\nnameserver 10.0.0.1\n"
-    assert b"nameserver 8.8.8.8" in rootfs_files.resolv_conf(local, "none")
-    assert b"nameserver 8.8.8.8" in rootfs_files.resolv_conf("", "host")
 
 
 def test_the_launcher_imports_little_and_only_the_standard_library() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
 from buildengine.platform import Platform
+from buildengine.units import timestamp
 from buildengine.values import dataclass
 from worker.oci import jsonbytes, types
 
@@ -66,13 +67,6 @@ class ExportLayer:
             if self.media_type in known:
                 return replace(self, media_type=family.layers[known.index(self.media_type)])
         return self
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC, as Go writes a time: no trailing zeros in the fraction."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    fraction = f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def config_bytes(raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None) -> bytes:

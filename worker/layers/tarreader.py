@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from buildengine.errors import SourceError
+from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
 from worker.layers.pax import (
     SPARSE_MAP,
@@ -40,7 +41,6 @@ MAX_SIZE = 1 << 44  # 16 TiB: the largest file of ext4
 MAX_HOLES = 1 << 40  # and the largest sparse file, which costs its sender nothing
 _MAX_EXTENDED = 1 << 20  # as Go's reader
 _MAX_CHAIN = 32  # extended headers in front of one entry
-_MAX_ID = (1 << 32) - 2  # 2**32 - 1 means "leave as it is" to chown(2)
 
 _MAX_TIME = (1 << 40) * 1_000_000_000  # more than any file system keeps, less than utimensat(2) takes
 
@@ -206,7 +206,7 @@ def _merge(raw: RawHeader, records: Mapping[bytes, bytes], kind: Kind, name: byt
         mtime = nanoseconds(records[b"mtime"]) if records.get(b"mtime") else mtime
         linkname = records.get(b"linkpath") or linkname
         xattrs = _xattrs(records)
-    if not (0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID):
+    if not (0 <= uid <= LARGEST_ID and 0 <= gid <= LARGEST_ID):
         raise SourceError(f"the archive gives {_shown(name)} an owner that cannot exist ({uid}:{gid})")
     device = kind is Kind.CHAR or kind is Kind.BLOCK
     return TarHeader(

@@ -1,32 +1,49 @@
-"""The files every step sees bind-mounted: /etc/hosts, /etc/resolv.conf (executor/oci/hosts.go, resolvconf.go)."""
+"""The files that every step sees mounted and no layer holds: /etc/hosts and /etc/resolv.conf.
+
+Facts: BuildKit's executor/oci/hosts.go and resolvconf.go; resolv.conf(5).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from llb.ops import Meta
+from llb.ops import HostIP, Meta
 from worker.context import Dns
+from worker.runtime.spec import DEFAULT_HOSTNAME
 
-_HOSTS_OWN = Dns()
-_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_OF_THE_HOST = Dns()
+# What docker's libnetwork falls back to when a host has no server that a container could reach.
+_PUBLIC = Dns(nameservers=("8.8.8.8", "8.8.4.4"))
 
 
-def host_files(meta: Meta, *, network: str, dns: Dns = _HOSTS_OWN) -> Mapping[str, bytes]:
+def host_files(meta: Meta, *, network: str, dns: Dns = _OF_THE_HOST) -> Mapping[str, bytes]:
     """Contents by target. A step on the host's network resolves names as the host does, but for what `dns` says."""
-    hosts = _HOSTS + (f"127.0.0.1\t{meta.hostname}\n" if meta.hostname else "127.0.0.1\tbuildkitsandbox\n")
-    hosts += "".join(f"{extra.ip}\t{extra.host}\n" for extra in meta.extra_hosts)
-    return {"/etc/hosts": hosts.encode(), "/etc/resolv.conf": _resolv_conf(network, dns)}
-
-
-def _resolv_conf(network: str, dns: Dns) -> bytes:
-    if network == "none":
-        return b""
     try:
-        hosts = Path("/etc/resolv.conf").read_bytes()[: 64 << 10]
+        host = Path("/etc/resolv.conf").read_bytes()[: 64 << 10]
     except OSError:
-        hosts = b""
-    return with_dns(hosts, dns)
+        host = b""
+    return {
+        "/etc/hosts": hosts(meta.hostname, meta.extra_hosts),
+        "/etc/resolv.conf": resolv_conf(host, network=network, dns=dns),
+    }
+
+
+def hosts(hostname: str, extra: Iterable[HostIP] = ()) -> bytes:
+    """/etc/hosts with the lines `extra` at its end."""
+    lines = [f"127.0.0.1\tlocalhost {hostname or DEFAULT_HOSTNAME}", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{entry.ip}\t{entry.host}" for entry in extra]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def resolv_conf(host: bytes, *, network: str, dns: Dns = _OF_THE_HOST) -> bytes:
+    """/etc/resolv.conf from the host's and `dns`. Without the host's network its loopback servers answer nobody."""
+    text = with_dns(host, dns)
+    if network != "host":
+        lines = [line for line in text.splitlines() if not _is_loopback(_server(line))]
+        text = b"".join(line + b"\n" for line in lines)
+    return text if any(map(_server, text.splitlines())) else with_dns(text, _PUBLIC)
 
 
 def with_dns(resolv_conf: bytes, dns: Dns) -> bytes:
@@ -43,3 +60,15 @@ def with_dns(resolv_conf: bytes, dns: Dns) -> bytes:
         replaced.add(b"domain")  # the older spelling of one search domain
     kept = [line for line in resolv_conf.splitlines() if line.split()[:1] not in [[kind] for kind in replaced]]
     return b"\n".join([*kept, *(line.encode() for lines in ours.values() for line in lines), b""])
+
+
+def _server(line: bytes) -> str:
+    words = line.decode(errors="replace").split()
+    return words[1] if len(words) >= 2 and words[0] == "nameserver" else ""
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""Merge and diff: arithmetic on stacks of layers. A merge copies nothing; a diff of ancestor and descendant neither."""
+"""The merge op: one stack of layers on another. It copies nothing."""
 
 from __future__ import annotations
 

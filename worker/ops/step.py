@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Literal
 
 from buildengine.errors import ExecFailed, HostError, UserError
+from buildengine.platform import DEFAULT_PATH
 from llb import ops
 from llb.outputs import exec_outputs
 from solver.vertex import Result
@@ -24,7 +25,6 @@ from worker.runtime.runtime import Exit, Runtime
 from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
 from worker.session import SecretBytes
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL = 16 << 10  # how much of a failed step's output its error carries
 
 
@@ -132,7 +132,7 @@ def _environment(meta: ops.Meta, home: str) -> tuple[str, ...]:
     env = list(meta.env)
     names = {entry.partition("=")[0] for entry in env}
     if "PATH" not in names:
-        env.append(DEFAULT_PATH)
+        env.append(f"PATH={DEFAULT_PATH}")
     if "HOME" not in names:
         env.append(f"HOME={home}")
     return (*env, *_proxy_variables(meta.proxy_env, names))

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from buildengine.errors import UserError
+from buildengine.ids import LARGEST_ID
 from buildengine.inroot import read_regular
 from buildengine.values import dataclass
 
 _LIMIT = 8 << 20
-_MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def _read(root: int, path: str) -> Iterator[list[str]]:
 def _number(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 20):  # int() refuses thousands of digits
         return None
-    return int(text) if int(text) <= _MAX_ID else None
+    return int(text) if int(text) <= LARGEST_ID else None
 
 
 def _users(root: int) -> Iterator[_Entry]:
@@ -73,7 +73,7 @@ def _groups(root: int) -> Iterator[_Entry]:
 def _id(text: str, kind: str) -> int | None:
     number = _number(text)
     if number is None and text.lstrip("-").isdigit():
-        raise UserError(f"{kind} id {text} is out of range", hint=f"ids go from 0 to {_MAX_ID}")
+        raise UserError(f"{kind} id {text} is out of range", hint=f"ids go from 0 to {LARGEST_ID}")
     return number
 
 

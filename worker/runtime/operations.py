@@ -1,6 +1,6 @@
 """What PID 1 will do to build a root, as values: each operation says in `describe()` what it is about.
 
-`plan.py` makes the list, `assembly.py` has a function of the same name with the same arguments, and a failure
+`plan.py` makes the list, `actions.py` has a function of the same name with the same arguments, and a failure
 names the operation. Nothing here touches anything.
 """
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from buildengine.errors import HostError, UserError
+from buildengine.ids import LARGEST_ID
 from worker.runtime import bundle, devices, seccomp
 from worker.runtime.plan import plan
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
-
-_MAX_ID = 2**32 - 2  # 2**32 - 1 means "leave it" to setresuid(2)
 
 
 def build(
@@ -66,7 +65,7 @@ def _check(spec: ProcessSpec) -> None:
     if len(spec.hostname.encode()) > 64:  # __NEW_UTS_LEN
         raise UserError(f"the host name {spec.hostname!r} is longer than 64 bytes")
     for number in (spec.uid, spec.gid, *spec.groups):
-        if not 0 <= number <= _MAX_ID:
+        if not 0 <= number <= LARGEST_ID:
             raise UserError(f"{number} is no user or group id")
     for limit in spec.rlimits:
         endless = limit.hard == resource.RLIM_INFINITY

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition, UserError
+from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
 from llb import giturl
 from llb.ops import SourceOp
 
 HEADERS_ALLOWED = ("accept", "user-agent")
-_MAX_ID = 1 << 32
 _T = TypeVar("_T")
 
 
@@ -198,8 +198,8 @@ def _http(scheme: str) -> Callable[[str, _Attributes], HttpOrigin]:
             checksum=attributes.digest("http.checksum"),
             filename=attributes.text("http.filename"),
             mode=attributes.number("http.perm", most=0o7777),
-            uid=attributes.number("http.uid", most=_MAX_ID),
-            gid=attributes.number("http.gid", most=_MAX_ID),
+            uid=attributes.number("http.uid", most=LARGEST_ID),
+            gid=attributes.number("http.gid", most=LARGEST_ID),
             auth_header_secret=attributes.text("http.authheadersecret"),
             headers=tuple(sorted((name, value) for name, value in headers.items() if name in HEADERS_ALLOWED)),
         )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from buildengine.cli.progress.model import Change
 from buildengine.errors import Location
 from buildengine.events import Event, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
+from buildengine.units import timestamp
 
 
 class RawJsonPainter:
@@ -112,8 +112,4 @@ def _bytes(data: bytes) -> str:
 
 
 def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    moment = datetime.fromtimestamp(seconds, UTC)
-    fraction = f".{moment.microsecond:06}".rstrip("0") if moment.microsecond else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return None if seconds is None else timestamp(seconds)

@@ -84,9 +84,12 @@ def _inherit(draft: Draft) -> None:
     if config.variable("PATH") is None and draft.platform.os != "windows":
         draft.configure(replace(config, env=(*config.env, f"PATH={DEFAULT_PATH}")))
     draft.carry()
+    inherited: dict[str, str] = {}
     for entry in draft.config.env:
         name, _, value = entry.partition("=")
-        draft.state = draft.state.with_env(name, value)
+        inherited.pop(name, None)  # the last one counts, where it stands
+        inherited[name] = value
+    draft.state = draft.state.with_environ(inherited)
     if options.hostname:
         draft.state = draft.state.with_hostname(options.hostname)
     if draft.config.working_dir:
