@@ -15,7 +15,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
-ENTRY = 64  # bytes that a variable costs beside its text, wherever the whole environment is written out
+_FEW = 8  # more than these are not added one by one
+ENTRY = 128  # bytes that a variable costs beside its text, wherever the whole environment is written out
 
 
 class _Log:
@@ -42,6 +43,8 @@ class Environ(Mapping[str, str]):
         self.size = 0
 
     def adding(self, added: Mapping[str, str]) -> Environ:
+        if len(added) > _FEW:
+            return Environ._of({**{name: value for name, value in self.flat().items() if name not in added}, **added})
         found = self
         for entry in added.items():
             found = found._with(entry)
@@ -49,9 +52,9 @@ class Environ(Mapping[str, str]):
 
     def _with(self, entry: tuple[str, str]) -> Environ:
         name, value = entry
-        grown = self._compact() if self._length > 2 * len(self._log.numbers) + 16 else self
+        grown = Environ._of(self.flat()) if self._length > 2 * len(self._log.numbers) + 16 else self
         if grown._log.entries.setdefault(grown._length, entry) is not entry:  # another one has grown from here
-            grown = self._compact()
+            grown = Environ._of(self.flat())
             grown._log.entries[grown._length] = entry
         before = self.get(name)
         made = Environ.__new__(Environ)
@@ -60,15 +63,25 @@ class Environ(Mapping[str, str]):
         made._log.numbers.setdefault(name, []).append(grown._length)
         return made
 
-    def _compact(self) -> Environ:
-        """The same with a log of its own, in which every name stands once."""
-        copy = Environ()
-        for name, value in self.items():
-            copy._log.entries[copy._length] = (name, value)
-            copy._log.numbers[name] = [copy._length]
-            copy._length += 1
-        copy.size = self.size
-        return copy
+    @classmethod
+    def _of(cls, variables: dict[str, str]) -> Environ:
+        """These, with a log of their own."""
+        made = cls()
+        made._log.entries = dict(enumerate(variables.items()))
+        made._log.numbers = {name: [number] for number, name in enumerate(variables)}
+        made._length = len(variables)
+        made.size = ENTRY * len(variables) + sum(map(len, variables)) + sum(map(len, variables.values()))
+        return made
+
+    def flat(self) -> dict[str, str]:
+        """The same as a dict, which is faster to go through."""
+        entries = self._log.entries
+        flat: dict[str, str] = {}
+        for number in range(self._length):
+            name, value = entries[number]
+            flat.pop(name, None)
+            flat[name] = value
+        return flat
 
     def _last(self, name: str) -> int:
         """The number of the entry of `name` that counts; -1 when it is not set."""
@@ -90,13 +103,10 @@ class Environ(Mapping[str, str]):
         return isinstance(name, str) and self._last(name) >= 0
 
     def __iter__(self) -> Iterator[str]:
-        for number in range(self._length):
-            name = self._log.entries[number][0]
-            if self._last(name) == number:
-                yield name
+        return iter(self.flat())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.flat())
 
     def __hash__(self) -> int:
         return hash(frozenset(self.items()))

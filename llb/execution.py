@@ -166,7 +166,7 @@ def _tree(state: State | None) -> Output | None:
 def _meta(around: Surroundings, command: Command) -> Meta:
     return Meta(
         args=command.args,
-        env=tuple([f"{name}={value}" for name, value in around.environ.items()]),
+        env=tuple([f"{name}={value}" for name, value in around.environ.flat().items()]),
         cwd=around.cwd,
         user=around.user,
         proxy_env=command.proxy,

@@ -23,18 +23,43 @@ from frontends.dockerfile.words import quote
 if TYPE_CHECKING:
     from lark import Token
 
+MOST = 20_000  # parts of a file. A bound of ours, so that a megabyte of anything is answered within seconds
+
 _KEYWORD = re.compile(rf"[{BLANK}]*([^{BLANK}]*)[{BLANK}]*")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
 
 
 def instructions(dockerfile: Dockerfile) -> Iterator[ins.Instruction]:
     """The instructions one by one, so that what comes before a mistake can be looked at. Raises ParseError."""
+    left = MOST
     for line in dockerfile.lines:
         try:
-            yield instruction(line, dockerfile.escape)
+            found = instruction(line, dockerfile.escape)
         except ParseError as error:
             message = f"dockerfile parse error on line {line.first}: {error.message}"
             raise ParseError(message, hint=error.hint, locations=error.locations) from None
+        left -= _parts(found)
+        if left < 0:
+            raise ParseError(
+                f"the Dockerfile has more than {MOST} instructions, sources, mounts and values",
+                hint="write what is generated to a file, and COPY and RUN that",
+                locations=(line.location,),
+            )
+        yield found
+
+
+def _parts(instruction: ins.Instruction) -> int:
+    """How much work it is, in steps, sources, mounts and values: each may become an operation."""
+    match instruction:
+        case ins.Arg() | ins.PairInstruction():
+            return len(instruction.pairs)
+        case ins.Copy() | ins.Add():
+            return len(instruction.sources) + len(instruction.inline)
+        case ins.Run():
+            return 1 + len(instruction.mounts)
+        case ins.Expose() | ins.Volume():
+            return len(instruction.arguments)
+    return 1
 
 
 def instruction(line: LogicalLine, escape: str = "\\") -> ins.Instruction:

@@ -15,7 +15,7 @@ from frontends.dockerfile.args import global_args, platform_args
 from frontends.dockerfile.lint import Linter
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Graph, Stage, Step
-from frontends.dockerfile.suggest import did_you_mean, nearest
+from frontends.dockerfile.suggest import nearest
 from frontends.dockerfile.words import Expansion, Lexer, quote
 
 
@@ -110,7 +110,7 @@ def _stage(
 
 def _image(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Linter) -> str:
     found = lexer.process(start.image, arguments.values)
-    _check_declared(linter, start, found, arguments)
+    _check_declared(lexer, linter, start, found, arguments)
     if found.text:
         return found.text
     hint = "name an image, a stage or scratch"
@@ -125,9 +125,9 @@ def _platform(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Lint
     if not start.platform:
         return None
     found = lexer.process(start.platform, arguments.values)
-    _check_declared(linter, start, found, arguments)
+    _check_declared(lexer, linter, start, found, arguments)
     _check_platform(linter, start, found, arguments)
-    suggestion = next((s for name in sorted(found.unmatched) if (s := did_you_mean(name, arguments.values))), "")
+    suggestion = next((s for name in sorted(found.unmatched) if (s := lexer.suggest(name, arguments.values))), "")
     if not found.text:
         raise ParseError(
             f"empty platform value from expression {start.platform}{suggestion}", hint="declare it with ARG above"
@@ -143,9 +143,9 @@ def _platform(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Lint
 # --- what the linter says of FROM ---------------------------------------------------------------------------
 
 
-def _check_declared(linter: Linter, start: ins.From, found: Expansion, arguments: _Arguments) -> None:
+def _check_declared(lexer: Lexer, linter: Linter, start: ins.From, found: Expansion, arguments: _Arguments) -> None:
     for name in sorted(found.unmatched - arguments.declared):
-        suggestion = did_you_mean(name, arguments.declared)
+        suggestion = lexer.suggest(name, arguments.declared)
         linter.found("UndefinedArgInFrom", f"FROM argument '{name}' is not declared{suggestion}", start.location)
 
 

@@ -18,6 +18,7 @@ async def gather(tasks: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     failures: list[BuildError] = []
 
     async def run(position: int, task: Callable[[], Awaitable[T]]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # a failure that awaits nothing is told before the next begins
         try:
             results[position] = await task()
         except BuildError as error:

@@ -8,18 +8,20 @@ behaviours of BuildKit's frontend/dockerfile/shell, whose tables are in our test
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from functools import lru_cache
 
 from buildengine.errors import ParseError
 from buildengine.values import dataclass
 from frontends.dockerfile import shellpattern
+from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.terminals import SPACE
 
 DEEPEST = 100  # of ${a:-${b:-...}}; a bound of ours, so that no file can exhaust the stack
 LARGEST = 1 << 20  # characters from the variables of one text: no process can have a variable of 128 KiB, execve(2)
 _LARGEST_SUM = 64 << 20  # and of all texts of a file
+_MOST_NAMES = 50_000  # compared for suggestions, in one file: about half a second
 
 _SPLIT = re.compile(f"[{SPACE}]+")
 _NAME = re.compile(r"\d+|[@*#?$!-]|\w+")  # positional, special, ordinary
@@ -49,15 +51,22 @@ class Expansion:
 class Budget:
     """How much the variables of a whole file may still put into its texts: a few lines can double one to any size."""
 
-    __slots__ = ("left",)
+    __slots__ = ("left", "names")
 
     def __init__(self) -> None:
         self.left = _LARGEST_SUM
+        self.names = _MOST_NAMES
 
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
             raise _too_large("all instructions together", _LARGEST_SUM, _MANY)
+
+    def search(self, names: Collection[str]) -> bool:
+        """Whether these names may still be looked at for one that was meant: a suggestion is no duty."""
+        if self.names > 0:
+            self.names -= len(names)
+        return self.names > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +102,12 @@ class Lexer:
     def spend(self, size: int) -> None:
         if self.budget is not None:
             self.budget.spend(size)
+
+    def suggest(self, name: str, names: Collection[str], *, prefix: str = "") -> str:
+        """` (did you mean x?)`, or nothing; nothing at all when the file has asked too often."""
+        if self.budget is not None and not self.budget.search(names):
+            return ""
+        return did_you_mean(name, names, prefix=prefix)
 
     def expand(self, text: str, env: Mapping[str, str]) -> str:
         return self.process(text, env).text

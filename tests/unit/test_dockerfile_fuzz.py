@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -117,6 +118,40 @@ def test_any_image_config(value: object) -> None:
         return
     again = imageconfig.parse(imageconfig.to_json(found))
     assert (again.config, again.history, again.os) == (found.config, found.history, found.os)
+
+
+LINES = 3000  # a busy machine takes five times as long
+
+
+def numbered(line: bytes) -> bytes:
+    return b"".join(line.replace(b"%", b"%d" % number) for number in range(LINES))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        numbered(b"ENV a%=b\n"),
+        numbered(b"ARG a%=b\n"),
+        numbered(b"ENV a%=b\nRUN a\n"),
+        numbered(b"ARG a%=b\nRUN a\n"),
+        numbered(b"ENV a%=b\nLABEL a=$b%\n"),
+        b"COPY " + numbered(b"<<E% \\\n") + b"/d/\n" + numbered(b"a\nE%\n"),
+        b"RUN " + numbered(b"--mount=type=cache,target=/% \\\n") + b"a\n",
+        numbered(b"FROM busybox AS s%\nFROM s% AS t%\n"),
+        numbered(b"FROM Bad:: AS s%\n") + b"FROM scratch\n" + numbered(b"COPY --from=s% / /\n"),
+    ],
+    ids=lambda data: repr(data[:16]),
+)
+def test_long_files_are_built_soon(data: bytes) -> None:
+    """What once took the square of the lines."""
+
+    async def attempt() -> None:
+        with contextlib.suppress(BuildError):
+            await build(b"FROM busybox\n" + data)
+
+    begin = time.perf_counter()
+    trio.run(attempt)
+    assert time.perf_counter() - begin < 5
 
 
 SIZE = 1 << 18  # a quarter of a megabyte, so that a busy machine does not fail the test

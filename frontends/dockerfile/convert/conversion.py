@@ -89,7 +89,7 @@ def _inherit(draft: Draft) -> None:
         name, _, value = entry.partition("=")
         inherited.pop(name, None)  # the last one counts, where it stands
         inherited[name] = value
-    draft.state = draft.state.with_environ(inherited)
+    draft.state = replace(draft.state, around=draft.state.around.with_env(inherited))
     if options.hostname:
         draft.state = draft.state.with_hostname(options.hostname)
     if draft.config.working_dir:

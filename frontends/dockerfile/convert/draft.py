@@ -17,7 +17,6 @@ from frontends.dockerfile.imageconfig import COMMENT, Config, History, Image
 from frontends.dockerfile.lint import Linter
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Stage
-from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.words import Expansion, Lexer
 from llb.environ import Environ
 from llb.patterns import PatternMatcher
@@ -132,7 +131,7 @@ class Draft:
         if found.unmatched:
             undeclared = [n for n in found.unmatched if n not in self.args and n not in NOT_IN_ENVIRONMENT]
             for name in sorted(undeclared):
-                suggestion = did_you_mean(name, self.env, prefix="$")
+                suggestion = self.shared.lexer.suggest(name, self.env, prefix="$")
                 message = f"Usage of undefined variable '${name}'{suggestion}"
                 self.shared.linter.found("UndefinedVar", message, instruction.location)
         return found
