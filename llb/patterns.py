@@ -6,17 +6,20 @@ for a walk, where a directory's state is handed to its children. They differ, as
 walk does not look again at a pattern that it skipped for a parent because another had already matched.
 
 Consecutive patterns of one polarity become one regular expression, and `*` becomes an atomic group, so a path
-costs about a microsecond and no pattern can make matching exponential. Pure: touches no file.
+costs about a microsecond. What a regular expression might try for ever, a pattern with several `**` that cannot be
+placed one after the other, is an automaton instead (llb/automaton.py). Pure: touches no file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Protocol
 
 from buildengine.errors import UserError
 from buildengine.values import dataclass
+from llb.automaton import DEEP, REST, STAR, Automaton, Token
 from llb.globs import atom, starred
 from llb.paths import clean
 
@@ -26,11 +29,11 @@ _META = frozenset("*?[]\\")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """One cleaned pattern. `literal` is its text before the first special character."""
+    """One cleaned pattern. `literal` is its text before the first special character; `regex` None: see `automaton`."""
 
     text: str
     negated: bool
-    regex: str
+    regex: str | None
     literal: str
 
     def could_match_below(self, directory: str) -> bool:
@@ -39,11 +42,25 @@ class Pattern:
         return self.literal.startswith(below) or (len(self.literal) < len(self.text) and below.startswith(self.literal))
 
 
+class _Matching(Protocol):
+    def match(self, path: str, /) -> object: ...
+
+
+class _Any:
+    """Matches what one of several does."""
+
+    def __init__(self, several: Sequence[_Matching]) -> None:
+        self._several = several
+
+    def match(self, path: str, /) -> bool:
+        return any(one.match(path) for one in self._several)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
     negated: bool
-    path: re.Pattern[str]
-    path_or_parent: re.Pattern[str]
+    path: _Matching
+    path_or_parent: _Matching
 
 
 class PatternMatcher:
@@ -94,12 +111,16 @@ def _is_negated(pattern: Pattern) -> bool:
 
 
 def _group(negated: bool, patterns: tuple[Pattern, ...]) -> _Group:
-    either = "|".join(p.regex for p in patterns)
-    return _Group(
-        negated=negated,
-        path=re.compile(rf"(?:{either})\Z", re.DOTALL),
-        path_or_parent=re.compile(rf"(?:{either})(?:/|\Z)", re.DOTALL),
-    )
+    return _Group(negated=negated, path=_either(patterns, below=False), path_or_parent=_either(patterns, below=True))
+
+
+def _either(patterns: Sequence[Pattern], *, below: bool) -> _Matching:
+    several: list[_Matching] = [Automaton([*_tokens(p.text)], below=below) for p in patterns if p.regex is None]
+    regexes = [p.regex for p in patterns if p.regex is not None]
+    if regexes:
+        end = r"(?:/|\Z)" if below else r"\Z"
+        several.insert(0, re.compile(f"(?:{'|'.join(regexes)}){end}", re.DOTALL))
+    return several[0] if len(several) == 1 else _Any(several)
 
 
 def _parse(text: str) -> Pattern | None:
@@ -120,40 +141,37 @@ def _parse(text: str) -> Pattern | None:
 
 # --- to a regular expression --------------------------------------------------------------------------------
 
-_STAR = "*"  # within a name
-_DEEP = "**/"  # any number of whole directories, also none
-_REST = "**"  # at the end: everything
 
-_Token = tuple[str, str]  # (kind, regex): kind is _STAR, _DEEP, _REST, "/" or "" for one fixed-width atom
-
-
-def _translate(text: str) -> str:
+def _translate(text: str) -> str | None:
+    """None when more than one place of a `**` would be tried again."""
     if text.startswith("**") and not _META.intersection(text[2:]) and text[2:3] not in ("/", ""):
         return ".*" + re.escape(text[2:])  # `**name` is a plain suffix in Go's matcher
-    chunks: list[list[_Token]] = [[]]
+    chunks: list[list[Token]] = [[]]
     ends_open = False
     for token in _tokens(text):
-        if token[0] == _DEEP:
-            chunks.append([])
-        elif token[0] == _REST:
+        if token[0] == DEEP:
+            if len(chunks) == 1 or chunks[-1]:  # two in a row are one
+                chunks.append([])
+        elif token[0] == REST:
             ends_open = True
         else:
             chunks[-1].append(token)
-    regex = _names(chunks[0])
+    regex, retried = _names(chunks[0]), 0
     # Taking the leftmost place for a chunk is safe, and so atomic, when it ends at a name's end: then an earlier
     # start is an earlier end. Only the last chunk must also meet the end of the path, so it may be retried.
     for before, chunk, last in zip(chunks, chunks[1:], range(len(chunks) - 2, -1, -1), strict=False):
         atomic = last and chunk and chunk[-1][0] == "/" and (not before or before[-1][0] == "/")
+        retried += not atomic
         regex += f"(?{'>' if atomic else ':'}(?:[^/]*+/)*?{_names(chunk)})"
-    return regex + (".*" if ends_open else "")
+    return None if retried > 1 else regex + (".*" if ends_open else "")
 
 
-def _names(tokens: list[_Token]) -> str:
+def _names(tokens: list[Token]) -> str:
     """A run of tokens without `**`."""
     out: list[str] = []
     name = [""]  # the pieces of the current name between its stars
     for kind, regex in [*tokens, ("/", "")]:
-        if kind == _STAR:
+        if kind == STAR:
             name.append("")
         elif kind == "/":
             out += [starred(name), regex]
@@ -163,12 +181,12 @@ def _names(tokens: list[_Token]) -> str:
     return "".join(out)
 
 
-def _tokens(text: str) -> Iterable[_Token]:
+def _tokens(text: str) -> Iterable[Token]:
     at, end = 0, len(text)
     while at < end:
         if text.startswith("**", at):
             at += 3 if text.startswith("/", at + 2) else 2
-            yield (_REST if at >= end else _DEEP), ""
+            yield (REST if at >= end else DEEP), ""
         elif text[at] in "*/":
             yield text[at], text[at].strip("*")
             at += 1

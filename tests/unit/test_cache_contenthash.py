@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,3 +284,12 @@ async def test_a_scan_and_a_snapshot_agree(root: int, tmp_path: Path) -> None:
                 await scan.content_digest([Selector(path="nothing")])
         finally:
             scan.close()
+
+
+def test_no_wildcard_takes_long(root: int) -> None:
+    trees.write(root, {"a" * 250: b"", "d" * 250: {"a" * 250: b""}})
+    nothing = digest(root, Selector(path="/none*", wildcard=True))
+    begin = time.process_time()
+    for pattern in ("*a" * 60 + "b", "*?" * 60 + "b", "*d" * 60 + "*/" + "*a" * 60 + "b"):
+        assert digest(root, Selector(path=f"/{pattern}", wildcard=True)) == nothing
+    assert time.process_time() - begin < 1

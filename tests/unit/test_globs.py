@@ -18,6 +18,12 @@ from llb.globs import has_wildcard, name_pattern
     [  # path/match_test.go, what has no slash
         ("abc", "abc", True),
         ("*", "abc", True),
+        ("*", "", True),
+        ("**", "abc", True),
+        ("?", "", False),
+        ("*.go", "main.go", True),
+        ("a*b", "a-b-b", True),
+        ("a*b", "abc", False),
         ("*c", "abc", True),
         ("a*", "a", True),
         ("a*", "abc", True),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import UserError
+from llb.paths import clean
 from llb.patterns import MATCHED, PatternMatcher
 
 WHEEL = "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl"
@@ -145,7 +146,7 @@ def plain(pattern: str) -> re.Pattern[str]:
     """The translation that moby/patternmatcher makes, as directly as possible (without sets)."""
     if pattern.startswith("**") and not set(pattern[2:]) & set("*?") and pattern[2:3] not in ("", "/"):
         return re.compile(".*" + re.escape(pattern[2:]) + r"\Z", re.DOTALL)
-    out = re.sub(r"\*\*/?\Z|\*\*/?|\*|\?|[^*?]+", lambda m: plain_token(m, pattern), pattern)
+    out = re.sub(r"\*\*/?\Z|\*\*/?|\*|\?|\[\^a\]|[^*?[]+", lambda m: plain_token(m, pattern), pattern)
     return re.compile(out + r"\Z", re.DOTALL)
 
 
@@ -153,7 +154,7 @@ def plain_token(match: re.Match[str], pattern: str) -> str:
     token = match[0]
     if token.startswith("**"):
         return ".*" if match.end() == len(pattern) else "(?:.*/)?"
-    return {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
+    return {"*": "[^/]*", "?": "[^/]", "[^a]": "[^a/]"}.get(token) or re.escape(token)
 
 
 names = st.text(alphabet="ab", min_size=1, max_size=3)
@@ -176,9 +177,44 @@ def test_no_pattern_list_fails(patterns: list[str], path: str) -> None:
     matcher.step(path, matcher.step("a"))
 
 
-@pytest.mark.parametrize("pattern", ["*a" * 12 + "b", "**/a/" * 10 + "b", "**/*a*a*a*/" * 6 + "x", "?" * 200 + "*" * 3])
-def test_no_pattern_makes_matching_explode(pattern: str) -> None:
-    path = "/".join(["a" * 60] * 40)
-    begin = time.perf_counter()
-    PatternMatcher([pattern]).matches(path)
-    assert time.perf_counter() - begin < 1
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[^a]"]), min_size=1, max_size=9),
+    st.lists(names, min_size=1, max_size=5),
+)
+def test_several_deep_stars_agree_with_the_plain_translation(pattern_parts: list[str], path_parts: list[str]) -> None:
+    """Patterns such as `a**b**c`, that no build has and any may have."""
+    pattern, path = clean("".join(pattern_parts)), "/".join(path_parts)
+    expected = plain(pattern).match(path) is not None
+    assert bool(PatternMatcher([pattern]).step(path) & MATCHED) is expected, (pattern, path)
+    parents = ["/".join(path_parts[:depth]) for depth in range(1, len(path_parts) + 1)]
+    assert PatternMatcher([pattern]).matches(path) is any(plain(pattern).match(parent) for parent in parents)
+
+
+HOSTILE = [
+    "*a" * 60 + "b",
+    "*?" * 60 + "b",
+    "*[a-b]" * 60 + "c",
+    "**/a/" * 30 + "b",
+    "**/*a" * 30 + "/b",
+    "**a" * 30 + "b",
+]
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "/".join(["a"] * 200), "/".join(["a" * 60] * 40)], ids=len)
+@pytest.mark.parametrize("pattern", HOSTILE)
+def test_no_pattern_makes_matching_explode(pattern: str, path: str) -> None:
+    matcher = PatternMatcher([pattern])
+    begin = time.process_time()
+    assert not matcher.matches(path)
+    assert not walk(matcher, path) & MATCHED
+    matcher.can_prune(path)
+    matcher.reaches(path)
+    assert time.process_time() - begin < 1
+
+
+def test_no_list_of_patterns_makes_matching_explode() -> None:
+    matcher = PatternMatcher(["a", *(f"{sign}{pattern}" for pattern in HOSTILE for sign in ("!", ""))])
+    begin = time.process_time()
+    assert matcher.matches("a/" * 100 + "a")
+    assert time.process_time() - begin < 1
