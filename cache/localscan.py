@@ -145,15 +145,33 @@ class LocalScan:
     def is_current(self, path: str, info: os.stat_result) -> bool:
         """Whether a file that was just read (fstat it after the last byte) is still what was scanned.
 
-        A directory is as long as it is the same one with the same mode: what is in it is compared by itself.
+        A directory is as long as it is the same one with the same mode and attributes: what is in it is compared by
+        itself.
         """
         parent, _, name = path.rpartition("/")
         found = self.listings.get(parent, {}).get(name)
         if found is None:
             return False
         if stat.S_ISDIR(found[0]):
-            return (found[0], found[4]) == (info.st_mode, info.st_ino)
+            same = (found[0], found[4]) == (info.st_mode, info.st_ino)
+            return same and (found[3] == info.st_ctime_ns or self._has_attributes(path, found, info))
         return found[:5] == stamp(info)
+
+    def _has_attributes(self, path: str, entry: Entry, info: os.stat_result) -> bool:
+        """Of a directory whose ctime is another one: something was put into it, which is no change of its own, or not.
+
+        As long as its attributes were not asked for, only the first, which sets the mtime too, is told from the second.
+        """
+        if entry[5] is None:
+            return bool(entry[2] != info.st_mtime_ns)
+        try:
+            fd = open_in_root(self.root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
+        except OSError:
+            return False
+        try:
+            return bool(filehash.xattrs_of(fd) == entry[5])
+        finally:
+            os.close(fd)
 
     def learn(self, path: str, digest: bytes, xattrs: bytes = b"") -> None:
         """Somebody has read a whole file, which `is_current`, and hashed it: nobody needs to read it again."""

@@ -51,7 +51,8 @@ def tree(root: Path) -> dict[str, object]:
     for path in root.rglob("*"):
         mode = path.lstat().st_mode
         content = os.readlink(path) if path.is_symlink() else path.read_text() if path.is_file() else None
-        found[str(path.relative_to(root))] = (oct(mode), content)
+        marks = os.listxattr(path, follow_symlinks=False)
+        found[str(path.relative_to(root))] = (oct(mode), content, [name for name in marks if name == "user.mark"])
     return found
 
 
@@ -66,6 +67,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "another byte under the old stamp": lambda d: put_stamp_back(d / "a", lambda: (d / "a").write_text("x")),
     "longer": lambda d: (d / "sub/c").write_text("longer"),
     "mode": lambda d: (d / "a").chmod(0o600),
+    "attribute of a directory": lambda d: os.setxattr(d / "sub", "user.mark", b"x"),
     "mode of a directory": lambda d: (d / "sub").chmod(0o700),
     "gone": lambda d: (d / "b").unlink(),
     "another inode": lambda d: (write(d.parent, {"new": "x"}), (d.parent / "new").rename(d / "a")),

@@ -237,6 +237,7 @@ class Copier:
             os.fchown(fd, *rules.owner_of(info))
             os.fchmod(fd, rules.mode_of(info))
             xattrs.write(fd, xattrs.read(at.source))
+            self._files.check_directory(at)
         time = rules.time_of(info)
         os.utime(fd, ns=(time, time))
 

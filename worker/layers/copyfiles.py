@@ -142,6 +142,13 @@ class FileCopier:
             raise changed(at.source_path, name)
         return hasher.digest()
 
+    def check_directory(self, at: Opened) -> None:
+        """The same for a directory of the source, whose attributes were just read."""
+        if self._rules.visible is not None and at.source_path:
+            *above, name = at.source_path
+            if not self._rules.visible.is_current(os.fsdecode(b"/".join(at.source_path)), os.fstat(at.source)):
+                raise changed(tuple(above), name)
+
     def check_current(self, at: Opened, name: bytes, info: os.stat_result) -> None:
         """Raises ContextChanged when `info` of an entry of the source is not what was looked at before."""
         visible = self._rules.visible
