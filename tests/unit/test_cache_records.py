@@ -50,6 +50,16 @@ async def test_two_processes_agree_on_a_new_key(tmp_path: Path) -> None:
         assert two.records.add_key(OPS[0], 1, [keys("yours", content), keys("a")]) != key
 
 
+async def test_one_content_has_one_key_wherever_it_lies(tmp_path: Path) -> None:
+    content = cachekey.content_key(Digest.of_hex("01" * 32))
+    async with open_cache(tmp_path / "one") as one, open_cache(tmp_path / "two") as two:
+        found = [
+            cache.records.add_key(OPS[0], 0, [InputKeys(selector=selector, keys=("k", content))])
+            for cache, selector in ((one, "/a"), (two, "/b"))
+        ]
+    assert found[0] == found[1]
+
+
 async def test_records_come_newest_first_and_once(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         for note in ("a", "b", "a"):

@@ -168,5 +168,16 @@ def test_star_and_signed_checksums() -> None:
     assert raw.name == b"prefix/n"
 
 
+def test_only_ustar_has_a_prefix() -> None:
+    """The old GNU format keeps times and a sparse map there."""
+    block = bytearray(encode(TarHeader(name=b"n", kind=Kind.FILE)))
+    block[257:265] = b"ustar  \0"
+    block[345:357] = b"14524770400\0"
+    block[148:156] = b"%06o\0 " % checksum(bytes(block[:148]) + b"        " + bytes(block[156:]))
+    raw = decode(bytes(block))
+    assert raw is not None
+    assert (raw.name, raw.gnu) == (b"n", True)
+
+
 def test_padding() -> None:
     assert [padded(size) for size in (0, 1, 512, 513)] == [0, 512, 512, 1024]

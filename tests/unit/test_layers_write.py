@@ -185,6 +185,25 @@ def test_a_changed_directory_is_in_its_own_right(upper: Path, lower: Path) -> No
     assert names(written(upper, lower)) == ["d/"]
 
 
+def test_a_directory_with_another_attribute_is_changed(upper: Path, lower: Path) -> None:
+    for tree in (upper, lower):
+        (tree / "x").mkdir()
+        os.setxattr(tree / "x", "user.one", b"1")
+    assert names(written(upper, lower)) == []
+    os.setxattr(upper / "x", "user.one", b"2")
+    assert names(written(upper, lower)) == ["x/"]
+
+
+def test_a_device_of_another_number_is_changed(upper: Path, lower: Path) -> None:
+    for tree, minor in ((upper, 3), (lower, 3), (upper, 5)):
+        (tree / "null").unlink(missing_ok=True)
+        os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        os.utime(tree / "null", ns=(SECOND, SECOND))
+        if minor == 3 and tree is lower:
+            assert names(written(upper, lower)) == []
+    assert names(written(upper, lower)) == ["null"]
+
+
 def test_files_and_directories_that_replace_each_other(upper: Path, lower: Path) -> None:
     (upper / "f").mkdir()
     (upper / "f" / "x").write_text("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,19 @@ class TestDigestsThatBuildKitPublished:
 
     def test_terminal(self) -> None:
         assert _digest(ops.Op(inputs=(_input(self.copied),))) == self.result
+
+
+def test_a_tmpfs_says_so_without_a_size() -> None:
+    """As Go's client, and no other mount does."""
+    mounts = (ops.Mount(dest="/"), ops.Mount(dest="/t", type=ops.MountType.TMPFS))
+    data = codec.encode(ops.Op(payload=ops.ExecOp(meta=ops.Meta(args=("x",)), mounts=mounts)))
+    assert [mount.HasField("TmpfsOpt") for mount in pb.Op.FromString(data).exec.mounts] == [False, True]
+
+
+@pytest.mark.parametrize("trees", [{"lower": pb.LowerDiffInput(input=0)}, {"upper": pb.UpperDiffInput(input=0)}])
+def test_a_diff_of_one_tree_is_refused(trees: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDefinition, match="without a lower or an upper"):
+        codec.decode(pb.Op(diff=pb.DiffOp(**trees)).SerializeToString())
 
 
 def test_payload_is_written_last() -> None:

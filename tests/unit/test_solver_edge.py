@@ -262,6 +262,21 @@ def test_a_failure_stops_the_rest_and_is_answered_with_all_causes() -> None:
     assert edge.tell(Unwanted(), Wanted(level=RESULT)) == []
 
 
+def test_after_a_failure_nothing_is_looked_up() -> None:
+    edge = Edge(1)
+    edge.tell(Wanted(level=RESULT), CacheMapLoaded(content=(False,)))
+    assert edge.tell(keys(0, DEFINITION, "a"), Failed(causes=("no",))) == [
+        Answer(level=DEFINITION, keys=(), causes=("no",))
+    ]
+
+
+def test_a_matched_input_waits_for_those_of_which_nothing_is_known_yet() -> None:
+    edge = Edge(2)
+    edge.tell(Wanted(level=RESULT), CacheMapLoaded(content=(True, True)))
+    assert edge.tell(keys(0, DEFINITION, "a")) == [Lookup(inputs=(0,))]
+    assert edge.tell(found(0)) == []
+
+
 def test_many_events_at_once_are_decided_on_once() -> None:
     edge = Edge(3)
     edge.tell(Wanted(level=RESULT))

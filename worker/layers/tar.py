@@ -182,7 +182,7 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     """A long name as ustar's prefix and name, or ('', name) when it has no slash at a useful place."""
     cut = name.rfind(b"/", 0, min(len(name) - 1, 156) if name.endswith(b"/") else min(len(name), 156))
     rest = len(name) - cut - 1
-    if cut <= 0 or cut > 155 or not 0 < rest <= 100 or not name.isascii():
+    if cut <= 0 or not 0 < rest <= 100 or not name.isascii():
         return b"", name
     return name[:cut], name[cut + 1 :]
 
