@@ -160,6 +160,33 @@ async def test_filters_and_kinds_are_spared(tmp_path: Path) -> None:
         assert await pruned(cache, PrunePolicy(all=True)) == [internal]
 
 
+async def test_what_is_held_or_in_the_making_is_not_deleted(tmp_path: Path) -> None:
+    """The last look before a layer goes, inside the transaction."""
+    async with open_cache(tmp_path) as cache:
+
+        def delete(id: str) -> bool:
+            return cache.db.write_nowait(lambda c: prune.delete_layer(c, id))
+
+        held, active = await layer(cache), await cache.layers.create(())
+        cache.holds.expire()
+        cache.layers.hold((held,))
+        assert not delete(held)
+        assert not delete(active.id)
+        await active.discard()
+        cache.layers.release((held,))
+        assert delete(held)
+
+
+async def test_what_was_used_lately_is_kept_however_old_it_is(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        unused, _used = await layer(cache), await layer(cache, used=1)
+        cache.db.write_nowait(lambda c: c.execute("UPDATE layers SET created = 1").rowcount)
+        (tmp_path / "http").mkdir()
+        (tmp_path / "http" / "answer").touch()
+        assert await pruned(cache, PrunePolicy(all=True, keep_duration=60)) == [unused]
+        assert os.listdir(tmp_path / "http") == ["answer"]  # goes with everything only
+
+
 async def test_with_a_limit_the_least_used_go_until_it_is_met(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         once, never, often = await layer(cache, used=1), await layer(cache), await layer(cache, used=3)

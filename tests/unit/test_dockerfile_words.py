@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import ParseError
-from frontends.dockerfile.words import Lexer, quote
+from frontends.dockerfile.words import DEEPEST, LARGEST, Lexer, quote
 
 ENV = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
 ERROR = None
@@ -274,3 +274,16 @@ def test_hostile_patterns_are_linear() -> None:
     for text in ("${F#" + "*a" * 200 + "b}", "${F%%" + "a*" * 200 + "b}", "${F//a*b/c}", "${F//a/bb}"):
         expand(text, {"F": "a" * 60_000})
     assert time.perf_counter() - begin < 3
+
+
+def test_substitutions_side_by_side_are_not_nested() -> None:
+    assert Lexer().expand("${a}" * (DEEPEST + 1), {"a": "x"}) == "x" * (DEEPEST + 1)
+    with pytest.raises(ParseError, match="nested"):
+        Lexer().expand("${b:-" * (DEEPEST + 1) + "}" * (DEEPEST + 1), {})
+
+
+def test_what_grows_too_large_is_refused() -> None:
+    half = {"a": "x" * (LARGEST // 2)}
+    assert len(Lexer().expand("$a$a", half)) == LARGEST
+    with pytest.raises(ParseError):
+        Lexer().expand("$a$a$a", half)
