@@ -51,7 +51,7 @@ ESCAPES: dict[str, tuple[str, dict[str, Put], tuple[str, ...], int]] = {
     "a bind mount through a link": (
         "FROM base\nRUN --mount=type=bind,source=a,target=/x cat /x/shadow\n",
         {"a": link("/etc")},
-        ("/a",),
+        ("/a to be mounted at /x: No such file or directory",),
         2,
     ),
     "a cache mount through a link of another step": (
@@ -64,8 +64,20 @@ ESCAPES: dict[str, tuple[str, dict[str, Put], tuple[str, ...], int]] = {
     "a secret below a file": (
         "FROM base\nRUN --mount=type=secret,id=s,target=/etc/passwd/x true\n",
         {},
-        ("/etc/passwd/x cannot be reached: Not a directory",),
+        ("/etc/passwd/x cannot be reached: /etc/passwd is no directory in the image",),
         2,
+    ),
+    "a mount through a link in a circle": (
+        "FROM base\nRUN ln -s m /l && ln -s l /m\nRUN --mount=type=bind,target=/l/x true\n",
+        {},
+        ("/l/x cannot be reached: /l is a symbolic link to m in the image, which leads in circles",),
+        3,
+    ),
+    "a mount through a link to a file": (
+        "FROM base\nRUN ln -s /etc/passwd /l\nRUN --mount=type=bind,target=/l/x true\n",
+        {},
+        ("/l/x cannot be reached: /l is a symbolic link to /etc/passwd in the image, which is no directory",),
+        3,
     ),
     "a secret in /proc": (
         "FROM base\nRUN --mount=type=secret,id=s,target=/proc/self/x true\n",

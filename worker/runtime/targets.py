@@ -26,6 +26,8 @@ _CANNOT_MAKE = (
     errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EDQUOT, errno.ENOSPC, errno.ENOENT, errno.EPERM, errno.EACCES,
 )  # fmt: skip
 
+_DEAD = {errno.ENOENT: "which leads nowhere", errno.ELOOP: "which leads in circles"}
+
 # (parent's path, name, is a directory, inode, parent's atime and mtime before, parent's mtime after), in the
 # order of creation. A plain tuple: it travels from PID 1 to the supervisor.
 Stub = tuple[str, str, bool, int, int, int, int]
@@ -43,7 +45,7 @@ def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> in
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            raise Refused(f"{path} cannot be reached: {error.strerror}") from None
+            raise Refused(f"{path} cannot be reached: {_obstacle(root, path) or error.strerror}") from None
         raise
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode) != directory or stat.S_ISLNK(mode):
@@ -53,6 +55,33 @@ def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> in
             f"{path} is {found} in the image, where a {'directory' if directory else 'file'} is to be mounted"
         )
     return fd
+
+
+def _obstacle(root: int, path: str) -> str:
+    """What above the last component of `path` is in the way, for messages; nothing when that is not to be seen."""
+    walked = ""
+    for name in [part for part in path.split("/") if part not in ("", ".")][:-1]:
+        walked += f"/{name}"
+        try:
+            fd = syscalls.open_beneath(root, walked, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return ""
+        try:
+            mode, link = os.fstat(fd).st_mode, ""
+            if stat.S_ISLNK(mode):
+                link = f"{walked} is a symbolic link to {os.readlink('', dir_fd=fd)} in the image"
+                os.close(fd)
+                fd = -1
+                fd = syscalls.open_beneath(root, walked, os.O_PATH)
+                mode = os.fstat(fd).st_mode
+            if not stat.S_ISDIR(mode):
+                return f"{link}, which is no directory" if link else f"{walked} is no directory in the image"
+        except OSError as error:
+            return f"{link}, {_DEAD.get(error.errno or 0, 'which cannot be followed')}"
+        finally:
+            if fd >= 0:
+                os.close(fd)
+    return ""
 
 
 def make(root: int, path: str, *, directory: bool, made: Made) -> int:
@@ -75,7 +104,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
                 os.close(fd)
                 links += 1
                 if links > _MAX_LINKS:
-                    raise Refused(f"{path} cannot be reached: {os.strerror(errno.ELOOP)}")
+                    raise Refused(f"{path} cannot be reached: {_obstacle(root, path) or os.strerror(errno.ELOOP)}")
                 rest += [part for part in text.split("/") if part not in ("", ".")][::-1]
                 if text.startswith("/"):
                     names.clear()
@@ -87,7 +116,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
         return held.pop()
     except OSError as error:
         if error.errno in _CANNOT_MAKE:
-            raise Refused(f"{path} cannot be made: {error.strerror}") from None
+            raise Refused(f"{path} cannot be made: {_obstacle(root, path) or error.strerror}") from None
         raise
     finally:
         for fd in held:
