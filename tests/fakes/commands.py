@@ -98,12 +98,20 @@ class Commands:
             connection.settimeout(timeout)
             connection.connect(self._address)
             socket.send_fds(connection, [json.dumps(order).encode()], streams)
-            pid = int(connection.recv(100))
+            pid = self._number(connection.recv(1000))
             try:
-                return int(connection.recv(100))
+                return self._number(connection.recv(1000))
             except TimeoutError:
                 os.kill(pid, signal.SIGKILL)
                 raise AssertionError(f"not ended after {timeout} s: {order['arguments']}") from None
+
+    def _number(self, answer: bytes) -> int:
+        """Raises AssertionError with what kept the command from running."""
+        if answer.lstrip(b"-").isdigit():
+            return int(answer)
+        alive = Path(f"/proc/{self.pid}").exists()
+        cause = answer.decode() or f"no answer from the process that forks, which {'runs' if alive else 'has ended'}"
+        raise AssertionError(f"the command did not run: {cause}")
 
 
 def _exec(order: Mapping[str, object], streams: list[int], timeout: float, prefix: tuple[str, ...]) -> int:
@@ -154,7 +162,13 @@ def _serve(address: str) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:
             connection, _ = listener.accept()
-            if os.fork() == 0:
+            try:
+                pid = os.fork()
+            except OSError as error:  # EAGAIN, ENOMEM: a busy host has no more processes
+                pid = -1
+                with contextlib.suppress(OSError):
+                    connection.send(f"fork: {error.strerror}".encode())
+            if pid == 0:
                 listener.close()
                 _answer(connection)
             connection.close()
