@@ -1,7 +1,11 @@
-"""grammar.lark, built and applied: the tokens of one instruction, with the places where they stand.
+"""grammar.lark, applied: the tokens of one instruction, with the places where they stand.
 
-The Lark object is built once for each escape character, when the first line is parsed; building takes about 25 ms,
-so lark is imported then and not before. Lark's cache on disk is never used: it unpickles what it finds in /tmp.
+Lark is imported when the first line is parsed, and takes the parser's tables from grammar_tables.py: to build them
+takes 35 ms, a tenth of a cached build, to load them 2. Lark's cache on disk is never used: it unpickles what it finds
+in /tmp. After a change of the grammar, or for a newer lark:
+
+    python -m frontends.dockerfile.grammar > tables && mv tables frontends/dockerfile/grammar_tables.py
+
 Pure, but for reading the grammar from the package.
 """
 
@@ -10,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from buildengine.errors import Location, ParseError
 from buildengine.values import dataclass
-from frontends.dockerfile import flags
+from frontends.dockerfile import flags, grammar_tables
 from frontends.dockerfile.lines import LogicalLine
 from frontends.dockerfile.terminals import SPACES, terminals, unquote_flag
 
@@ -112,13 +116,47 @@ def _tokens(name: str, text: str, escape: str) -> tuple[tuple[Token, ...], tuple
 
 @lru_cache
 def _grammar(escape: str) -> Lark:
-    from lark import Lark
+    from lark import Lark, __version__
 
-    text = Path(__file__).with_suffix(".lark").read_text()
-    for name, regex in terminals(escape).items():
-        text = text.replace(f"@{name}@", regex.replace("/", r"\/"))
-    starts = [name.lower() for name in INSTRUCTIONS]
-    return Lark(text, parser="lalr", lexer="contextual", start=starts, maybe_placeholders=False, cache=False)
+    if __version__ != grammar_tables.LARK:  # they are one version's own format
+        return Lark.load(_with_terminals(*tables(), escape))
+    return Lark.load(_with_terminals(grammar_tables.DATA, grammar_tables.MEMO, escape))
+
+
+def tables() -> tuple[Mapping[str, Any], Mapping[int, Any]]:
+    """What lark makes of grammar.lark, as plain values; the terminals are still names between two `@`."""
+    from lark import Lark
+    from lark.grammar import Rule
+    from lark.lexer import TerminalDef
+
+    built = Lark(
+        Path(__file__).with_suffix(".lark").read_text(),
+        parser="lalr",
+        lexer="contextual",
+        start=[name.lower() for name in INSTRUCTIONS],
+        maybe_placeholders=False,
+        cache=False,
+    )
+    data, memo = built.memo_serialize([TerminalDef, Rule])
+    return _plain(data), _plain(memo)
+
+
+def _plain(value: Any) -> Any:
+    """Without the tokens of grammar.lark, which are strings that know where they stood."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return str(value) if isinstance(value, str) else value
+
+
+def _with_terminals(data: Mapping[str, Any], memo: Mapping[int, Any], escape: str) -> Any:
+    regexes = {f"@{name}@": regex for name, regex in terminals(escape).items()}
+    whole = dict(memo)
+    for key, entry in memo.items():
+        if "pattern" in entry:
+            whole[key] = entry | {"pattern": entry["pattern"] | {"value": regexes[entry["pattern"]["value"]]}}
+    return {"data": data, "memo": whole}
 
 
 def _malformed(line: LogicalLine, name: str, start: int, token: Token | None) -> ParseError:
@@ -162,3 +200,15 @@ MALFORMED: Mapping[str, tuple[str, str]] = {
     "SHELL": at_least_one("SHELL", 'SHELL ["/bin/bash", "-c"]'),
 }
 INSTRUCTIONS = (*MALFORMED, "RUN", "CMD", "ENTRYPOINT")  # the last three may be empty
+
+
+def _print_tables() -> None:
+    from lark import __version__
+
+    data, memo = tables()
+    print('"""The parser tables of grammar.lark, written by grammar.py (its docstring says how)."""\n')
+    print(f"LARK = {__version__!r}\nDATA = {data!r}\nMEMO = {memo!r}")
+
+
+if __name__ == "__main__":
+    _print_tables()
