@@ -6,7 +6,6 @@ anything else exists, so that whatever is killed, no mount stays on the host.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -39,7 +38,6 @@ def open_local_builder(config: Config) -> Iterator[LocalBuilder]:
     if os.geteuid() != 0:
         raise HostError("pybuild needs root to run build steps", hint="run it with sudo, or in a container as root")
     private_mounts()
-    gc.set_threshold(50_000, 20, 50)  # thousands of vertices are all alive: looking for garbage is half their time
     yield LocalBuilder(config)
 
 
