@@ -15,7 +15,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the program, and end with its exit status."""
     # Modules, and thousands of vertices, all stay: looking for garbage among them is half the time of making them.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(200_000, 20, 50)
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # otherwise ignored: a background job of a shell
         signal.signal(signal.SIGINT, signal.SIG_DFL)
