@@ -70,8 +70,7 @@ def _read_secret(secret_id: str, path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSshAgents:
-    """Agents of this host are used as they are: their own sockets. So who may connect is for the agent to say, and
-    OpenSSH's lets in root and its own user, not the other users of a step."""
+    """Agents of this host, by their own sockets: whoever gives one to a step puts a socket of his own before it."""
 
     sources: Mapping[str, SshSource]
 

@@ -174,6 +174,45 @@ def with_perl(context: Path, mount: str) -> Path:
     return context
 
 
+# a user that may, then the socket as the step sees it, then one that may not
+OWNED = """\
+FROM base
+COPY perl /
+USER 1000
+RUN --mount=type=ssh,uid=1000,gid=1001,mode=0640 perl -e '{ask}'; stat -c '%u %g %a' $SSH_AUTH_SOCK
+RUN --mount=type=ssh stat -c '%u %g %a' $SSH_AUTH_SOCK; perl -e '{ask}' || test $? = 13
+""".format(ask='socket(S,1,1,0); connect(S,pack("Sa*",1,$ENV{SSH_AUTH_SOCK})) or exit $!; print <S>')
+
+
+async def test_the_socket_of_an_agent_has_the_owner_and_mode_of_its_mount(
+    store: Store, agent: Path, tmp_path: Path
+) -> None:
+    context = with_perl(tmp_path / "context", "")
+    (context / "Dockerfile").write_text(OWNED)
+    before = agent.stat()
+    built = await store.build(context, "--ssh", f"default={agent}")
+    assert built.step("RUN --mount=type=ssh,uid").output == "no keys\n1000 1001 640\n"
+    assert built.step("RUN --mount=type=ssh stat").output == "0 0 600\n"
+    assert (agent.stat().st_uid, agent.stat().st_mode) == (before.st_uid, before.st_mode)
+    assert os.listdir(store.root / "ingest") == []
+
+
+async def test_a_step_that_fails_beside_its_agent(store: Store, agent: Path, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN --mount=type=ssh exit 3\n"})
+    built = await store.build(context, "--ssh", f"default={agent}", status=1)
+    assert "exit code: 3" in built.error
+    assert os.listdir(store.root / "ingest") == []
+
+
+def test_a_killed_build_leaves_no_socket(store: Store, agent: Path, tmp_path: Path) -> None:
+    waits = write(tmp_path / "waits", {"Dockerfile": "FROM base\nRUN --mount=type=ssh echo here; sleep 100\n"})
+    with store.start("build", waits, "--ssh", f"default={agent}") as command:
+        command.until_output("here")
+    assert len(os.listdir(store.root / "ingest")) == 1
+    store.command("build", write(tmp_path / "next", {"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"}))
+    assert os.listdir(store.root / "ingest") == []
+
+
 @pytest.mark.parametrize(("given", "asked"), [("default={}", ""), ("other={}", ",id=other")])
 async def test_a_step_talks_to_an_agent(given: str, asked: str, store: Store, agent: Path, tmp_path: Path) -> None:
     context = with_perl(tmp_path / "context", asked)

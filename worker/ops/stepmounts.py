@@ -127,7 +127,12 @@ class StepMounts:
                 return
             name = option.id or "default"
             raise UserError(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
-        path = await self._cleanup.enter_async_context(opened)
+        from worker.ops.agentsocket import agent_socket
+
+        agent = await self._cleanup.enter_async_context(opened)
+        cache = self._context.cache
+        own = agent_socket(agent, option, spool=cache.root / "ingest", owner=cache.lease.id)
+        path = await self._cleanup.enter_async_context(own)
         prepared.points.append(BindMount(target=mount.dest, source=path, readonly=False))
 
 
