@@ -45,6 +45,7 @@ class BuildContext:
     runtime: Callable[[], Awaitable[Runtime]]
     limits: StepLimits
     dns: Dns = Dns()
+    emulators: str = ""  # directories with them, as in $PATH; "" for the usual ones
     entitlements: frozenset[str] = frozenset()
     renewed_mounts: set[str] = field(default_factory=set)
 
