@@ -25,6 +25,7 @@ from buildengine.errors import InternalError
 from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
 from cache import layerrows as rows
+from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
@@ -103,6 +104,14 @@ class Layers:
     def directory(self, id: str) -> Path:
         """Where the files of a filled layer are, in overlay upper format: to be read, never to be changed."""
         return self._root / id / "fs"
+
+    def origins(self, digest: Digest) -> tuple[str, ...]:
+        """The repositories (`host/path`) that are known to hold a layer's blob, the newest first."""
+        return self._db.read(lambda c: origins.of(c, digest))
+
+    def of_blob(self, digest: Digest) -> Layer | None:
+        """A layer that came, or can be had, as this blob."""
+        return self._db.read(lambda c: origins.layer(c, digest))
 
     # --- making -------------------------------------------------------------------------------------------
 
@@ -196,6 +205,11 @@ class Layers:
             )
 
         await self._db.write(write)
+
+    async def add_origin(self, digest: Digest, origin: str) -> None:
+        """Remember that the repository `origin` (`host/path`) holds this blob of a layer."""
+        if origin not in self.origins(digest):
+            await self._db.write(lambda c: origins.add(c, digest, origin))
 
     def blobs(self, id: str) -> tuple[LayerBlob, ...]:
         query = """SELECT compression, level, digest, size, media_type, annotations FROM layer_blobs

@@ -19,7 +19,7 @@ import trio
 from buildengine.errors import RegistryError, SourceError
 from buildengine.values import dataclass
 from worker.oci.document import Fields
-from worker.registry.errors import RegistryRefused, refusal
+from worker.registry.errors import RegistryRefused, login_advice, refusal
 from worker.registry.hosts import is_loopback
 from worker.registry.transport import Transport, redacted
 from worker.session import Credential, Credentials
@@ -95,6 +95,7 @@ class Authorizer:
         self._is_plain = is_plain
         self._transport = transport
         self._credentials = credentials
+        self._account = ""
         self._basic: str | None = None
         self._bearer: _Bearer | None = None
         self._scopes: dict[str, str] = {}
@@ -107,6 +108,11 @@ class Authorizer:
             return self._basic
         async with self._lock:
             return await self._token(scope)
+
+    @property
+    def advice(self) -> str:
+        """What to do when this host denied something: it says as whom we asked."""
+        return login_advice(self._key, self._account)
 
     async def answer(self, www_authenticate: str, scope: str, *, sent: str | None, since: float) -> None:
         """Take the challenge of a 401 to a request begun at `since` that carried `sent`.
@@ -125,7 +131,7 @@ class Authorizer:
                 raise self._denied(f"it asks for authentication by {offered}; basic and bearer are supported")
 
     async def _answer_basic(self, sent: str | None) -> None:
-        credential = await self._credentials.get(self._key)
+        credential = await self._credential()
         if credential is None or credential.username == IDENTITY_TOKEN:
             raise self._denied("authentication required")
         self._basic = _basic(credential)
@@ -156,7 +162,7 @@ class Authorizer:
 
     async def _fetch(self, scopes: str) -> _Token:
         assert self._bearer is not None
-        credential = await self._credentials.get(self._key)
+        credential = await self._credential()
         if credential is not None and credential.username == IDENTITY_TOKEN:
             return await self._post(self._bearer, scopes, credential)
         try:
@@ -169,6 +175,12 @@ class Authorizer:
                 return await self._post(self._bearer, scopes, credential)
             except RegistryRefused:
                 raise error from None
+
+    async def _credential(self) -> Credential | None:
+        credential = await self._credentials.get(self._key)
+        if credential is not None:
+            self._account = "an identity token" if credential.username == IDENTITY_TOKEN else credential.username
+        return credential
 
     async def _get(self, bearer: _Bearer, scopes: str, credential: Credential | None) -> _Token:
         query = [("service", bearer.service)] if bearer.service else []
@@ -193,7 +205,8 @@ class Authorizer:
         asked = trio.current_time()
         async with self._transport.send(method, url, headers, content) as response:
             if response.status != 200:
-                raise await refusal(response, host=self._host, subject=f"a token from {redacted(url)}")
+                subject = f"a token from {redacted(url)}"
+                raise await refusal(response, host=self._host, subject=subject, advice=self.advice)
             body = await response.read(_MAX_TOKEN)
         try:
             fields = Fields.parse(body, what="the token service's answer", limit=_MAX_TOKEN)
@@ -219,7 +232,7 @@ class Authorizer:
             f"{self._host}: {reason}",
             status=401,
             code="UNAUTHORIZED",
-            hint=f"log in with `docker login {self._key}`, or check that this account may read the repository",
+            hint=self.advice,
         )
 
 

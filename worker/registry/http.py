@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +18,7 @@ import trio
 
 from buildengine.errors import ConfigError, SourceError
 from worker.registry.hosts import Tls
-from worker.registry.transport import Unreachable, redacted
+from worker.registry.transport import Body, Unreachable, redacted
 
 _READ = 512 << 10
 _DRAINED = 64 << 10
@@ -42,12 +42,17 @@ class Pools:
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes
+        self, method: str, url: str, headers: Mapping[str, str], content: Body
     ) -> AsyncIterator[HttpResponse]:
         """One request and its response; no redirects. Raises Unreachable, SourceError."""
-        request = _request(method, url, headers, content)
         try:
-            response = await self._pool(url).handle_async_request(request)
+            async with AsyncExitStack() as body:
+                if isinstance(content, bytes):
+                    request = _request(method, url, headers, content, len(content))
+                else:
+                    stream = await body.enter_async_context(aclosing(content.open()))
+                    request = _request(method, url, headers, stream, content.size)
+                response = await self._pool(url).handle_async_request(request)
         except _FAILURES as error:
             if _is_unknown_host(error):
                 raise SourceError(
@@ -176,7 +181,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) -> httpcore2.Request:
+def _request(
+    method: str, url: str, headers: Mapping[str, str], content: bytes | AsyncIterator[bytes], size: int
+) -> httpcore2.Request:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna").decode(), parts.port
@@ -188,8 +195,8 @@ def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) 
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     name = f"[{host}]" if ":" in host else host
     common = [(b"host", (f"{name}:{port}" if port else name).encode())]
-    if content:
-        common.append((b"content-length", str(len(content)).encode()))
+    if size or method not in ("GET", "HEAD"):  # many a proxy answers 411 to a POST that does not say "nothing"
+        common.append((b"content-length", str(size).encode()))
     timeouts = {"connect": _CONNECT_TIMEOUT, "read": _IDLE_TIMEOUT, "write": _IDLE_TIMEOUT}
     return httpcore2.Request(
         method,
