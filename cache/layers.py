@@ -258,9 +258,11 @@ def _require_filled(layers: Sequence[Layer]) -> None:
 
 
 def _merge_remote(connection: sqlite3.Connection, id: str, new: RemoteBlob) -> None:
-    """The newest place was reachable a moment ago: it comes first."""
+    """The newest place was reachable a moment ago: it comes first. A layer that was made here needs none."""
     layer = rows.find(connection, id)
     old = layer.remote if layer is not None else None
+    if layer is not None and layer.filled and old is None:
+        return
     if old is not None and old.digest == new.digest:
         new = replace(new, origins=tuple(dict.fromkeys(new.origins + old.origins)))
     connection.execute(

@@ -64,7 +64,10 @@ class FrontendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformResult:
-    """`definition` None is the empty image; `config` is the image config JSON (without rootfs)."""
+    """`definition` None is the empty image; `config` is the image config JSON (without rootfs).
+
+    `platform` is what was asked for; the descriptor of the image may say more, if the config does.
+    """
 
     platform: Platform
     definition: Definition | None
@@ -73,7 +76,10 @@ class PlatformResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendResult:
+    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` under BuildKit's names."""
+
     results: tuple[PlatformResult, ...]
+    multi_platform: bool = False
     metadata: Mapping[str, bytes] = field(default_factory=dict)
 
 

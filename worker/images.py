@@ -97,6 +97,11 @@ class Images:
                 self._resolved[key] = await self._resolve(parse(text), platform, mode)
         return self._resolved[key]
 
+    def with_config(self, digest: Digest) -> BaseImage | None:
+        """The image with this config that the build has resolved; of several the one whose digest sorts first."""
+        found = (image for image in self._resolved.values() if image.config.digest == digest)
+        return min(found, key=lambda image: image.digest, default=None)
+
     async def _resolve(self, reference: Reference, platform: Platform, mode: str) -> BaseImage:
         if mode != "pull":
             found = self._in_store(reference, platform)

@@ -71,6 +71,13 @@ from buildengine.errors import BuildError, UserError
 )
 @click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
 @click.option(
+    "--annotation",
+    multiple=True,
+    type=value(flags.annotation),
+    metavar="[TYPE:]KEY=VALUE",
+    help="Annotation of the image; TYPE: manifest, index, manifest-descriptor or index-descriptor, with [PLATFORM].",
+)
+@click.option(
     "--network",
     type=value(flags.network),
     default="default",

@@ -6,6 +6,7 @@ with 2. Facts: docker/buildx util/buildflags, docker/cli opts, docker/go-units u
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 )  # fmt: skip
+_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 _ENTITLEMENTS = ("network.host", "security.insecure")
 
 
@@ -107,6 +109,42 @@ def _checked_output(kind: str, attrs: dict[str, str], dest: str | None) -> Expor
     if kind == "docker" and dest is None:  # into docker's images, for docker; into ours, for us
         kind = "image"
     return Export(type=kind, attrs=attrs, dest=dest)
+
+
+def annotation(text: str) -> tuple[tuple[str, ...], str]:
+    """`[SCOPE[[PLATFORM]][,...]:]KEY=VALUE`: for each scope the attribute of an image output, and the value.
+
+    >>> annotation("index,manifest[linux/arm64]:com.example.a=1")
+    (('annotation-index.com.example.a', 'annotation-manifest[linux/arm64].com.example.a'), '1')
+    """
+    before, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{text!r} is not [TYPE:]KEY=VALUE", hint="e.g. index:org.opencontainers.image.title=app")
+    scopes, colon, key = before.rpartition(":")
+    if not key or re.search(r"\s", key):
+        raise UserError(f"{text!r} has no key before the =", hint="e.g. org.opencontainers.image.title=app")
+    places = [_annotation_scope(part) for part in scopes.split(",")] if colon else [""]
+    return tuple(f"annotation{place}.{key}" for place in places), value
+
+
+def _annotation_scope(text: str) -> str:
+    match = re.fullmatch(r"([a-z-]+)(?:\[([^\[\]]+)\])?", text)
+    name = match[1] if match else text
+    if match is None or name not in _ANNOTATED:
+        close = difflib.get_close_matches(name, _ANNOTATED, 1)
+        hint = f"did you mean {close[0]}?" if close else "the types are " + ", ".join(_ANNOTATED)
+        raise UserError(f"unknown annotation type {text!r}", hint=hint)
+    if match[2] and name.startswith("index"):
+        raise UserError(f"{text}: an index is for all platforms", hint=f"write {name}:KEY=VALUE")
+    return f"-{name}[{parse(match[2])}]" if match[2] else f"-{name}"
+
+
+def annotated(export: Export, annotations: tuple[tuple[tuple[str, ...], str], ...]) -> Export:
+    """`export` with what --annotation gave, if it is an image."""
+    if export.type not in _IMAGE_TYPES or not annotations:
+        return export
+    given = {attribute: value for attributes, value in annotations for attribute in attributes}
+    return Export(type=export.type, attrs={**export.attrs, **given}, dest=export.dest)
 
 
 def is_false(text: str) -> bool:

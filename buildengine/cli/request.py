@@ -6,13 +6,13 @@ The options carry BuildKit's names (docker/buildx build/opt.go:toSolveOpt), so t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
-from buildengine.cli.flags import named
+from buildengine.cli.flags import annotated, named
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -38,6 +38,7 @@ class BuildFlags:
     secret: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     label: tuple[Assignment, ...] = ()
+    annotation: tuple[tuple[tuple[str, ...], str], ...] = ()
     network: str = "default"
     allow: tuple[str, ...] = ()
     ulimit: tuple[tuple[str, int, int], ...] = ()
@@ -57,11 +58,12 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     entitlements = set(flags.allow)
     if flags.network == "host":
         entitlements.add("network.host")
+    platforms = tuple(dict.fromkeys(platform for group in flags.platform for platform in group))
     return BuildRequest(
         ref=os.urandom(16).hex(),
-        options={**inputs.options, **_options(flags, environ)},
+        options={**inputs.options, **_options(flags, platforms, environ)},
         directories=inputs.directories,
-        platforms=tuple(dict.fromkeys(platform for group in flags.platform for platform in group)),
+        platforms=platforms,
         exports=_exports(flags),
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
         ssh=_agents(flags.ssh, environ),
@@ -71,7 +73,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     )
 
 
-def _options(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
+def _options(flags: BuildFlags, platforms: Sequence[Platform], environ: Mapping[str, str]) -> dict[str, str]:
     options = {f"build-arg:{name}": value for name, value in _build_args(flags, environ).items()}
     options |= {f"label:{name}": value or "" for name, value in flags.label}
     if flags.no_cache or flags.no_cache_filter:
@@ -81,6 +83,7 @@ def _options(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
     if flags.network != "default":
         options["force-network-mode"] = flags.network
     given = {
+        "platform": ",".join(map(str, platforms)),
         "target": flags.target,
         "cgroup-parent": flags.cgroup_parent,
         "shm-size": str(flags.shm_size) if flags.shm_size else None,
@@ -115,7 +118,11 @@ def _exports(flags: BuildFlags) -> tuple[Export, ...]:
         raise UserError("more than one --output goes to standard output")
     if flags.iidfile is not None:
         _check_has_id(exports)
-    return tuple(_absolute(named(export, flags.tag)) for export in exports if export.type != "cacheonly")
+    return tuple(
+        _absolute(annotated(named(export, flags.tag), flags.annotation))
+        for export in exports
+        if export.type != "cacheonly"
+    )
 
 
 def _check_has_id(exports: list[Export]) -> None:

@@ -60,10 +60,14 @@ def write_image_id(file: Path, outcome: BuildOutcome) -> None:
 
 
 def write_metadata(file: Path, outcome: BuildOutcome) -> None:
-    """The exporter's response as JSON; a value that is JSON in base64 is written as what it says."""
+    """The exporter's response as JSON; a value that is JSON in base64 is written as what it says.
+
+    `buildx.build.ref` is the build, as buildx writes it: `builder/node/ref`.
+    """
     import json  # few builds need it
 
-    document = {key: _decoded(value) for key, value in sorted(outcome.metadata.items())}
+    found = {"buildx.build.ref": f"default/default/{outcome.ref}", **outcome.metadata}
+    document = {key: _decoded(value) for key, value in sorted(found.items())}
     _write_whole(file, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 

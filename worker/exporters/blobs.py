@@ -1,13 +1,15 @@
 """The layers of a stack as blobs in the content store: reused where they exist, made where they do not.
 
-A layer that came from a registry keeps the very blob it came as (fetched now if it is still lazy) unless another
-compression is forced; even then its archive stays, so that the image still has the layers of its base. Layers of one
-stack, and of several platforms, are packed at the same time.
+The layers of the base image keep the very blobs by which that image has them (fetched now if they are still lazy)
+unless another compression is forced; even then the archive stays, so that the image still has the layers of its base.
+So does every layer that is known only by the blob it came as. Layers of one stack, and of several platforms, are packed
+at the same time. Which blob a layer gets never depends on what was built or pulled before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +21,7 @@ from cache.layers import Layer, LayerBlob
 from cache.opened import Cache
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
+from worker.exporters.result import BaseLayer, PlatformImage
 from worker.layers.compress import compression_of, encoder, media_type
 from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
@@ -39,9 +42,10 @@ class LayerBlobs:
         self._trees = trees
         self._locks: dict[str, trio.Lock] = {}
 
-    async def of(self, stack: Stack, options: ExportOptions) -> tuple[ExportLayer, ...]:
+    async def of(self, image: PlatformImage, options: ExportOptions) -> tuple[ExportLayer, ...]:
         """One blob for each layer of the stack, base first."""
-        layers = self._cache.layers.of(stack)
+        stack = image.stack
+        layers = _as_received(self._cache.layers.of(stack), image.base)
         packed: list[ExportLayer | None] = [None] * len(layers)
 
         async def pack(position: int) -> None:
@@ -138,6 +142,19 @@ class LayerBlobs:
         for layer, export, chain in zip(layers, packed, chains, strict=True):
             if layer.diff_id != export.diff_id or layer.chain_id != chain:
                 await self._cache.layers.set_diff_id(layer.id, export.diff_id, chain)
+
+
+def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Layer]:
+    """The layers, those of the base image with the blob by which that has them, wherever else they are known from."""
+    found = list(layers)
+    for position, (layer, known) in enumerate(zip(layers, base, strict=False)):
+        if layer.diff_id != known.diff_id:
+            break
+        blob, other = known.blob, layer.remote
+        if other is not None and other.digest == blob.digest:
+            blob = replace(blob, origins=tuple(dict.fromkeys(blob.origins + other.origins)))
+        found[position] = replace(layer, remote=blob)
+    return found
 
 
 def _record_name(options: ExportOptions) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
-from buildengine.platform import Platform
+from buildengine.platform import Platform, from_json
 from buildengine.values import dataclass
 from worker.oci import jsonbytes, types
 
@@ -75,11 +75,13 @@ def timestamp(seconds: float) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
-def config_bytes(raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None) -> bytes:
+def config_bytes(
+    raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None, base: bytes = b""
+) -> bytes:
     """The frontend's image config, completed: rootfs, history aligned with the layers, created.
 
-    `epoch` (SOURCE_DATE_EPOCH) clamps the times of what this build made: entries with the comment of a base
-    image's builder keep theirs only when they are older. Raises InvalidDefinition.
+    `epoch` (SOURCE_DATE_EPOCH) clamps the times of what this build made. The entries that the config `base` of the
+    base image begins with keep theirs. Raises InvalidDefinition.
     """
     document = _parse(raw)
     document.setdefault("architecture", platform.architecture)
@@ -88,13 +90,31 @@ def config_bytes(raw: bytes, platform: Platform, layers: Sequence[ExportLayer], 
     history = _with_times(_one_entry_a_layer(document.get("history") or [], layers), layers)
     if epoch is not None:
         latest = timestamp(epoch)
-        history = [{**entry, "created": _earlier(entry["created"], latest)} for entry in history]
+        kept = _shared(history, _parse(base).get("history") or [])
+        history[kept:] = [{**entry, "created": _earlier(entry["created"], latest)} for entry in history[kept:]]
         if "created" in document:
             document["created"] = _earlier(str(document["created"]), latest)
     document["history"] = [_ordered(entry) for entry in history]
     if "created" not in document and history:
         document["created"] = history[-1]["created"]
     return jsonbytes.compact(dict(sorted(document.items())))
+
+
+def described(platform: Platform, config: bytes) -> Platform:
+    """The platform of an image's descriptor: of Windows the version and features too that its config has.
+
+    A host chooses among images of Windows by these (containerd/platforms, BuildKit dockerui/build.go).
+    """
+    if platform.os != "windows":
+        return platform
+    found = from_json(_parse(config))
+    if found.os != platform.os:
+        return platform
+    return replace(
+        platform,
+        os_version=platform.os_version or found.os_version,
+        os_features=platform.os_features or found.os_features,
+    )
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -151,6 +171,12 @@ def _first_new_time(history: Sequence[Mapping[str, Any]]) -> str | None:
     return found
 
 
+def _shared(history: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> int:
+    """How many entries both begin with."""
+    pairs = zip(map(_ordered, history), map(_ordered, base), strict=False)
+    return next((n for n, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(history), len(base)))
+
+
 def _earlier(moment: str, latest: str) -> str:
     try:
         given = datetime.fromisoformat(moment)
@@ -191,18 +217,13 @@ def _descriptor(layer: ExportLayer) -> types.Descriptor:
 
 
 def index_bytes(
-    manifests: Sequence[tuple[Platform, bytes]], family: MediaTypes, *, annotations: Mapping[str, str] | None = None
+    manifests: Sequence[types.Descriptor], family: MediaTypes, *, annotations: Mapping[str, str] | None = None
 ) -> bytes:
-    """An index of one manifest per platform, in the order given."""
+    """An index of these manifests, in the order given."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": family.index,
-        "manifests": [
-            types.Descriptor(
-                media_type=family.manifest, digest=Digest.sha256(raw), size=len(raw), platform=platform
-            ).to_json()
-            for platform, raw in manifests
-        ],
+        "manifests": [manifest.to_json() for manifest in manifests],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
