@@ -35,10 +35,10 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
-from worker.registry.auth import Authorizer
 from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
 from worker.registry.download import BlobSink, Download, Progress, check_extent
-from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, tls
+from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
+from worker.registry.places import AtUrl, InRepository, Place, is_foreign, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
 from worker.session import Credentials
 
@@ -127,19 +127,34 @@ class Registry:
         *,
         on_progress: Progress = lambda digest, current, total: None,
     ) -> None:
-        """Write the blob to `sink`, from the first of `origins` (`host/repository`) that has it. Raises SourceError.
+        """Write the blob to `sink`, from the first of `origins` that has it. Raises SourceError.
 
-        When it returns, `sink` holds exactly the bytes of the descriptor's digest. At most `max_downloads` run
-        at once.
+        An origin is `host/repository`, or a URL as the descriptor's own. When this returns, `sink` holds exactly the
+        bytes of the descriptor's digest. At most `max_downloads` connections are busy with blobs at once.
         """
-        places = [
-            (client, repository.path)
-            for repository in map(parse_repository, origins)
-            for client in self._clients_of(repository)
-        ]
-        download = Download(descriptor, sink, delays=self._config.retry_delays, on_progress=on_progress)
+        download = Download(descriptor, sink, spare=self._downloads, on_progress=on_progress)
         async with self._downloads:
-            await download.run(places)
+            await download.run(self._places(descriptor, origins))
+
+    def _places(self, descriptor: Descriptor, origins: Sequence[str]) -> Sequence[Place]:
+        """As they are tried: the home of a foreign layer is its URLs, that of others a repository."""
+        repositories = [parse_repository(origin) for origin in origins if "://" not in origin]
+        clients = [(client, repository.path) for repository in repositories for client in self._clients_of(repository)]
+        stored: list[Place] = [
+            InRepository(client=client, repository=path, descriptor=descriptor, delays=self._delays(client))
+            for client, path in clients
+        ]
+        urls = dict.fromkeys((*descriptor.urls, *(origin for origin in origins if "://" in origin)))
+        local = any(is_loopback(client.endpoint.host) for client, _ in clients)
+        linked: list[Place] = [
+            AtUrl(transport=self._transport, url=url, user_agent=self._config.user_agent, delays=())
+            for url in usable_urls(urls, local=local)
+        ]
+        return linked + stored if is_foreign(descriptor) else stored + linked
+
+    def _delays(self, client: EndpointClient) -> tuple[float, ...]:
+        """A mirror is not waited for: there is the registry itself."""
+        return () if client.endpoint.is_mirror else self._config.retry_delays
 
     async def fetch_manifest(
         self, reference: Reference, *, known: KnownBlobs = lambda digest: None
@@ -232,7 +247,7 @@ class Registry:
     async def _get_config(self, reference: Reference, descriptor: Descriptor, client: EndpointClient) -> bytes:
         subject = f"config of {reference.familiar}"
         async with client.get(reference.path, blob_path(descriptor.digest), subject=subject) as response:
-            check_extent(response, 0, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
+            check_extent(response, 0, descriptor.size, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
             raw = await _whole(response, descriptor.size, subject)
         if Digest.sha256(raw) != descriptor.digest:
             raise RegistryError(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
@@ -242,9 +257,8 @@ class Registry:
         """What the first endpoint that can answer says; when none can, what the registry itself said."""
         failure: SourceError | None = None
         for client in self._clients_of(reference):
-            delays = () if client.endpoint.is_mirror else self._config.retry_delays
             try:
-                return await retrying(partial(ask, client), delays)
+                return await retrying(partial(ask, client), self._delays(client))
             except SourceError as error:
                 failure = error
         assert failure is not None
@@ -253,14 +267,9 @@ class Registry:
     def _clients_of(self, reference: Reference) -> Iterator[EndpointClient]:
         for endpoint in endpoints(reference.domain, self._config):
             if endpoint not in self._clients:
-                authorizer = Authorizer(
-                    endpoint.host,
-                    key=endpoint.credential_key,
-                    is_plain=endpoint.is_plain,
-                    transport=self._transport,
-                    credentials=self._credentials,
+                self._clients[endpoint] = EndpointClient.of(
+                    endpoint, self._transport, self._credentials, self._config.user_agent
                 )
-                self._clients[endpoint] = EndpointClient(endpoint, authorizer, self._transport, self._config.user_agent)
             yield self._clients[endpoint]
 
 
