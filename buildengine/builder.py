@@ -129,6 +129,48 @@ class Damage:
     problem: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnablePlatform:
+    """How steps for a platform run on this host; `how` is "" when they do not, for `reason`, and `hint` may help."""
+
+    platform: Platform
+    how: str = ""
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRegistry:
+    """How `registry serve` serves. `address` is host:port; port 0 is any free one."""
+
+    address: str = "127.0.0.1:5000"
+    read_only: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    htpasswd: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRequest:
+    """One request to the registry of our own, after its answer. Bytes are those of the bodies.
+
+    `number` counts the requests as they begin. `status` 0: no answer was begun. `problem` is what went wrong inside,
+    or that the client has gone; with number 0 it is of no request.
+    """
+
+    number: int = 0
+    time: float
+    remote: str = ""
+    method: str = ""
+    target: str = ""
+    status: int = 0
+    received: int = 0
+    sent: int = 0
+    seconds: float = 0.0
+    agent: str = ""
+    problem: str = ""
+
+
 class Images(Protocol):
     """The local image store. A reference is a name, or the id or digest of an image or a prefix of one."""
 
@@ -173,6 +215,14 @@ class Builder(Protocol):
     def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None: ...
 
     def verify_store(self) -> Sequence[Damage]: ...
+
+    def platforms(self) -> Sequence[RunnablePlatform]: ...
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        """Serve the state directory's registry until SIGINT or SIGTERM. `on_ready` is told its URL."""
+        ...
 
     @property
     def images(self) -> Images: ...

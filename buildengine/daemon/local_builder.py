@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from buildengine.builder import BuildOutcome, BuildRequest, Damage, PrunePolicy, UsageInfo
+from buildengine.builder import (
+    BuildOutcome,
+    BuildRequest,
+    Damage,
+    PrunePolicy,
+    ServedRegistry,
+    ServedRequest,
+    UsageInfo,
+)
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
 from buildengine.errors import BuildError, HostError, InternalError
@@ -94,6 +102,16 @@ class LocalBuilder:
             return await offload(verify.verify, cache, limiter=DISK)
 
         return self._with_cache(run)
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        from buildengine.daemon.registry_server import serve_registry
+
+        async def run(cache: Cache) -> None:
+            await serve_registry(cache, registry, on_ready, on_request)
+
+        self._with_cache(run)
 
     @property
     def images(self) -> LocalImages:

@@ -19,6 +19,9 @@ from buildengine.builder import (
     Damage,
     ImageInfo,
     PrunePolicy,
+    RunnablePlatform,
+    ServedRegistry,
+    ServedRequest,
     UsageInfo,
 )
 from buildengine.cli.app import App
@@ -92,6 +95,9 @@ class FakeBuilder:
     policies: list[PrunePolicy] = field(default_factory=list)
     filters: list[Sequence[str]] = field(default_factory=list)
     configs: list[Config] = field(default_factory=list)
+    runnable: Sequence[RunnablePlatform] = ()
+    registries: list[ServedRegistry] = field(default_factory=list)
+    served: Sequence[ServedRequest] = ()
     is_open: bool = False
 
     def build(
@@ -119,6 +125,17 @@ class FakeBuilder:
     def verify_store(self) -> Sequence[Damage]:
         return self.damages
 
+    def platforms(self) -> Sequence[RunnablePlatform]:
+        return self.runnable
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        self.registries.append(registry)
+        on_ready("http://127.0.0.1:5000")
+        for request in self.served:
+            on_request(request)
+
     @contextmanager
     def open(self, config: Config) -> Iterator[FakeBuilder]:
         self.configs.append(config)
@@ -138,13 +155,13 @@ class Ran:
     stderr: str
 
 
-def run_cli(builder: FakeBuilder, *args: str, stdin: bytes = b"") -> Ran:
-    """Run `pybuild ARGS` in this process on `builder`."""
+def run_cli(builder: FakeBuilder, *args: str, stdin: bytes = b"", app: App | None = None) -> Ran:
+    """Run `pybuild ARGS` in this process on `builder`, or on `app`."""
     streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf-8") for data in (stdin, b"", b"")]
     saved = sys.stdin, sys.stdout, sys.stderr
     sys.stdin, sys.stdout, sys.stderr = streams
     try:
-        status = main(args, App(builder.open))
+        status = main(args, app or App(builder.open))
         for stream in streams[1:]:
             stream.flush()
         printed = [stream.buffer.getvalue().decode(errors="surrogateescape") for stream in streams[1:]]
