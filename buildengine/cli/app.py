@@ -20,8 +20,10 @@ from buildengine.cli.report import Reporter
 if TYPE_CHECKING:
     from buildengine.builder import Builder
     from buildengine.config import Config
+    from buildengine.registries import Registries
 
     OpenBuilder = Callable[[Config], AbstractContextManager[Builder]]
+    MakeRegistries = Callable[[Config], Registries]
 
 
 def open_local(config: Config) -> AbstractContextManager[Builder]:
@@ -31,11 +33,21 @@ def open_local(config: Config) -> AbstractContextManager[Builder]:
     return open_local_builder(config)
 
 
+def make_registries(config: Config) -> Registries:
+    """Logins of this user. Needs no engine, and no root."""
+    from buildengine.daemon.login import LocalRegistries
+
+    return LocalRegistries(config)
+
+
 class App:
     """One run of the program. `root`, `file` and `debug` are the global flags."""
 
-    def __init__(self, open_builder: OpenBuilder = open_local) -> None:
+    def __init__(
+        self, open_builder: OpenBuilder = open_local, make_registries: MakeRegistries = make_registries
+    ) -> None:
         self._open_builder = open_builder
+        self._make_registries = make_registries
         self.root: str | None = None
         self.file: Path | None = None
         self.debug = False
@@ -50,6 +62,10 @@ class App:
 
     def open_builder(self) -> AbstractContextManager[Builder]:
         return self._open_builder(self.config)
+
+    @property
+    def registries(self) -> Registries:
+        return self._make_registries(self.config)
 
     def reporter(self) -> Reporter:
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")  # https://no-color.org

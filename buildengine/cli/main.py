@@ -27,6 +27,8 @@ _COMMANDS = {
     "du": ("buildengine.cli.du", "Show what the build cache holds"),
     "prune": ("buildengine.cli.prune", "Remove build cache"),
     "image": ("buildengine.cli.image", "Manage the images of the local store"),
+    "login": ("buildengine.cli.login", "Log in to a registry"),
+    "logout": ("buildengine.cli.logout", "Log out from a registry"),
     "registry": ("buildengine.cli.registry", "Serve images from the state directory"),
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,13 +20,15 @@ from buildengine.builder import (
     BuildRequest,
     Damage,
     PrunePolicy,
+    RunnablePlatform,
     ServedRegistry,
     ServedRequest,
     UsageInfo,
 )
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
-from buildengine.errors import BuildError, HostError, InternalError
+from buildengine.daemon.running import run_to_end
+from buildengine.errors import HostError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
 from cache.opened import Cache, open_cache
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _TICK = 0.1
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ class LocalBuilder:
     def build(
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None = None
     ) -> BuildOutcome:
-        return _run(partial(self._build, request, on_event, on_tick))
+        return run_to_end(partial(self._build, request, on_event, on_tick))
 
     async def _build(
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
@@ -103,6 +103,11 @@ class LocalBuilder:
 
         return self._with_cache(run)
 
+    def platforms(self) -> Sequence[RunnablePlatform]:
+        from worker.runtime import emulators
+
+        return emulators.table(directory=self._config.worker.emulators)
+
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
     ) -> None:
@@ -124,59 +129,10 @@ class LocalBuilder:
             async with open_cache(self._config.root, snapshotter=self._config.worker.snapshotter) as cache:
                 return await fn(cache)
 
-        return _run(run)
-
-
-def _run(main: Callable[[], Awaitable[_T]]) -> _T:
-    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves."""
-    outcome: list[_T] = []
-
-    async def supervised() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_end_on_signal)
-            outcome.append(await main())
-            nursery.cancel_scope.cancel()
-
-    try:
-        trio.run(supervised)
-    except BaseExceptionGroup as group:
-        raise _leading(group) from None
-    return outcome[0]
-
-
-async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
-    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
-
-    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
-    """
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as received:
-        task_status.started()
-        async for _ in received:
-            raise KeyboardInterrupt
+        return run_to_end(run)
 
 
 async def _tick(on_tick: Callable[[], None]) -> None:
     while True:
         await trio.sleep(_TICK)
         on_tick()
-
-
-def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
-    leaves = list(_leaves(group))
-    for kind in (KeyboardInterrupt, BuildError):
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return leaf
-    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
-    error.__cause__ = leaves[0]
-    return error
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

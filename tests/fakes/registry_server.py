@@ -127,6 +127,8 @@ class FakeRegistry:
         return Reply(body=json.dumps({"token": f"token-{self.tokens_given}", "expires_in": 300}).encode())
 
     def _content(self, request: Request) -> Reply:
+        if request.path == "/v2/":
+            return Reply(body=b"{}")
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", request.path)
         if match is None:
             return Reply(status=404)

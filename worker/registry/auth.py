@@ -22,9 +22,8 @@ from worker.oci.document import Fields
 from worker.registry.errors import RegistryRefused, login_advice, refusal
 from worker.registry.hosts import is_loopback
 from worker.registry.transport import Transport, redacted
-from worker.session import Credential, Credentials
+from worker.session import IDENTITY_TOKEN, Credential, Credentials, SecretBytes
 
-IDENTITY_TOKEN = "<token>"  # the user name under which an identity token is kept (docker's credential helpers)
 _CLIENT_ID = "pybuild"
 _MAX_CHALLENGE = 8 << 10
 _MAX_TOKEN = 1 << 20
@@ -87,9 +86,23 @@ class _Bearer:
 
 
 class Authorizer:
-    """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once."""
+    """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once.
 
-    def __init__(self, host: str, *, key: str, is_plain: bool, transport: Transport, credentials: Credentials) -> None:
+    With `wants_identity` a token service is asked for an identity token as well: `identity`, once it gave one.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        key: str,
+        is_plain: bool,
+        transport: Transport,
+        credentials: Credentials,
+        wants_identity: bool = False,
+    ) -> None:
+        self._wants_identity = wants_identity
+        self.identity: SecretBytes | None = None
         self._host = host
         self._key = key
         self._is_plain = is_plain
@@ -187,6 +200,8 @@ class Authorizer:
         query += [("scope", scope) for scope in scopes.split()]
         if credential is not None:
             query.append(("account", credential.username))
+        if self._wants_identity:
+            query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
         separator = "&" if urlsplit(bearer.realm).query else "?"
         headers = {} if credential is None else {"authorization": _basic(credential)}
         return await self._ask("GET", bearer.realm + separator + urlencode(query), headers, b"")
@@ -198,6 +213,8 @@ class Authorizer:
             form |= {"grant_type": "refresh_token", "refresh_token": secret}
         else:
             form |= {"grant_type": "password", "username": credential.username, "password": secret}
+        if self._wants_identity:
+            form["access_type"] = "offline"
         headers = {"content-type": "application/x-www-form-urlencoded"}
         return await self._ask("POST", bearer.realm, headers, urlencode(form).encode())
 
@@ -211,11 +228,13 @@ class Authorizer:
         try:
             fields = Fields.parse(body, what="the token service's answer", limit=_MAX_TOKEN)
             token = fields.text("token", default="") or fields.text("access_token")
+            identity = fields.text("refresh_token", default="") if self._wants_identity else ""
             life = max(fields.integer("expires_in", default=_DEFAULT_LIFE), _DEFAULT_LIFE)
         except SourceError as error:
             raise self._denied(error.message) from error
         if not token.isascii() or not token.isprintable():
             raise self._denied("the token service sent a token that is not printable")
+        self.identity = SecretBytes(identity.encode()) if identity else self.identity
         return _Token(header=f"Bearer {token}", asked=asked, expires=asked + life * _SHORTENED)
 
     def _check_realm(self, realm: str) -> None:

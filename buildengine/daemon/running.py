@@ -1,0 +1,63 @@
+"""One blocking call of a command as one trio run: signals cancel it, and one error leaves it, never a group."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import trio
+
+from buildengine.errors import BuildError, InternalError
+
+_T = TypeVar("_T")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_to_end(main: Callable[[], Awaitable[_T]]) -> _T:
+    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves."""
+    outcome: list[_T] = []
+
+    async def supervised() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_end_on_signal)
+            outcome.append(await main())
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(supervised)
+    except BaseExceptionGroup as group:
+        raise _leading(group) from None
+    return outcome[0]
+
+
+async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
+    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
+
+    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
+    """
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heeded) as received:
+        task_status.started()
+        async for _ in received:
+            raise KeyboardInterrupt
+
+
+def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
+    leaves = list(_leaves(group))
+    for kind in (KeyboardInterrupt, BuildError):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
+    error.__cause__ = leaves[0]
+    return error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
