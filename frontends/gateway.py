@@ -76,7 +76,7 @@ class PlatformResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendResult:
-    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` under BuildKit's names."""
+    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` has BuildKit's names."""
 
     results: tuple[PlatformResult, ...]
     multi_platform: bool = False

@@ -1,9 +1,10 @@
 """The layers of a stack as blobs in the content store: reused where they exist, made where they do not.
 
-The layers of the base image keep the very blobs by which that image has them (fetched now if they are still lazy)
-unless another compression is forced; even then the archive stays, so that the image still has the layers of its base.
-So does every layer that is known only by the blob it came as. Layers of one stack, and of several platforms, are packed
-at the same time. Which blob a layer gets never depends on what was built or pulled before.
+The layers of the base image keep the very blobs by which that image has them (fetched now if they are still lazy,
+unless the image is only to be pushed) unless another compression is forced; even then the archive stays, so that the
+image still has the layers of its base. So does every layer that is known only by the blob it came as. Layers of one
+stack, and of several platforms, are packed at the same time. Which blob a layer gets never depends on what was built
+or pulled before.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _DIFF_ID = "containerd.io/uncompressed"  # where a blob's record keeps its diff id, as containerd's labels do
 
+_REWRITTEN = "buildkit/rewritten-timestamp"  # BuildKit util/converter/converter.go
+
 
 class LayerBlobs:
     """Packs layers for exporters; one object serves a whole build."""
@@ -41,6 +44,7 @@ class LayerBlobs:
         self._cache = cache
         self._trees = trees
         self._locks: dict[str, trio.Lock] = {}
+        self.received: dict[Digest, Layer] = {}  # the layers that kept the blob they came as, by it; some may be lazy
 
     async def of(self, image: PlatformImage, options: ExportOptions) -> tuple[ExportLayer, ...]:
         """One blob for each layer of the stack, base first."""
@@ -66,9 +70,10 @@ class LayerBlobs:
         if received is not None:
             return received
         name = _record_name(options)
+        rewritten = options.epoch if options.rewrite_timestamp and layer.remote is None else None
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
-                return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]))
+                return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]), rewritten=rewritten)
         made = await (self._made(layer, below, options) if layer.remote is None else self._converted(layer, options))
         blob = LayerBlob(
             compression=name,
@@ -80,7 +85,7 @@ class LayerBlobs:
         )
         reach("export.packed")
         await self._cache.layers.add_blob(layer.id, blob)
-        return _export_layer(layer, blob, made.diff_id)
+        return _export_layer(layer, blob, made.diff_id, rewritten=rewritten)
 
     async def _made(self, layer: Layer, below: Stack, options: ExportOptions) -> LayerExport:
         """A blob of a layer that was built here."""
@@ -128,7 +133,9 @@ class LayerBlobs:
             return None
         if options.force_compression and options.level is not None:
             return None
-        await self._trees.fetch_blobs((layer,))
+        self.received[remote.digest] = layer
+        if options.store:
+            await self._trees.fetch_blobs((layer,))
         blob = LayerBlob(compression="received", digest=remote.digest, size=remote.size, media_type=remote.media_type)
         return _export_layer(layer, blob, layer.diff_id)
 
@@ -164,7 +171,8 @@ def _record_name(options: ExportOptions) -> str:
     return f"{made_by.name}{rewritten}"
 
 
-def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest) -> ExportLayer:
+def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest, *, rewritten: int | None = None) -> ExportLayer:
+    """`rewritten` is the latest time in the layer, when its times were changed to that."""
     return ExportLayer(
         digest=blob.digest,
         size=blob.size,
@@ -172,4 +180,5 @@ def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest) -> ExportLayer
         diff_id=diff_id,
         created=layer.created,
         description=layer.description,
+        annotations={_REWRITTEN: str(rewritten)} if rewritten is not None else {},
     )

@@ -203,17 +203,16 @@ def manifest_bytes(
         "schemaVersion": 2,
         "mediaType": family.manifest,
         "config": descriptor.to_json(),
-        "layers": [_descriptor(layer.named_by(family)).to_json() for layer in layers],
+        "layers": [_descriptor(layer.named_by(family), annotated=family is OCI).to_json() for layer in layers],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     return jsonbytes.indented(document)
 
 
-def _descriptor(layer: ExportLayer) -> types.Descriptor:
-    return types.Descriptor(
-        media_type=layer.media_type, digest=layer.digest, size=layer.size, annotations=layer.annotations
-    )
+def _descriptor(layer: ExportLayer, *, annotated: bool) -> types.Descriptor:
+    annotations = layer.annotations if annotated else {}
+    return types.Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size, annotations=annotations)
 
 
 def index_bytes(

@@ -106,7 +106,7 @@ def _check_apart(platforms: Sequence[str], roots: Sequence[int]) -> None:
 async def write_tar(trees: Trees, fd: int, result: BuildResult, options: ExportOptions) -> None:
     """Write the result as one tar stream, a set of images below a directory for each."""
     split = _is_split(result, options)
-    for position, image in enumerate(result.images):
+    for position, image in enumerate(sorted(result.images, key=_platform_directory)):
         await trees.ensure(image.stack)
         shape = _below(_platform_directory(image) + b"/", options.epoch) if split else Shape()
         with trees.open_stack(image.stack) as root:

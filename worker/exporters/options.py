@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.reference import Reference, parse
+from buildengine.reference import Reference, parse, parse_repository
 from buildengine.values import dataclass
 from worker.exporters.annotations import Annotations
 from worker.exporters.annotations import parse as parse_annotations
@@ -36,12 +36,14 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "local": _COMMON | {"platform-split", "mode"},
 }
 _IMAGES = frozenset({"image", "oci", "docker"})
-_PUSH = frozenset({"push", "push-by-digest"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What one exporter was asked for. `level` None is the compression's default; `epoch` is in seconds."""
+    """What one exporter was asked for. `level` None is the compression's default; `epoch` is in seconds.
+
+    An image that is only pushed (not `store`) may leave layers in the registry where they are.
+    """
 
     names: tuple[Reference, ...] = ()
     compression: Compression = Compression.GZIP
@@ -55,13 +57,16 @@ class ExportOptions:
     platform_split: bool | None = None
     delete: bool = False
     store: bool = True
+    push: bool = False
+    by_digest: bool = False
+    insecure: bool = False
     dangling_prefix: str = ""
     dangling_empty_only: bool = False
     name_canonical: bool = False
 
     def names_of(self, digest: Digest) -> tuple[Reference, ...]:
         """Every name that an image of this digest gets in the store: those asked for, and those with its digest."""
-        names = list(self.names)
+        names = [replace(name, digest=digest) if self.by_digest else name for name in self.names]
         if self.dangling_prefix and not (self.names and self.dangling_empty_only):
             names.append(parse(f"{self.dangling_prefix}@{digest}"))
         if self.name_canonical:
@@ -79,16 +84,13 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         )
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
-    if any(_flag(plain, name, False) for name in _PUSH):
-        raise UserError(
-            "pushing to a registry is not supported yet", hint="export type=oci and push the archive, e.g. with skopeo"
-        )
-    _check_supported(kind, plain)
+    _flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
+    push, by_digest = _flag(plain, "push", False), _flag(plain, "push-by-digest", False)
     own_epoch = plain.get("source-date-epoch")
     compression = _compression(plain.get("compression", "gzip"))
     oci = _flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
     return ExportOptions(
-        names=tuple(parse(name.strip()) for name in plain.get("name", "").split(",") if name.strip()),
+        names=_names(plain, push=push, by_digest=by_digest),
         compression=compression,
         level=_level(plain, compression),
         force_compression=_flag(plain, "force-compression", False),
@@ -99,7 +101,10 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         tar=_flag(plain, "tar", True),
         platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
         delete=_is_delete(plain.get("mode", "copy")),
-        store=_flag(plain, "store", True),
+        store=_flag(plain, "store", not push),
+        push=push,
+        by_digest=by_digest,
+        insecure=_flag(plain, "registry.insecure", False),
         dangling_prefix=plain.get("dangling-name-prefix", ""),
         dangling_empty_only=_flag(plain, "danging-name-empty-only", False),
         name_canonical=_flag(plain, "name-canonical", False),
@@ -116,15 +121,18 @@ def check_platforms(kind: str, options: ExportOptions, count: int, *, multi_plat
         raise UserError("type=tar does not merge several platforms", hint=hint)
 
 
-def _check_supported(kind: str, attrs: Mapping[str, str]) -> None:
-    """Refuse what would change the result and is not made yet; what asks for nothing may stand.
-
-    `unpack` needs nothing done, whatever its value: the store unpacks the layers of an image when a step first
-    needs them, and those that were built here are unpacked already.
-    """
-    _flag(attrs, "unpack", False)
-    if _flag(attrs, "registry.insecure", False):
-        raise UserError("registry.insecure is not supported", hint="nothing is pushed to a registry yet")
+def _names(attrs: Mapping[str, str], *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
+    """The names of the image; those to push by digest are repositories, without a tag."""
+    texts = [text.strip() for text in attrs.get("name", "").split(",") if text.strip()]
+    if push and not texts:
+        raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
+    if not by_digest:
+        return tuple(map(parse, texts))
+    names = tuple(map(parse_repository, texts))
+    for name in names:
+        if name.tag or name.digest:
+            raise UserError(f"{name.familiar} has a tag, and push-by-digest pushes without one", hint="remove the tag")
+    return names
 
 
 def _is_delete(mode: str) -> bool:
