@@ -15,6 +15,7 @@ from tests.fakes.http_server import Reply, Request, serve
 from tests.fakes.registry_server import (
     FakeRegistry,
     Image,
+    Logins,
     MemorySink,
     client,
     descriptor,
@@ -24,8 +25,8 @@ from tests.fakes.registry_server import (
 )
 from worker.oci import jsonbytes, types
 from worker.oci.document import InvalidImage
-from worker.registry.hosts import HostConfig
-from worker.registry.puller import RemoteImage
+from worker.registry.hosts import HostConfig, RegistryConfig
+from worker.registry.puller import RemoteImage, open_registry
 
 AMD64 = parse("linux/amd64")
 
@@ -354,10 +355,32 @@ async def test_no_more_downloads_at_once_than_allowed() -> None:
     assert most == 2
 
 
-async def test_nothing_listens() -> None:
-    async with client() as registry:
-        with pytest.raises(SourceError, match=r"cannot reach http://127\.0\.0\.1:1/v2/app/manifests/1: .*refused"):
+async def test_nothing_listens(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody is waited for where nobody is."""
+    async with open_registry(RegistryConfig(), Logins()) as registry:
+        start = trio.current_time()
+        with pytest.raises(
+            SourceError, match=r"cannot reach http://127\.0\.0\.1:1/v2/app/manifests/1: .*refused"
+        ) as caught:
             await registry.resolve(reference.parse("127.0.0.1:1/app:1"), AMD64)
+        assert caught.value.hint == "nothing listens there: check the host and the port"
+        wanted = types.Descriptor(media_type="x", digest=Digest.sha256(b"x"), size=1)
+        with pytest.raises(SourceError, match="refused"):
+            await registry.fetch_blob(wanted, ("127.0.0.1:1/app",), MemorySink())
+        assert trio.current_time() == start
+
+
+async def test_a_registry_that_restarts_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    image = Image()
+    async with open_registry(RegistryConfig(retry_delays=(1.0, 2.0)), Logins()) as registry:
+        async with fake_registry() as fake:
+            fake.put("app", "1", image)
+            name = reference.parse(f"{fake.host}/app:1")
+            await registry.resolve(name, AMD64)
+        start = trio.current_time()
+        with pytest.raises(SourceError, match="refused"):
+            await registry.resolve(name, AMD64)
+        assert trio.current_time() == start + 3.0
 
 
 # --- mirrors ----------------------------------------------------------------------------------------------

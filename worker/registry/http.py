@@ -27,6 +27,7 @@ _IDLE_TIMEOUT = 60.0
 _MAX_CONNECTIONS = 32
 _KEPT_ALIVE = 30.0
 _ALLOWED_IN_TARGET = "%/:=&?~+!$,;'@()*[]-._"
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 _FAILURES = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, OSError)
 
 _Pool = httpcore2.AsyncConnectionPool
@@ -39,6 +40,7 @@ class Pools:
         self._tls = tls
         self._proxy = proxy
         self._pools: dict[tuple[Tls | None, str], _Pool] = {}
+        self._answered: set[str] = set()
 
     @asynccontextmanager
     async def exchange(
@@ -54,20 +56,29 @@ class Pools:
                     request = _request(method, url, headers, stream, content.size)
                 response = await self._pool(url).handle_async_request(request)
         except _FAILURES as error:
-            if _is_unknown_host(error):
-                raise SourceError(
-                    f"cannot reach {redacted(url)}: {_reason(error)}", hint="check the name, and the host's DNS"
-                ) from error
-            raise Unreachable(f"cannot reach {redacted(url)}: {_reason(error)}") from error
+            raise self._unreachable(url, error) from error
+        self._answered.add(_host(url))
         try:
             yield HttpResponse(response, url)
         finally:
             with trio.CancelScope(shield=True):
                 await response.aclose()
 
+    def _unreachable(self, url: str, error: BaseException) -> SourceError:
+        """Worth another attempt, unless it is plain that nobody is there or that we shall not trust each other."""
+        message = f"cannot reach {redacted(url)}: {_reason(error)}"
+        cause = _innermost(error)
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return SourceError(message, hint="check the name, and the host's DNS")
+        if isinstance(cause, ConnectionRefusedError) and _host(url) not in self._answered:
+            return SourceError(message, hint="nothing listens there: check the host and the port")
+        if isinstance(cause, ssl.SSLError) and (hint := _tls_hint(cause, _host(url))):
+            return SourceError(message, hint=hint)
+        return Unreachable(message)
+
     def _pool(self, url: str) -> _Pool:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
+        host = _host(url)
         tls = self._tls(host) if parts.scheme == "https" else None
         key = (tls, self._proxy(parts.scheme, host))
         if key not in self._pools:
@@ -215,21 +226,38 @@ def _proxy_of(url: str) -> httpcore2.Proxy:
     return httpcore2.Proxy(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", auth=auth)
 
 
-def _is_unknown_host(error: BaseException | None) -> bool:
-    """Whether a name server said that there is no such name (EAI_NONAME): asking again changes nothing."""
-    while error is not None:
-        if isinstance(error, socket.gaierror):
-            return error.errno == socket.EAI_NONAME
-        error = error.__cause__ or error.__context__
-    return False
+def _host(url: str) -> str:
+    """Host and port, as the configuration names them."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost reason, in words: wrappers of wrappers say little."""
+def _innermost(error: BaseException) -> BaseException:
+    """The reason behind wrappers of wrappers, which say little."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     while isinstance(error, BaseExceptionGroup):  # one for each address of the host
         error = error.exceptions[-1]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _innermost(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return "it does not speak TLS"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+
+
+def _tls_hint(error: ssl.SSLError, host: str) -> str:
+    """What to configure when the two sides cannot agree; "" when that is not what went wrong."""
+    section = f'[registry."{host}"]'
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"name the authority that signed it: `ca` in {section}, or a .crt file in /etc/docker/certs.d/{host}"
+    if error.reason in _NOT_TLS:
+        return f"if it is a plain HTTP registry, say `http = true` in {section}"
+    if "_ALERT_" in (error.reason or ""):
+        return (
+            f"it may want a client certificate: `keypair` in {section}, or .cert and .key in /etc/docker/certs.d/{host}"
+        )
+    return ""  # cut off: the network's doing
