@@ -57,10 +57,13 @@ class Solving:
         if image is None:
             return ()
         origins = (image.origin,) if image.origin else ()
+        windows = image.config.platform.os == "windows"
         return tuple(
             BaseLayer(
                 diff_id=diff_id,
-                blob=RemoteBlob(digest=blob.digest, size=blob.size, media_type=blob.media_type, origins=origins),
+                blob=RemoteBlob(
+                    digest=blob.digest, size=blob.size, media_type=blob.media_type, origins=origins, windows=windows
+                ),
             )
             for blob, diff_id in image.layers
         )

@@ -50,12 +50,13 @@ class LayerBlobs:
         """One blob for each layer of the stack, base first."""
         stack = image.stack
         layers = _as_received(self._cache.layers.of(stack), image.base)
+        windows = any(layer.blob.windows for layer in image.base)
         packed: list[ExportLayer | None] = [None] * len(layers)
 
         async def pack(position: int) -> None:
             layer = layers[position]
             async with self._locks.setdefault(layer.id, trio.Lock()):
-                packed[position] = await self._pack(layer, stack[:position], options)
+                packed[position] = await self._pack(layer, stack[:position], options, windows=windows)
 
         with one_error():
             async with trio.open_nursery() as nursery:
@@ -65,16 +66,18 @@ class LayerBlobs:
         await self._remember_chains(layers, done, options)
         return done
 
-    async def _pack(self, layer: Layer, below: Stack, options: ExportOptions) -> ExportLayer:
+    async def _pack(self, layer: Layer, below: Stack, options: ExportOptions, *, windows: bool) -> ExportLayer:
         received = await self._received(layer, options)
         if received is not None:
             return received
-        name = _record_name(options)
+        name = _record_name(options) + ("+windows" if windows else "")
         rewritten = options.epoch if options.rewrite_timestamp and layer.remote is None else None
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
                 return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]), rewritten=rewritten)
-        made = await (self._made(layer, below, options) if layer.remote is None else self._converted(layer, options))
+        made = await (
+            self._made(layer, below, options, windows) if layer.remote is None else self._converted(layer, options)
+        )
         blob = LayerBlob(
             compression=name,
             level=options.level,
@@ -87,10 +90,14 @@ class LayerBlobs:
         await self._cache.layers.add_blob(layer.id, blob)
         return _export_layer(layer, blob, made.diff_id, rewritten=rewritten)
 
-    async def _made(self, layer: Layer, below: Stack, options: ExportOptions) -> LayerExport:
-        """A blob of a layer that was built here."""
+    async def _made(self, layer: Layer, below: Stack, options: ExportOptions, windows: bool) -> LayerExport:
+        """A blob of a layer that was built here, laid out as the base image's are."""
         from worker.layers.export import export_layer
+        from worker.layers.windows import shape
+        from worker.layers.write import PLAIN
 
+        if self._cache.layers.stack(layer.id) == (layer.id,):
+            below = ()  # made on nothing (COPY --link): it needs no tree below, and is the same blob on every one
         await self._trees.ensure((*below, layer.id))
         with self._trees.open_stack(below) as lower:
             return await export_layer(
@@ -100,6 +107,7 @@ class LayerBlobs:
                 level=options.level,
                 reproducible=options.epoch is not None,
                 epoch=options.epoch if options.rewrite_timestamp else None,
+                shape=shape(options.epoch) if windows else PLAIN,
                 open_writer=self._cache.store.writer,
             )
 

@@ -26,7 +26,7 @@ from worker.layers.failures import explained
 from worker.layers.names import Path, shown
 from worker.layers.rootpath import open_directory
 from worker.layers.tar import Kind, TarHeader
-from worker.layers.write import Shape, layer_blocks
+from worker.layers.write import PLAIN, Shape, layer_blocks
 from worker.trees import Trees
 
 
@@ -108,7 +108,7 @@ async def write_tar(trees: Trees, fd: int, result: BuildResult, options: ExportO
     split = _is_split(result, options)
     for position, image in enumerate(sorted(result.images, key=_platform_directory)):
         await trees.ensure(image.stack)
-        shape = _below(_platform_directory(image) + b"/", options.epoch) if split else Shape()
+        shape = _below(_platform_directory(image) + b"/", options.epoch) if split else PLAIN
         with trees.open_stack(image.stack) as root:
             ends = position == len(result.images) - 1
             await offload(_write, root, fd, options.epoch, replace(shape, ends=ends), limiter=DISK)

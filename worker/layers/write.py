@@ -42,7 +42,7 @@ class Shape:
     ends: bool = True
 
 
-_PLAIN = Shape()
+PLAIN = Shape()
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def layer_blocks(
     *,
     epoch: int | None = None,
     block_size: int = BLOCK_SIZE,
-    shape: Shape = _PLAIN,
+    shape: Shape = PLAIN,
 ) -> Iterator[Blocks]:
     """The archive of the layer in `directory`, in blocks that are all full but the last.
 

@@ -192,7 +192,7 @@ def workdir(draft: Draft, instruction: ins.Workdir) -> None:
     made = mkdir(
         directory,
         parents=True,
-        owner=draft.config.user or None,
+        owner=draft.owner(draft.config.user),
         timestamp=KEEP_TIME if epoch is None else epoch * 10**9,
     )
     draft.state = draft.state.file(made, name=draft.step_name(shown), place=draft.place(instruction))

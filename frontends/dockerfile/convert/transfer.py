@@ -56,7 +56,7 @@ class _Job:
     @property
     def common(self) -> _Common:
         return {
-            "owner": self.chown or None,
+            "owner": self.draft.owner(self.chown),
             "mode": _mode(self.chmod) if self.chmod else None,
             "exclude": self.instruction.exclude,
             "parents": True,
