@@ -76,6 +76,14 @@ def test_what_is_no_file_is_left_out() -> None:
     assert found.name == b".wh.x"
 
 
+def test_a_plain_layer_stays_one(layer: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with layer_blocks(layer, None) as blocks:
+        plain = b"".join(bytes(block) for block in blocks)
+    apply(io.BytesIO(plain), tmp_path / "out", windows=True)
+    assert sorted(os.listdir(tmp_path / "out/app")) == ["a", "b", "l"]
+
+
 def test_deleted_files(layer: Path, tmp_path: Path) -> None:
     lower = tmp_path / "lower"
     (lower / "app").mkdir(parents=True)

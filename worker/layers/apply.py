@@ -28,7 +28,7 @@ from worker.layers.lowers import LowerStack
 from worker.layers.names import OPAQUE, WHITEOUT, is_bookkeeping, parts_of, whiteout_target
 from worker.layers.pipeline import pump
 from worker.layers.tar import TarHeader
-from worker.layers.windows import file_of
+from worker.layers.windows import plainly
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -51,7 +51,7 @@ class LayerWriter:
             self._stack.callback(os.close, self._root)
             self._lowers = self._stack.enter_context(LowerStack(lowers.lowers if lowers is not None else ()))
             self._extraction = Extraction(
-                self._root, self._lowers, fresh=True, left_out=self._is_marker, reshape=file_of if windows else None
+                self._root, self._lowers, fresh=True, left_out=self._is_marker, reshape=plainly() if windows else None
             )
             self._stack.callback(self._extraction.close)
             self._stack = self._stack.pop_all()

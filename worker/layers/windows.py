@@ -8,12 +8,14 @@ users may read), as here. Registry hives are neither read nor written. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from worker.layers.tar import Kind, TarHeader
 from worker.layers.write import Shape
 
 _FILES = b"Files/"
+_TOPS = (b"Hives", b"Files", b"UtilityVM")
 _SECOND = 1_000_000_000
 _ATTRIBUTES = {Kind.DIRECTORY: b"16", Kind.FILE: b"32"}  # FILE_ATTRIBUTE_DIRECTORY, FILE_ATTRIBUTE_ARCHIVE
 _TYPE_BITS = {Kind.DIRECTORY: 1 << 14, Kind.FILE: 1 << 15}
@@ -37,6 +39,22 @@ def shape(epoch: int | None) -> Shape:
     """How the archive of a layer becomes that of a Windows layer; the two top directories are of `epoch`, or 1970."""
     tops = (TarHeader(name=name, kind=Kind.DIRECTORY, mtime=(epoch or 0) * _SECOND) for name in (b"Hives", b"Files"))
     return Shape(first=tuple(_attributed(top) for top in tops), reshape=_below_files)
+
+
+def plainly() -> Callable[[TarHeader], TarHeader | None]:
+    """A function on the entries of one archive, in order: `file_of`, if the first shows that it is laid out this way.
+
+    An image for Windows that began with `FROM scratch` has plain layers, BuildKit's as ours.
+    """
+    wrapped: bool | None = None
+
+    def read(header: TarHeader) -> TarHeader | None:
+        nonlocal wrapped
+        if wrapped is None:
+            wrapped = header.name.partition(b"/")[0] in _TOPS
+        return file_of(header) if wrapped else header
+
+    return read
 
 
 def file_of(header: TarHeader) -> TarHeader | None:
