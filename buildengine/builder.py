@@ -122,6 +122,24 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """One `pull`: `platform` None is this host's, with `all_platforms` it is not looked at."""
+
+    reference: str
+    platform: Platform | None = None
+    all_platforms: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """`name` is the whole name it has in the local store; `is_new` says that something had to be fetched for it."""
+
+    name: str
+    digest: Digest
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
     """What `debug verify-store` found wrong: where, and what."""
 
@@ -207,6 +225,26 @@ class Builder(Protocol):
 
         `on_tick` is called about ten times a second while the build runs, on the thread of `on_event`: a
         clock moves on although nothing happens.
+        """
+        ...
+
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Digest:
+        """Push the image that `reference` means in the local store under each of `names`; its digest.
+
+        `on_event` and `on_tick` as for `build`. Raises BuildError.
+        """
+        ...
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        """Bring an image into the local store, with all its layers.
+
+        `on_layer` is told each layer that is there now, and whether it was fetched.
         """
         ...
 

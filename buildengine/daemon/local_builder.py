@@ -20,6 +20,8 @@ from buildengine.builder import (
     BuildRequest,
     Damage,
     PrunePolicy,
+    PulledImage,
+    PullRequest,
     RunnablePlatform,
     ServedRegistry,
     ServedRequest,
@@ -28,10 +30,12 @@ from buildengine.builder import (
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
 from buildengine.daemon.running import run_to_end
+from buildengine.digest import Digest
 from buildengine.errors import HostError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
 from cache.opened import Cache, open_cache
+from worker.images import open_images
 from worker.runtime.isolate import private_mounts
 
 if TYPE_CHECKING:
@@ -60,24 +64,49 @@ class LocalBuilder:
     def build(
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None = None
     ) -> BuildOutcome:
-        return run_to_end(partial(self._build, request, on_event, on_tick))
+        return run_to_end(partial(self._build, request, on_event), on_tick)
 
-    async def _build(
-        self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
-    ) -> BuildOutcome:
+    async def _build(self, request: BuildRequest, on_event: EventSink) -> BuildOutcome:
         from buildengine.daemon.engine import open_engine
         from buildengine.daemon.given_context import with_directories
 
         environment = self._config.environment
         credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
-        async with trio.open_nursery() as nursery:
-            if on_tick is not None:
-                nursery.start_soon(_tick, on_tick)
-            async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
-                session = local_session(whole, credentials=credentials, environment=environment)
-                outcome = await engine.build(whole, session, on_event)
-            nursery.cancel_scope.cancel()
-        return outcome
+        async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
+            session = local_session(whole, credentials=credentials, environment=environment)
+            return await engine.build(whole, session, on_event)
+
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Digest:
+        from buildengine.daemon.publish import push_stored
+        from buildengine.daemon.registries import registry_config
+
+        environment = self._config.environment
+        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
+
+        async def run(cache: Cache) -> Digest:
+            config = registry_config(self._config)
+            return await push_stored(cache, reference, names, config=config, credentials=credentials, on_event=on_event)
+
+        return self._with_cache(run, on_tick)
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        from buildengine.daemon.image_pull import pull
+        from buildengine.daemon.registries import registry_config
+
+        environment = self._config.environment
+        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
+
+        async def run(cache: Cache) -> PulledImage:
+            async with open_images(cache, lambda: registry_config(self._config), credentials) as images:
+                return await pull(cache, images, request, on_layer)
+
+        return self._with_cache(run)
 
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
         from cache import usage
@@ -124,15 +153,9 @@ class LocalBuilder:
 
         return LocalImages(self._with_cache)
 
-    def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:
+    def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
         async def run() -> _T:
             async with open_cache(self._config.root, snapshotter=self._config.worker.snapshotter) as cache:
                 return await fn(cache)
 
-        return run_to_end(run)
-
-
-async def _tick(on_tick: Callable[[], None]) -> None:
-    while True:
-        await trio.sleep(_TICK)
-        on_tick()
+        return run_to_end(run, on_tick)

@@ -19,6 +19,8 @@ from buildengine.builder import (
     Damage,
     ImageInfo,
     PrunePolicy,
+    PulledImage,
+    PullRequest,
     RunnablePlatform,
     ServedRegistry,
     ServedRequest,
@@ -98,6 +100,14 @@ class FakeBuilder:
     runnable: Sequence[RunnablePlatform] = ()
     registries: list[ServedRegistry] = field(default_factory=list)
     served: Sequence[ServedRequest] = ()
+    pushes: list[tuple[str, ...]] = field(default_factory=list)
+    pulls: list[PullRequest] = field(default_factory=list)
+    layers: Sequence[tuple[Digest, bool]] = ()
+    pulled: PulledImage = field(
+        default_factory=lambda: PulledImage(
+            name="docker.io/library/app:latest", digest=Digest.sha256(b"app"), is_new=True
+        )
+    )
     is_open: bool = False
 
     def build(
@@ -112,6 +122,28 @@ class FakeBuilder:
         if self.error is not None:
             raise self.error
         return replace(self.outcome, ref=request.ref)
+
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Digest:
+        self.pushes.append((reference, *names))
+        for event in self.events:
+            on_event(event)
+        if self.error is not None:
+            raise self.error
+        return Digest.sha256(reference.encode())
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        self.pulls.append(request)
+        for digest, fetched in self.layers:
+            on_layer(digest, fetched)
+        if self.error is not None:
+            raise self.error
+        return self.pulled
 
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
         self.filters.append(filters)

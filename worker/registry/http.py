@@ -246,6 +246,8 @@ def _reason(error: BaseException) -> str:
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
         return "it does not speak TLS"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"  # trio's own text has the address once more
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
 
 

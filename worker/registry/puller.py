@@ -7,7 +7,7 @@ mirror are worth no less, since all but the tag is verified by digest.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from buildengine.errors import RegistryError, SourceError
 from buildengine.platform import Platform, rank
 from buildengine.reference import Reference, parse_repository
 from buildengine.values import dataclass
+from worker.layers.outcome import one_error
 from worker.oci.choose import candidates
 from worker.oci.document import InvalidImage
 from worker.oci.types import (
@@ -45,6 +46,9 @@ from worker.session import Credentials
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 _T = TypeVar("_T")
 _MAX_DEPTH = 3
+_MAX_MANIFESTS = 1000  # of one level
+_MAX_MANIFEST_BYTES = 64 << 20
+_REQUESTS = 8  # small ones at once
 # What early tools called a config; read as one by every client of today.
 _CONFIG_ALIASES = CONFIG_TYPES | {"application/octet-stream"}
 
@@ -54,21 +58,46 @@ KnownBlobs = Callable[[Digest], bytes | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteImage:
-    """An image in a registry, resolved. `digest` is what the reference named: the index where there is one.
+    """An image in a registry, resolved. `digest` is what the reference named: the first index where there is one.
 
-    `layers` are descriptors with their diff IDs, lowest first; `origin` (`host/repository`) is where they are.
+    `indexes` lead from there to the manifest, more than one where they are nested. `layers` are descriptors with
+    their diff IDs, lowest first; `origin` (`host/repository`) is where they are.
     """
 
     reference: Reference
     digest: Digest
-    index: Index | None
+    indexes: tuple[Index, ...]
     manifest: Manifest
     config: ImageConfig
     layers: tuple[tuple[Descriptor, Digest], ...]
 
     @property
+    def index(self) -> Index | None:
+        return self.indexes[0] if self.indexes else None
+
+    @property
     def origin(self) -> str:
         return self.reference.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteTree:
+    """All that a reference names: its root and every index and manifest below, with the configs of the images.
+
+    `documents` has the root first; `configs` are by the digest of the manifest, and of images only.
+    """
+
+    reference: Reference
+    documents: tuple[Manifest | Index, ...]
+    configs: Mapping[Digest, ImageConfig]
+
+    @property
+    def digest(self) -> Digest:
+        return self.documents[0].digest
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        return tuple(document for document in self.documents if isinstance(document, Manifest))
 
 
 @asynccontextmanager
@@ -103,20 +132,48 @@ class Registry:
         whatever its platform: see `config.platform`.
         """
         root = await self._root(reference, known, expected)
-        index = root if isinstance(root, Index) else None
         chosen = await self._choose(reference, root, platform, known, depth=0)
         if chosen is None:
             raise RegistryError(
                 f"{reference.familiar} has no image for {platform}", hint=f"it offers {_offered(root) or 'none'}"
             )
-        manifest, config = chosen
+        indexes, manifest, config = chosen
         return RemoteImage(
             reference=reference.with_digest(root.digest),
             digest=root.digest,
-            index=index,
+            indexes=indexes,
             manifest=manifest,
             config=config,
             layers=diff_ids_by_layer(manifest, config),
+        )
+
+    async def resolve_all(
+        self,
+        reference: Reference,
+        *,
+        known: KnownBlobs = lambda digest: None,
+        expected: Digest | None = None,
+    ) -> RemoteTree:
+        """What `reference` names now, for every platform. Raises RegistryError, InvalidImage. See `resolve`."""
+        root = await self._root(reference, known, expected)
+        documents: dict[Digest, Manifest | Index] = {root.digest: root}
+        level: list[Manifest | Index] = [root]
+        for depth in range(_MAX_DEPTH + 1):
+            children = _children(level, documents, what=reference.familiar)
+            if not children:
+                break
+            if depth == _MAX_DEPTH:
+                raise _nested_too_deeply(reference)
+            level = await _all_of(
+                [partial(self._document, reference.with_digest(child.digest), known, child) for child in children]
+            )
+            documents |= {document.digest: document for document in level}
+        images = [d for d in documents.values() if isinstance(d, Manifest) and d.config.media_type in CONFIG_TYPES]
+        configs = await _all_of([partial(self._config_of, reference, image, known) for image in images])
+        return RemoteTree(
+            reference=reference.with_digest(root.digest),
+            documents=tuple(documents.values()),
+            configs={image.digest: config for image, config in zip(images, configs, strict=True)},
         )
 
     async def fetch_blob(
@@ -134,9 +191,9 @@ class Registry:
         """
         download = Download(descriptor, sink, spare=self._downloads, on_progress=on_progress)
         async with self._downloads:
-            await download.run(self._places(descriptor, origins))
+            await download.run(self.places(descriptor, origins))
 
-    def _places(self, descriptor: Descriptor, origins: Sequence[str]) -> Sequence[Place]:
+    def places(self, descriptor: Descriptor, origins: Sequence[str]) -> Sequence[Place]:
         """As they are tried: the home of a foreign layer is its URLs, that of others a repository."""
         repositories = [parse_repository(origin) for origin in origins if "://" not in origin]
         clients = [(client, repository.path) for repository in repositories for client in self._clients_of(repository)]
@@ -214,12 +271,12 @@ class Registry:
 
     async def _choose(
         self, reference: Reference, document: Manifest | Index, platform: Platform, known: KnownBlobs, *, depth: int
-    ) -> tuple[Manifest, ImageConfig] | None:
-        """The manifest below `document` that fits `platform` best, with its config; None when none does."""
+    ) -> tuple[tuple[Index, ...], Manifest, ImageConfig] | None:
+        """The manifest below `document` that fits `platform` best, with its config and what leads there; or None."""
         if isinstance(document, Manifest):
-            return document, await self._config_of(reference, document, known)
+            return (), document, await self._config_of(reference, document, known)
         if depth >= _MAX_DEPTH:
-            raise InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
+            raise _nested_too_deeply(reference)
         for descriptor in candidates(document, platform):
             try:
                 child = await self._document(reference.with_digest(descriptor.digest), known, descriptor)
@@ -228,8 +285,9 @@ class Registry:
                 if descriptor.platform is not None:
                     raise
                 continue  # what does not say its platform may be no image at all
-            if chosen is not None and (descriptor.platform or rank(platform, chosen[1].platform) is not None):
-                return chosen
+            if chosen is not None and (descriptor.platform or rank(platform, chosen[2].platform) is not None):
+                indexes, manifest, config = chosen
+                return (document, *indexes), manifest, config
         return None
 
     async def _config_of(self, reference: Reference, manifest: Manifest, known: KnownBlobs) -> ImageConfig:
@@ -271,6 +329,40 @@ class Registry:
                     endpoint, self._transport, self._credentials, self._config.user_agent
                 )
             yield self._clients[endpoint]
+
+
+def _children(level: Iterable[Manifest | Index], known: Collection[Digest], *, what: str) -> tuple[Descriptor, ...]:
+    """What the indexes among `level` name and is not `known`. Raises InvalidImage for more than anybody means."""
+    found = {
+        entry.digest: entry
+        for document in level
+        if isinstance(document, Index)
+        for entry in document.manifests
+        if entry.media_type in INDEX_TYPES | MANIFEST_TYPES and entry.digest not in known
+    }
+    if len(found) > _MAX_MANIFESTS or sum(entry.size for entry in found.values()) > _MAX_MANIFEST_BYTES:
+        raise InvalidImage(f"{what} names {len(found)} manifests, more than can be meant")
+    return tuple(found.values())
+
+
+def _nested_too_deeply(reference: Reference) -> InvalidImage:
+    return InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
+
+
+async def _all_of(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
+    """What the jobs return, in their order; a few are under way at once. Raises the first error."""
+    limiter = trio.CapacityLimiter(_REQUESTS)
+    results: dict[int, _T] = {}
+
+    async def run(position: int, job: Callable[[], Awaitable[_T]]) -> None:
+        async with limiter:
+            results[position] = await job()
+
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            for position, job in enumerate(jobs):
+                nursery.start_soon(run, position, job)
+    return [results[position] for position in range(len(jobs))]
 
 
 def _offered(root: Manifest | Index) -> str:
