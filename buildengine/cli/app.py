@@ -20,10 +20,11 @@ from buildengine.cli.report import Reporter
 if TYPE_CHECKING:
     from buildengine.builder import Builder
     from buildengine.config import Config
-    from buildengine.registries import Registries
+    from buildengine.registries import ImageTools, Registries
 
     OpenBuilder = Callable[[Config], AbstractContextManager[Builder]]
     MakeRegistries = Callable[[Config], Registries]
+    MakeImageTools = Callable[[Config], ImageTools]
 
 
 def open_local(config: Config) -> AbstractContextManager[Builder]:
@@ -40,12 +41,23 @@ def make_registries(config: Config) -> Registries:
     return LocalRegistries(config)
 
 
+def make_image_tools(config: Config) -> ImageTools:
+    """Images in registries. Needs no engine, and no root."""
+    from buildengine.daemon.imagetools import LocalImageTools
+
+    return LocalImageTools(config)
+
+
 class App:
     """One run of the program. `root`, `file` and `debug` are the global flags."""
 
     def __init__(
-        self, open_builder: OpenBuilder = open_local, make_registries: MakeRegistries = make_registries
+        self,
+        open_builder: OpenBuilder = open_local,
+        make_registries: MakeRegistries = make_registries,
+        make_image_tools: MakeImageTools = make_image_tools,
     ) -> None:
+        self._make_image_tools = make_image_tools
         self._open_builder = open_builder
         self._make_registries = make_registries
         self.root: str | None = None
@@ -66,6 +78,10 @@ class App:
     @property
     def registries(self) -> Registries:
         return self._make_registries(self.config)
+
+    @property
+    def image_tools(self) -> ImageTools:
+        return self._make_image_tools(self.config)
 
     def reporter(self) -> Reporter:
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")  # https://no-color.org

@@ -11,16 +11,22 @@ import trio
 from buildengine.errors import BuildError, InternalError
 
 _T = TypeVar("_T")
+_TICK = 0.1
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_to_end(main: Callable[[], Awaitable[_T]]) -> _T:
-    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves."""
+def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
+    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves.
+
+    `on_tick` is called about ten times a second meanwhile.
+    """
     outcome: list[_T] = []
 
     async def supervised() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)
+            if on_tick is not None:
+                nursery.start_soon(_tick, on_tick)
             outcome.append(await main())
             nursery.cancel_scope.cancel()
 
@@ -41,6 +47,12 @@ async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         async for _ in received:
             raise KeyboardInterrupt
+
+
+async def _tick(on_tick: Callable[[], None]) -> None:
+    while True:
+        await trio.sleep(_TICK)
+        on_tick()
 
 
 def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.failures import Failures
 from buildengine.cli.groups import Command
-from buildengine.cli.table import fill
-from buildengine.errors import UserError
+from buildengine.cli.table import at, fill
 
 
 @click.command(cls=Command)
@@ -33,14 +30,5 @@ def command(app: App, /, images: tuple[str, ...], format: str | None) -> None:
         click.echo(json.dumps(documents, indent=4, ensure_ascii=False))
     else:
         for document in documents:
-            click.echo(fill(format or "", lambda path, document=document: _at(document, path)))  # type: ignore[misc]
+            click.echo(fill(format or "", lambda keys, document=document: at(document, keys)))  # type: ignore[misc]
     failures.raise_any()
-
-
-def _at(document: Any, path: str) -> Any:
-    for key in filter(None, path.split(".")):
-        if not isinstance(document, Mapping) or key not in document:
-            keys = ", ".join(document) if isinstance(document, Mapping) else "none"
-            raise UserError(f"there is no field {path!r}: no {key!r}", hint=f"the fields there are {keys}")
-        document = document[key]
-    return document
