@@ -20,7 +20,7 @@ from buildengine.platform import Platform, local, parse
 from buildengine.reference import normalize
 from buildengine.units import parse_size
 
-OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
+OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly", "registry")
 _IMAGE_TYPES = ("image", "oci", "docker")
 _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
@@ -102,8 +102,11 @@ def _checked_output(kind: str, attrs: dict[str, str], dest: str | None) -> Expor
     as_directory = kind == "local" or (kind in ("oci", "docker") and is_false(attrs.get("tar", "")))
     if as_directory and dest in (None, "-"):
         raise UserError(f"the output {kind} needs a directory", hint=f"e.g. type={kind},dest=out")
-    if kind == "image" and dest is not None:
-        raise UserError("the output image has no dest", hint="it goes to the local image store; did you mean type=oci?")
+    if kind in ("image", "registry") and dest is not None:
+        place = "a registry" if kind == "registry" else "the local image store"
+        raise UserError(f"the output {kind} has no dest", hint=f"it goes to {place}; did you mean type=oci?")
+    if kind == "registry":  # buildx's short form
+        kind, attrs = "image", {"push": "true", **attrs}
     if kind in ("oci", "tar") and dest is None:
         dest = "-"
     if kind == "docker" and dest is None:  # into docker's images, for docker; into ours, for us

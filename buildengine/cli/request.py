@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
-from buildengine.cli.flags import annotated, named
+from buildengine.cli.flags import annotated, is_false, named
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -32,6 +32,7 @@ class BuildFlags:
     platform: tuple[tuple[Platform, ...], ...] = ()
     output: tuple[Export, ...] = ()
     load: bool = False
+    push: bool = False
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False
@@ -111,18 +112,40 @@ def _last_by_name(limits: tuple[tuple[str, int, int], ...]) -> list[tuple[str, i
 
 def _exports(flags: BuildFlags) -> tuple[Export, ...]:
     """Without --output the image goes to the local store, under the names of --tag or dangling."""
-    exports = list(flags.output)
+    exports = _pushed(flags.output) if flags.push else list(flags.output)
     if not exports or (flags.load and all(export.type != "image" for export in exports)):
         exports.append(Export(type="image"))
+    if flags.load:
+        exports = [_kept(export) for export in exports]
     if sum(export.dest == "-" for export in exports) > 1:
         raise UserError("more than one --output goes to standard output")
     if flags.iidfile is not None:
         _check_has_id(exports)
-    return tuple(
+    exports = [
         _absolute(annotated(named(export, flags.tag), flags.annotation))
         for export in exports
         if export.type != "cacheonly"
-    )
+    ]
+    if any(_is_pushed(export) and not export.attrs.get("name") for export in exports):
+        raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
+    return tuple(exports)
+
+
+def _is_pushed(export: Export) -> bool:
+    return "push" in export.attrs and not is_false(export.attrs["push"])
+
+
+def _pushed(outputs: tuple[Export, ...]) -> list[Export]:
+    """--push: every image output is pushed; without one, one more is made (buildx's rule)."""
+    exports = [replace(e, attrs={**e.attrs, "push": "true"}) if e.type == "image" else e for e in outputs]
+    if all(export.type != "image" for export in exports):
+        exports.append(Export(type="image", attrs={"push": "true"}))
+    return exports
+
+
+def _kept(export: Export) -> Export:
+    """--load: an image that is pushed goes to the local store as well, unless it says otherwise."""
+    return replace(export, attrs={"store": "true", **export.attrs}) if _is_pushed(export) else export
 
 
 def _check_has_id(exports: list[Export]) -> None:

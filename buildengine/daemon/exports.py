@@ -6,13 +6,15 @@ Names of the steps are BuildKit's, so that people and their scripts recognise th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from buildengine.builder import BuildRequest, Export
 from buildengine.daemon.steps import step
+from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.events import EventSink
+from cache.layers import Layer
 from solver.reporter import Reporter
 from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
@@ -37,10 +39,17 @@ class Exports:
         self._context = context
         self._request = request
         self._on_event = on_event
-        self._writer = ImageWriter(context.cache, LayerBlobs(context.cache, context.trees))
+        self._blobs = LayerBlobs(context.cache, context.trees)
+        self._writer = ImageWriter(context.cache, self._blobs)
+        self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
         self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
         for export, options in self._options:
             check_platforms(export.type, options, len(request.platforms))
+
+    @property
+    def received(self) -> Mapping[Digest, Layer]:
+        """The layers that kept the blob they came as; those of a pushed image may be in their registry only."""
+        return self._blobs.received
 
     def _epoch(self) -> int | None:
         text = self._request.options.get(_EPOCH, "")
@@ -84,8 +93,10 @@ class Exports:
         return await self._export_archive(number, export, options, image, reporter)
 
     async def _store(self, image: CommittedImage, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
+        if options.push:
+            self.pushes.append((image, options))
         if not options.store:
-            return image.response()
+            return image.response(options.names)
         response = await store_image(self._context.cache, image, options)
         for name in options.names_of(image.target.digest):
             with _part(reporter, f"naming to {name}"):

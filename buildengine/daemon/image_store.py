@@ -47,7 +47,7 @@ class LocalImages:
 
     def inspect(self, reference: str) -> Mapping[str, object]:
         async def run(cache: Cache) -> Mapping[str, object]:
-            found = _find(cache, reference)
+            found = find_image(cache, reference)
             manifest, config = _first(cache, found[0])
             return documents.inspection(manifest, config, [image.name for image in found], found[0].digest)
 
@@ -55,7 +55,7 @@ class LocalImages:
 
     def history(self, reference: str) -> Sequence[Mapping[str, object]]:
         async def run(cache: Cache) -> Sequence[Mapping[str, object]]:
-            return documents.steps(*_first(cache, _find(cache, reference)[0]))
+            return documents.steps(*_first(cache, find_image(cache, reference)[0]))
 
         return self._run(run)
 
@@ -63,7 +63,7 @@ class LocalImages:
         name = str(parse(target))
 
         async def run(cache: Cache) -> None:
-            await cache.images.tag(_find(cache, source)[0].digest, name)
+            await cache.images.tag(find_image(cache, source)[0].digest, name)
 
         self._run(run)
 
@@ -106,7 +106,7 @@ class _Sink:
 # --- finding ---------------------------------------------------------------------------------------------------
 
 
-def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
+def find_image(cache: Cache, reference: str) -> Sequence[StoredImage]:
     """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
     name = _as_name(reference)
     named = cache.images.find(name) if name else None
@@ -165,7 +165,7 @@ def _info(cache: Cache, image: StoredImage) -> ImageInfo:
 
 
 async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]:
-    found = _find(cache, reference)
+    found = find_image(cache, reference)
     first = found[0]
     names = [image.name for image in found if image.name]
     by_name = bool(first.name) and _as_name(reference) == first.name
@@ -201,7 +201,7 @@ async def _add(cache: Cache, image: LoadedImage) -> str:
 
 def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Sequence[str]] | None]:
     """An image to save: under the name it was asked by, or under none. Docker's part knows single images only."""
-    image = _find(cache, reference)[0]
+    image = find_image(cache, reference)[0]
     raw = cache.store.read(image.digest)
     target = parse_manifest_or_index(raw)
     by_name = bool(image.name) and _as_name(reference) == image.name

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import trio
-
 from buildengine.builder import (
     BuildOutcome,
     BuildRequest,

@@ -83,7 +83,7 @@ def test_what_a_value_means(parse: Callable[[str], Any], text: str, found: Any) 
         (flags.output, "type=", "'type=' has no type", "image, oci"),
         (flags.output, "dest=x,name=y", "has no type", "image, oci"),
         (flags.output, "type=ocy,dest=x", "unknown output type 'ocy'", "image, oci, docker, tar, local, cacheonly"),
-        (flags.output, "type=registry,name=x", "unknown output type 'registry'", "image, oci"),
+        (flags.output, "type=registry,dest=x", "the output registry has no dest", "it goes to a registry"),
         (flags.output, "type=oci,dest", "'dest' in 'type=oci,dest' is not key=value", "type=oci,dest=image.tar"),
         (flags.output, 'type=oci,"dest', "is not valid CSV", None),
         (flags.output, "type=local", "the output local needs a directory", "type=local,dest=out"),

@@ -117,7 +117,7 @@ def is_distributable(media_type: str) -> bool:
 
 def mount_sources(origins: Sequence[str], target: Reference) -> tuple[str, ...]:
     """The repositories of the same registry to mount from, the most closely related first (as containerd's)."""
-    parsed = (parse_repository(origin) for origin in dict.fromkeys(origins))
+    parsed = (parse_repository(origin) for origin in dict.fromkeys(origins) if "://" not in origin)
     paths = [origin.path for origin in parsed if origin.domain == target.domain and origin.path != target.path]
     paths.sort(key=lambda path: -_common(path.split("/"), target.path.split("/")))  # stable: the newest first
     return tuple(paths[:_MAX_MOUNTS])
