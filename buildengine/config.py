@@ -88,6 +88,7 @@ class WorkerConfig:
     step_cpus: float = field(default=0.0, metadata=_QUANTITY)
     step_pids: int = field(default=32768, metadata=_COUNT)
     runtime: str = field(default="auto", metadata=scalar(one_of("auto", "builtin", "runc", "crun")))
+    emulators: Path | None = field(default=None, metadata=_PATH)
     snapshotter: str = field(default="auto", metadata=scalar(one_of("auto", "overlay", "copy")))
     max_parallelism: int = field(default=0, metadata=_COUNT)
     gc: bool = field(default=True, metadata=_FLAG)

@@ -119,6 +119,7 @@ class Engine:
                 runtime=self._runtime,
                 limits=_limits(self.config),
                 dns=_dns(self.config),
+                emulators=self.config.worker.emulators,
                 entitlements=request.entitlements,
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs

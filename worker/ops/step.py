@@ -37,7 +37,7 @@ class Step:
         self._op = op
 
     async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
-        how = emulators.choose(self._context.platform, directories=self._context.build.emulators)
+        how = emulators.choose(self._context.platform, directory=self._context.build.emulators)
         runtime = await self._context.build.runtime()  # its launcher gets ready while the trees do
         stacks = [await self._context.trees.stack_of(result) for result in inputs]
         for stack in stacks:

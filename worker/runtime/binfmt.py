@@ -68,6 +68,8 @@ def register(instance: int, name: str, magic: bytes, mask: bytes, program: str) 
     fd = os.open("register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=instance)
     try:
         os.write(fd, line.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"registering {name} with binfmt_misc") from None
     finally:
         os.close(fd)
 

@@ -137,8 +137,8 @@ def how(platform: Platform, facts: Facts) -> How:
         return How(kind="native")
     if not facts.emulator:
         raise HostError(
-            f"steps for {platform} need an emulator, and this host has none for {platform.architecture}",
-            hint=f"install the package {PACKAGE} (it has qemu-{form.qemu}-static)",
+            f"steps for {platform} need an emulator, and this host has no static qemu-{form.qemu}",
+            hint=f"install the package {PACKAGE}, or name the directory of the emulators: [worker] emulators",
         )
     if facts.kernel < OWN_SINCE:
         raise HostError(

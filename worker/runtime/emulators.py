@@ -10,33 +10,35 @@ from functools import cache
 from pathlib import Path
 
 from buildengine import platform as platforms
+from buildengine.builder import RunnablePlatform
 from buildengine.errors import HostError
 from buildengine.platform import Platform, rank
-from worker.runtime import binfmt
-from worker.runtime.emulation import FORMATS, PLATFORMS, Facts, How, Registration, how
+from worker.runtime import binfmt, emulation
+from worker.runtime.emulation import FORMATS, PLATFORMS, Facts, How, Registration
 
-DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PT_INTERP = 3
 _EXIT = {3: b"\x31\xdb\x8d\x43\x01\xcd\x80", 40: b"\x01\x70\xa0\xe3\x00\x00\xa0\xe3\x00\x00\x00\xef"}  # exit(0)
 _BASE = 0x10000
 
 
-def choose(platform: Platform, *, directories: str = "") -> How:
-    """How a step for `platform` runs. `directories` (as in $PATH) hold the emulators. Raises HostError."""
+def choose(platform: Platform, *, directory: Path | None = None) -> How:
+    """How a step for `platform` runs. `directory` has the emulators, if not the usual ones. Raises HostError."""
     local = platforms.local()
     if platform.architecture == local.architecture and platform.os == local.os:
         return How(kind="native")
-    return how(platform, _facts(platform, local, directories or DIRECTORIES))
+    return emulation.how(platform, _facts(platform, local, str(directory) if directory else _DIRECTORIES))
 
 
-def table(*, directories: str = "") -> list[tuple[Platform, How | HostError]]:
+def table(*, directory: Path | None = None) -> list[RunnablePlatform]:
     """Every platform that we know of, with how it runs or why it does not."""
-    rows: list[tuple[Platform, How | HostError]] = []
+    rows = []
     for platform in PLATFORMS:
         try:
-            rows.append((platform, choose(platform, directories=directories)))
+            how = str(choose(platform, directory=directory))
+            rows.append(RunnablePlatform(platform=platform, how=how))
         except HostError as error:
-            rows.append((platform, error))
+            rows.append(RunnablePlatform(platform=platform, reason=error.message, hint=error.hint or ""))
     return rows
 
 
