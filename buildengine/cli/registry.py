@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,8 @@ def _opened(name: str | None) -> Iterator[Log]:
 
     def log(request: ServedRequest) -> None:
         _complain(request)
-        os.write(fd, line(request))
+        with suppress(OSError):  # a full disk ends no request
+            os.write(fd, line(request))
 
     try:
         yield log

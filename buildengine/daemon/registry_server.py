@@ -11,7 +11,6 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -38,15 +37,17 @@ async def serve_registry(
     heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
-            address = await nursery.start(partial(serve, cache, options, on_request=on_request))
-            on_ready(f"{'http' if options.tls is None else 'https'}://{address}")
-            await _next(signals)
+            ending = trio.Event()
+            nursery.start_soon(_end, signals, ending, nursery.cancel_scope)
+            await serve(cache, options, on_ready=on_ready, on_request=on_request, ending=ending)
             nursery.cancel_scope.cancel()
 
 
-async def _next(signals: AsyncIterator[int]) -> None:
+async def _end(signals: AsyncIterator[int], ending: trio.Event, scope: trio.CancelScope) -> None:
     async for _ in signals:
-        return
+        if ending.is_set():
+            scope.cancel()
+        ending.set()
 
 
 def _options(registry: ServedRegistry) -> Options:

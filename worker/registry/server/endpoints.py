@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from buildengine.digest import Digest
@@ -35,10 +35,16 @@ _FOR_EVER = ("Cache-Control", "max-age=31536000, immutable")
 Action = Callable[[], Awaitable[Answer]]
 
 
-class Endpoints:
-    """The registry on `cache`. `on_change` is told when something has to be made durable, or can be collected."""
+class OnChange(Protocol):
+    """Told when something is to be made durable; `frees`: and something may be collected."""
 
-    def __init__(self, cache: Cache, *, read_only: bool, on_change: Callable[[], object]) -> None:
+    def __call__(self, *, frees: bool) -> None: ...
+
+
+class Endpoints:
+    """The registry on `cache`: what a request asks for is done, `uploads` are those that have begun."""
+
+    def __init__(self, cache: Cache, *, read_only: bool, on_change: OnChange) -> None:
         self._cache = cache
         self._served = cache.served
         self._read_only = read_only
@@ -130,7 +136,7 @@ class Endpoints:
             lacking = await self._served.add_manifest(route.name, manifest, needs=incoming.needs, tags=tags)
         if lacking:
             raise manifests.missing(lacking)
-        self._changed()
+        self._changed(frees=False)
         headers: Headers = (("Location", f"/v2/{route.name}/manifests/{manifest.digest}"), *_identity(manifest.digest))
         if manifest.subject is not None:
             headers += (("OCI-Subject", manifest.subject),)
@@ -144,7 +150,7 @@ class Endpoints:
         if not gone:
             self._must_exist(route.name)
             raise _unknown_manifest(route)
-        self._changed()
+        self._changed(frees=True)
         return Answer(status=202)
 
     # --- blobs ------------------------------------------------------------------------------------------------------
@@ -174,7 +180,7 @@ class Endpoints:
     async def _delete_blob(self, route: routes.Blob) -> Answer:
         if not await self._served.remove_blob(route.name, route.digest):
             raise _unknown_blob(route)
-        self._changed()
+        self._changed(frees=True)
         return Answer(status=202)
 
     # --- uploads ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The running registry: a listener, its connections, what is done in the background, and a line for every request.
 
-    async with trio.open_nursery() as nursery:
-        address = await nursery.start(partial(serve, cache, options, on_request=...))
+    await serve(cache, Options(port=0), on_ready=print, on_request=print, ending=trio.Event())
 
 Connections are bounded in number, and each of them in what it may keep waiting. Whatever goes wrong inside is told to
 `on_request`, never to the client. Changes are made durable in the background, as many at once as there are; what
@@ -29,6 +28,7 @@ from worker.registry.server.wire import Interrupted, Limits, Request, Stream, Wi
 
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HANDSHAKE_SECONDS = 20.0
+_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +51,30 @@ async def serve(
     cache: Cache,
     options: Options,
     *,
+    on_ready: Callable[[str], object],
     on_request: OnRequest,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ending: trio.Event,
 ) -> None:
-    """Serve until cancelled. Starts with the address that it is bound to. Raises HostError."""
+    """Serve until `ending` is set, and some seconds longer while requests run. `on_ready` is told the URL.
+
+    Raises HostError.
+    """
     listeners = await _listen(options)
     server = _Server(cache, options, on_request)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.tidy)
-            for listener in listeners:
-                nursery.start_soon(
-                    partial(trio.serve_listeners, server.connection, [listener], handler_nursery=nursery)
-                )
-            task_status.started(_spelled(listeners[0].socket.getsockname()))
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as listening:
+                listening.start_soon(server.tidy)
+                for one in listeners:
+                    listening.start_soon(
+                        partial(trio.serve_listeners, server.connection, [one], handler_nursery=connections)
+                    )
+                scheme = "http" if options.tls is None else "https"
+                on_ready(f"{scheme}://{_spelled(listeners[0].socket.getsockname())}")
+                await ending.wait()
+                listening.cancel_scope.cancel()
+            await server.end()
+            connections.cancel_scope.cancel()
     finally:
         server.endpoints.uploads.close()
 
@@ -86,9 +96,12 @@ class _Server:
         self._options = options
         self._on_request = on_request
         self._change = trio.Event()
+        self._has_freed = False
         self._connections = 0
         self._number = 0
-        self.endpoints = Endpoints(cache, read_only=options.read_only, on_change=lambda: self._change.set())
+        self._waiting: set[trio.CancelScope] = set()  # connections on which no request is being answered
+        self._quiet: trio.Event | None = None  # set when the last connection goes; there since the end began
+        self.endpoints = Endpoints(cache, read_only=options.read_only, on_change=self._on_change)
 
     async def connection(self, stream: trio.SocketStream) -> None:
         """Talk to one client until it goes, or has to. Raises nothing."""
@@ -100,9 +113,22 @@ class _Server:
                 else:
                     await self._converse(stream)
         except (Interrupted, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError):
-            pass
+            pass  # the client has gone, or might as well
+        except Exception as error:
+            self._on_request(ServedRequest(time=time.time(), problem=f"a connection failed: {error!r}"))
         finally:
             self._connections -= 1
+            if self._quiet is not None and not self._connections:
+                self._quiet.set()
+
+    async def end(self) -> None:
+        """Let what runs come to its end; who only waits for a request has to go."""
+        self._quiet = trio.Event()
+        for scope in self._waiting:
+            scope.cancel()
+        if self._connections:
+            with trio.move_on_after(_GRACE_SECONDS):
+                await self._quiet.wait()
 
     async def _converse(self, socket: trio.SocketStream) -> None:
         remote = _spelled(socket.socket.getpeername())
@@ -121,7 +147,7 @@ class _Server:
         started, number = time.time(), 0
         try:
             try:
-                request = await wire.request()
+                request = await self._next(wire)
                 if request is None:
                     return False
                 self._number = number = self._number + 1
@@ -136,6 +162,18 @@ class _Server:
         finally:
             if request is not None:
                 self._tell(request, wire, remote, number, started, status, problem)
+
+    async def _next(self, wire: Wire) -> Request | None:
+        if self._quiet is not None:
+            return None
+        request = None
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                request = await wire.request()
+            finally:
+                self._waiting.discard(scope)
+        return request
 
     async def _answer(self, request: Request, wire: Wire) -> tuple[Answer, str]:
         """The answer, and what went wrong that is nobody's business but the log's."""
@@ -176,11 +214,17 @@ class _Server:
         while True:
             await self._change.wait()
             self._change = trio.Event()
+            has_freed, self._has_freed = self._has_freed, False
             try:
                 await self._cache.sync()
-                await prune.collect(self._cache)
+                if has_freed:
+                    await prune.collect(self._cache)
             except BuildError as error:
                 self._on_request(ServedRequest(time=time.time(), problem=f"{error} ({error.hint})"))
+
+    def _on_change(self, *, frees: bool) -> None:
+        self._has_freed = self._has_freed or frees
+        self._change.set()
 
 
 def _spelled(address: tuple[object, ...]) -> str:

@@ -87,7 +87,7 @@ class Uploads:
         async with self._turn(upload):
             await self._append(upload, body, span)
             del self._sessions[upload.id]
-        with trio.CancelScope(shield=True), self._cache.activity():
+        with self._cache.activity():
             try:
                 return await self._committed(upload, digest)
             finally:

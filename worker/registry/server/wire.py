@@ -111,6 +111,8 @@ class Wire:
         return not close
 
     def _understood(self, event: h11.Request) -> Request:
+        if not event.http_version.startswith(b"1."):
+            raise Refusal(Code.UNSUPPORTED, "this server speaks HTTP/1.1", status=505, close=True)
         headers: dict[str, str] = {}
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
@@ -118,7 +120,7 @@ class Wire:
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None and (length is not None or event.http_version != b"1.1"):
             self._keeps_alive = False
-            message = "a request has a length or a transfer coding, not both, and a coding in HTTP/1.1 only"
+            message = "a request has a length or, in HTTP/1.1 only, a transfer coding; not both"
             raise Refusal(Code.UNSUPPORTED, message, status=400, close=True)
         tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
         self._keeps_alive = event.http_version == b"1.1" and "close" not in tokens
@@ -134,15 +136,19 @@ class Wire:
 
     async def _head(self) -> h11.Request | None:
         data, self._ahead = self._ahead, b""
+        left = self._limits.head_bytes
         try:
             while True:
                 self._machine.receive_data(data)
                 event = self._machine.next_event()
                 if isinstance(event, h11.Request):
                     return event
+                left -= len(data)
                 if event is not h11.NEED_DATA:
                     return None
-                data = await self._receive()
+                if left <= 0:
+                    raise h11.RemoteProtocolError("too long", error_status_hint=431)
+                data = await self._receive(left)
         except h11.RemoteProtocolError as error:
             self._keeps_alive = False
             status = error.error_status_hint
@@ -179,9 +185,9 @@ class Wire:
                 while await self._receive():
                     pass
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, most: int = _READ) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(_READ))
+            return bytes(await self._stream.receive_some(most))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise Interrupted from None
 
