@@ -149,7 +149,7 @@ async def _platform(registry: Registry, source: NamedSource, document: Manifest 
 async def _part(describer: Describer, image: PlatformImage, part: str) -> object:
     """One part of what is known of one image; None where there is no such thing."""
     if part == "image":
-        return (await describer.config(image.manifest)).document
+        return dict((await describer.config(image.manifest)).document)
     if part == "SBOM":
         first, *more = await describer.predicates(image, SBOM) or [None]
         return {"SPDX": first, **({"AdditionalSPDXs": more} if more else {})} if first is not None else None
