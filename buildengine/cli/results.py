@@ -56,7 +56,7 @@ def prepare_files(*files: Path | None) -> None:
 
 
 def write_image_id(file: Path, outcome: BuildOutcome) -> None:
-    _write_whole(file, image_id(outcome).encode())
+    write_whole(file, image_id(outcome).encode())
 
 
 def write_metadata(file: Path, outcome: BuildOutcome) -> None:
@@ -68,7 +68,7 @@ def write_metadata(file: Path, outcome: BuildOutcome) -> None:
 
     found = {"buildx.build.ref": f"default/default/{outcome.ref}", **outcome.metadata}
     document = {key: _decoded(value) for key, value in sorted(found.items())}
-    _write_whole(file, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_whole(file, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _decoded(value: str) -> Any:
@@ -82,7 +82,8 @@ def _decoded(value: str) -> Any:
     return value
 
 
-def _write_whole(file: Path, data: bytes) -> None:
+def write_whole(file: Path, data: bytes) -> None:
+    """Raises UserError."""
     with _refusing(file), whole_file(file) as fd, os.fdopen(fd, "wb", closefd=False) as stream:
         stream.write(data)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from buildengine.cli.app import App, pass_app
 from buildengine.cli.flags import value
 from buildengine.cli.groups import Command, Misuse
 from buildengine.cli.progress.display import MODES, open_display
+from buildengine.cli.results import prepare_files, write_whole
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.registries import Combination, Combined
-from buildengine.wholefile import whole_file
 
 _LONGEST = 1 << 20  # bytes of a descriptor
 
@@ -83,6 +82,8 @@ def command(
         prefer_index=prefer_index,
         dry_run=dry_run,
     )
+    if not dry_run:
+        prepare_files(metadata_file)
     with open_display("quiet" if dry_run else progress, sys.stderr) as display:
         made = app.image_tools.create(combination, display.event, display.tick)
     if dry_run:
@@ -105,8 +106,4 @@ def _read(file: Path) -> str:
 
 def _write_metadata(file: Path, made: Combined) -> None:
     document = {"containerimage.descriptor": made.descriptor, "image.name": ",".join(made.repositories)}
-    try:
-        with whole_file(file) as fd, os.fdopen(fd, "w", closefd=False) as stream:
-            stream.write(json.dumps(document, indent=2))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
+    write_whole(file, json.dumps(document, indent=2).encode())
