@@ -62,9 +62,9 @@ def _parse(text: str) -> dict[str, str] | None:
     return {"mask": "", **{name.rstrip(":"): value for name, value in words.items()}}
 
 
-def register(instance: int, name: str, magic: bytes, mask: bytes, program: str) -> None:
-    """With C (set-id programs work), F (opened now) and P (argv[0] is kept)."""
-    line = f":{name}:M:0:{_escaped(magic)}:{_escaped(mask)}:{program}:POCF"
+def register(instance: int, name: str, magic: bytes, mask: bytes, program: str, flags: str = "POCF") -> None:
+    """By default with C and O (set-id programs work), F (opened now) and P (argv[0] is kept)."""
+    line = f":{name}:M:0:{_escaped(magic)}:{_escaped(mask)}:{program}:{flags}"
     fd = os.open("register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=instance)
     try:
         os.write(fd, line.encode())
