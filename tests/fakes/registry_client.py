@@ -32,7 +32,7 @@ def described(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data), **more}
 
 
-def manifest(config: bytes, *layers: bytes, **more: Any) -> bytes:
+def manifest(config: bytes, /, *layers: bytes, **more: Any) -> bytes:
     """An OCI image manifest; `more` are further fields of it, None takes one away."""
     document = {
         "schemaVersion": 2,
