@@ -155,8 +155,8 @@ class Authorizer:
         bearer = _Bearer(realm=parameters.get("realm", ""), service=parameters.get("service", ""))
         self._check_realm(bearer.realm)
         known = self._tokens.get(scope)
-        if sent is not None and known is not None and known.header != sent:
-            return  # another task has a newer one already
+        if known is not None and known.header != sent:
+            return  # another task has one already, or a newer one
         wanted = merged_scopes(scope, self._scopes.get(scope, ""), parameters.get("scope", ""))
         fresh = known is not None and known.asked >= since
         if fresh and bearer == self._bearer and wanted == self._scopes.get(scope):

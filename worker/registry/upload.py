@@ -72,6 +72,7 @@ class BlobUpload:
         self._piece = 0  # bytes a request; 0: all in one
         self._least = _LEAST_PIECE
         self._cut = False  # a body broke off: the registry has to say where it stands
+        self._unreadable: SourceError | None = None  # what was wrong with the source of the bytes
 
     async def exists(self) -> bool:
         """Whether the repository has the blob already."""
@@ -94,6 +95,8 @@ class BlobUpload:
                 return await self._attempt(reader)
             except SourceError as error:
                 failure = error
+                if error is self._unreadable:
+                    raise
                 if deserves_retry(error):
                     if self._offset > before:
                         delays = iter(self._delays)  # it moves: patience starts anew
@@ -257,11 +260,15 @@ class BlobUpload:
     def _body(self, reader: BlobReader, start: int, end: int) -> StreamedBody:
         async def pieces() -> AsyncGenerator[bytes]:
             sent = start
-            async with aclosing(reader.chunks(start, end)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-                    sent += len(chunk)
-                    self._on_progress(self._digest, sent, self._size)
+            try:
+                async with aclosing(reader.chunks(start, end)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                        sent += len(chunk)
+                        self._on_progress(self._digest, sent, self._size)
+            except SourceError as error:
+                self._unreadable = error
+                raise
 
         return StreamedBody(size=end - start, open=pieces)
 
