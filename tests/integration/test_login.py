@@ -9,10 +9,14 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
+import trio
 
 from tests.fakes.commands import PYBUILD, Commands, Ended, open_commands
+from tests.fakes.http_server import Reply, Request
+from tests.fakes.registry_server import Image, fake_registry
 from tests.integration.test_registry_docker import HASH, Built, DockerRegistry
 
 pytestmark = pytest.mark.skipif(
@@ -143,6 +147,28 @@ def test_skopeo_logs_in_for_us_and_out_for_us(home: Home, host: str) -> None:
     assert home.run("imagetools", "inspect", f"{host}/app:1").status == 1
 
 
+async def test_an_identity_token_takes_the_place_of_the_password(home: Home) -> None:
+    def tokens(request: Request) -> Reply | None:
+        if request.path != "/token":
+            return None
+        form = parse_qs(request.body.decode())
+        if form.get("refresh_token") == ["for ever"]:
+            return Reply(body=b'{"access_token": "token-2"}')
+        offline = parse_qs(request.query).get("offline_token") == ["true"]
+        return Reply(body=b'{"token": "token-1", "refresh_token": "for ever"}') if offline else Reply(status=401)
+
+    async with fake_registry(bearer="user:secret", rules=[tokens]) as registry:
+        registry.put("app", "1", Image())
+        ended = await trio.to_thread.run_sync(home.log_in, registry.host)
+        assert (ended.status, ended.text) == (0, "Login Succeeded\n")
+        assert home.auths == {registry.host: {"auth": "dXNlcjo=", "identitytoken": "for ever"}}
+        inspect = ("imagetools", "inspect", f"{registry.host}/app:1")
+        assert (await trio.to_thread.run_sync(home.run, *inspect)).status == 0
+        assert len(registry.server.seen("POST", "/token")) == 1
+        again = await trio.to_thread.run_sync(home.run, "login", registry.host)
+        assert "standard input is not a terminal" in again.text  # as docker: who we are is asked once more
+
+
 @with_docker
 def test_docker_and_we_write_the_same_bytes(home: Home, host: str) -> None:
     assert home.docker("login", "-u", "user", "--password-stdin", host, stdin=b"secret").returncode == 0
@@ -208,6 +234,39 @@ def test_a_helper_that_fails_keeps_nothing_and_says_nothing(home: Home, host: st
     assert b"secret" not in ended.stdout + ended.stderr
     assert home.file.read_text() == '{"credsStore": "test"}'
     assert b"could not erase credentials" in home.run("logout", host).stderr
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "password", "problem"),
+    [
+        ("https://", "user", b"x", "is not a registry"),
+        ("a b", "user", b"x", "is not a registry"),
+        ("-h.example", "user", b"x", "no such option"),
+        ("h.example:port", "user", b"x", "is not a registry"),
+        ("localhost:1", "us:er", b"x", "has a colon in it"),
+        ("localhost:1", "user", b"\xff", "must be valid UTF-8"),
+        ("localhost:1", "user", b"x", "cannot reach http://localhost:1/v2/"),
+    ],
+)
+def test_what_cannot_be_asked(home: Home, server: str, user: str, password: bytes, problem: str) -> None:
+    ended = home.run("login", "-u", user, "--password-stdin", server, stdin=password)
+    assert ended.status in (1, 2)
+    assert problem in ended.text
+    assert not home.file.exists()
+
+
+@pytest.mark.parametrize("point", ["file.written", "file.linked"])
+def test_a_login_that_is_killed_leaves_the_old_file(home: Home, host: str, point: str) -> None:
+    home.file.parent.mkdir()
+    home.file.write_text("{}")
+    arguments = ("login", "-u", "user", "--password-stdin", host)
+    environment = {**home.environment, "PYBUILD_TRACEPOINT": point}
+    assert home.commands.run(*arguments, environment=environment, stdin=b"secret").status == -9
+    assert home.file.read_text() == "{}"
+    for name in os.listdir(home.file.parent):
+        assert (home.file.parent / name).stat().st_mode & 0o077 == 0 or name == "config.json"
+    assert home.log_in(host).status == 0
+    assert os.listdir(home.file.parent) == ["config.json"]
 
 
 def test_logins_at_once_lose_nothing(home: Home, host: str) -> None:
