@@ -194,13 +194,16 @@ class Images(Protocol):
 
     def list(self) -> Sequence[ImageInfo]: ...
 
-    def inspect(self, reference: str) -> Mapping[str, object]:
+    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         """A JSON object in the shape of `docker image inspect`: Id, RepoTags, RepoDigests, Created, Architecture,
         Os, Size, Config, RootFS (its Layers are diff ids), ..., and our `Layers`: one object a layer with
-        DiffID, Digest (of the compressed blob), Size and MediaType."""
+        DiffID, Digest (of the compressed blob), Size and MediaType; and `Platforms`, all that the image is for.
+
+        Of an index it is the image for `platform`, else the one that fits this host best, else the first.
+        """
         ...
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         """Newest first, in the shape of docker's API: Id, Created (seconds), CreatedBy, Size, Comment."""
         ...
 

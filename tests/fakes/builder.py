@@ -32,6 +32,7 @@ from buildengine.config import Config
 from buildengine.digest import Digest
 from buildengine.errors import SourceError
 from buildengine.events import Event, EventSink
+from buildengine.platform import Platform
 
 
 @dataclass
@@ -47,12 +48,12 @@ class FakeImages:
     def list(self) -> Sequence[ImageInfo]:
         return tuple(self.infos)
 
-    def inspect(self, reference: str) -> Mapping[str, object]:
+    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         if reference not in self.documents:
             raise SourceError(f"there is no image {reference!r}")
         return self.documents[reference]
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         if reference not in self.histories:
             raise SourceError(f"there is no image {reference!r}")
         return self.histories[reference]
