@@ -25,7 +25,7 @@ from buildengine.reference import Reference, parse
 from buildengine.registries import Combination, Combined, RemoteDocument
 from worker.exporters.annotations import parse as parse_annotations
 from worker.oci import combine
-from worker.oci.types import CONFIG_TYPES, Index, Manifest
+from worker.oci.types import CONFIG_TYPES, Index, Manifest, parse_manifest_or_index
 from worker.registry.described import PROVENANCE, SBOM, Describer, PlatformImage
 from worker.registry.puller import Registry, open_registry
 from worker.registry.remote import RemoteContent
@@ -66,7 +66,7 @@ class LocalImageTools:
                 describer = Describer(registry, reference)
                 images = await describer.images(root)
                 for part in parts:
-                    found = {p: v for p, image in images.items() if (v := await _part(describer, image, part))}
+                    found = await _by_platform(describer, images, part)
                     described[part] = found if len(images) > 1 else next(iter(found.values()), {})
         return described
 
@@ -79,17 +79,16 @@ class LocalImageTools:
         async with self._open() as registry:
             content = RemoteContent(registry)
             made = _combined(combination, await _sources(registry, named, content))
-            content.add_made(made.raw)
-            repositories = tuple(sorted({target.name for target in targets}))
             if not combination.dry_run:
-                publication = Publication(target=made.descriptor, names=tuple(targets))
+                await content.add_made(parse_manifest_or_index(made.raw, media_type=made.media_type))
                 await publish(
-                    [publication],
+                    [Publication(target=made.descriptor, names=tuple(targets))],
                     content,
                     config=self._registries,
                     credentials=self._credentials,
                     on_event=on_event,
                 )
+        repositories = tuple(sorted({target.name for target in targets}))
         return Combined(descriptor=made.descriptor.to_json(), repositories=repositories, raw=made.raw)
 
 
@@ -144,6 +143,19 @@ async def _platform(registry: Registry, source: NamedSource, document: Manifest 
         return None
     config = await Describer(registry, source.reference).config(document)
     return config.platform.to_json()
+
+
+async def _by_platform(describer: Describer, images: Mapping[str, PlatformImage], part: str) -> Mapping[str, object]:
+    """One part of what is known of each image, asked for at once; those that have no such thing are left out."""
+    found: dict[str, object] = {}
+
+    async def fetch(platform: str) -> None:
+        found[platform] = await _part(describer, images[platform], part)
+
+    async with trio.open_nursery() as nursery:
+        for platform in images:
+            nursery.start_soon(fetch, platform)
+    return {platform: found[platform] for platform in images if found[platform]}
 
 
 async def _part(describer: Describer, image: PlatformImage, part: str) -> object:

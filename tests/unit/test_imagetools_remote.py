@@ -85,9 +85,21 @@ async def test_documents_come_from_where_their_parents_are() -> None:
             child = root.manifests[0]
             assert await content.document(child) == await content.document(child) == IMAGE.manifest
             assert content.origins(LAYER.digest) == (f"{fake.host}/app",)
-            content.add_made(b"{}")
-            made = Descriptor(media_type="", digest=Digest.sha256(b"{}"), size=2)
-            assert await content.document(made) == b"{}"
             with pytest.raises(RegistryError, match="no registry is known"):
                 await content.document(Descriptor(media_type="", digest=Digest.sha256(b"?"), size=1))
     assert len(fake.server.requests) == 1
+
+
+async def test_what_is_made_is_asked_for_at_once_and_never_itself() -> None:
+    images = [Image(layers=[b"%d" % number]) for number in range(5)]
+    made = parse_manifest_or_index(index(*(image.entry() for image in images)))
+    async with fake_registry() as fake, client() as registry:
+        content = RemoteContent(registry)
+        for number, image in enumerate(images):
+            fake.put(f"app{number}", "1", image)
+            content.add(parse_manifest_or_index(index(image.entry())), f"{fake.host}/app{number}")
+        await content.add_made(made)
+        assert len(fake.server.requests) == 5
+        assert await content.document(made.descriptor) == made.raw
+        assert [await content.document(child) for child in made.manifests] == [image.manifest for image in images]
+        assert len(fake.server.requests) == 5

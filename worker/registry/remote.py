@@ -15,7 +15,8 @@ import trio
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
 from buildengine.reference import parse_repository
-from worker.oci.types import Descriptor, Index, Manifest
+from worker.layers.outcome import one_error
+from worker.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from worker.registry.client import wait_before_retry
 from worker.registry.download import check_extent
 from worker.registry.errors import deserves_retry
@@ -40,9 +41,17 @@ class RemoteContent:
             if repository not in self._repositories[part.digest]:
                 self._repositories[part.digest].append(repository)
 
-    def add_made(self, raw: bytes) -> None:
-        """A document that is in no registry yet, made of what is."""
-        self._documents[Digest.sha256(raw)] = raw
+    async def add_made(self, document: Manifest | Index) -> None:
+        """A document that is in no registry yet, made of what is.
+
+        What it refers to is asked for at once: the pusher takes one after the other. Raises SourceError.
+        """
+        self._documents[document.digest] = document.raw
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for child in document.manifests if isinstance(document, Index) else ():
+                    if child.media_type in INDEX_TYPES | MANIFEST_TYPES:
+                        nursery.start_soon(self.document, child)
 
     async def document(self, descriptor: Descriptor) -> bytes:
         if descriptor.digest not in self._documents:
