@@ -87,11 +87,16 @@ class OwnRegistry:
 
 
 @contextmanager
-def own_registry(root: Path, *flags: object, environment: Mapping[str, str] | None = None) -> Iterator[OwnRegistry]:
-    """The registry on the state directory `root`, on any free port unless `flags` say otherwise, for this block."""
+def own_registry(
+    root: Path, *flags: object, environment: Mapping[str, str] | None = None, prefix: tuple[object, ...] = ()
+) -> Iterator[OwnRegistry]:
+    """The registry on the state directory `root`, on any free port unless `flags` say otherwise, for this block.
+
+    `prefix` are words in front of the program, which has to exec it.
+    """
     log, errors = root.with_name(f"{root.name}.access.log"), root.with_name(f"{root.name}.errors")
     log.write_bytes(b"")
-    argv = [PYBUILD, "--root", root, "registry", "serve", "--addr", "127.0.0.1:0", "--access-log", log, *flags]
+    argv = [*prefix, PYBUILD, "--root", root, "registry", "serve", "--addr", "127.0.0.1:0", "--access-log", log, *flags]
     given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(environment or {})}
     with open(errors, "wb") as sink:
         process = subprocess.Popen(

@@ -288,6 +288,30 @@ def test_who_sends_on_although_refused_still_reads_why(served: Served) -> None:
     assert served.statuses(put(target, len(DATA)) + DATA) == [404]
 
 
+def test_a_full_disk_ends_an_upload_and_nothing_else(tmp_path: Path) -> None:
+    mounting = 'mount -t tmpfs -o size=30m none "$0" && exec "$@"'
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mounting, disk)
+    root = disk / "root"
+    log = tmp_path / "log"
+    with own_registry(root, "--access-log", log, prefix=prefix) as registry:
+        client = RegistryClient(registry.address)
+        client.push_image("app", "one")
+        too_much = [os.urandom(1 << 20) for _ in range(40)]
+        announced = client.ask("PUT", with_query(client.begin("app"), digest=digest_of(DATA)), b"".join(too_much))
+        assert (announced.status, announced.codes) == (413, {"SIZE_INVALID"})
+        location = client.begin("app")
+        response = client.ask("PATCH", location, iter(too_much))
+        assert (response.status, response.codes) == (500, {"UNKNOWN"})
+        assert str(tmp_path) not in response.body.decode()
+        assert client.ask("GET", location).status == 404
+        client.push_image("app", "two", layers=(DATA,))
+        assert client.ask("GET", "/v2/app/tags/list").json()["tags"] == ["one", "two"]
+        assert "No space left on device" in registry.complaints
+        assert registry.stop() == 0
+
+
 # --- many -----------------------------------------------------------------------------------------------------------
 
 
