@@ -15,7 +15,6 @@ import trio
 
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials
-from buildengine.daemon.publish import Publication, publish
 from buildengine.daemon.registries import registry_config
 from buildengine.daemon.running import run_to_end
 from buildengine.daemon.sources import NamedSource, named_sources
@@ -80,6 +79,8 @@ class LocalImageTools:
             content = RemoteContent(registry)
             made = _combined(combination, await _sources(registry, named, content))
             if not combination.dry_run:
+                from buildengine.daemon.publish import Publication, publish  # and with it most of an engine
+
                 await content.add_made(parse_manifest_or_index(made.raw, media_type=made.media_type))
                 await publish(
                     [Publication(target=made.descriptor, names=tuple(targets))],
