@@ -124,6 +124,29 @@ def _single(text: str, word: str, version: str) -> Platform:
     )
 
 
+def check_known(platform: Platform) -> None:
+    """Refuse a system or an architecture that nobody has heard of, mostly a slip of the finger. Raises UserError."""
+    given = (platform.os, platform.architecture)
+    if given[0] in _KNOWN_SYSTEMS and given[1] in _KNOWN_ARCHITECTURES:
+        return
+    turned = given[1] in _KNOWN_SYSTEMS and given[0] in _KNOWN_ARCHITECTURES
+    os, architecture = given[::-1] if turned else given
+    meant = (_nearest(os, _KNOWN_SYSTEMS), _nearest(architecture, _KNOWN_ARCHITECTURES))
+    raise UserError(
+        f"unknown platform {platform}",
+        hint=f"did you mean {'/'.join(meant)}?" if all(meant) else "e.g. linux/amd64, linux/arm64 or linux/arm/v7",
+    )
+
+
+def _nearest(word: str, known: frozenset[str]) -> str:
+    """`word` if it is known, else what is spelt much like it, else ""."""
+    if word in known:
+        return word
+    import difflib  # for slips only
+
+    return next(iter(difflib.get_close_matches(word, sorted(known), 1)), "")
+
+
 def preference(wanted: Platform) -> tuple[Platform, ...]:
     """What can stand in for `wanted`, best first: the platform itself, then what it also runs.
 

@@ -16,7 +16,7 @@ import click
 
 from buildengine.builder import Export, SecretSource, SshSource
 from buildengine.errors import UserError
-from buildengine.platform import Platform, local, parse
+from buildengine.platform import Platform, check_known, local, parse
 from buildengine.reference import normalize
 from buildengine.units import parse_size
 
@@ -187,7 +187,14 @@ def ssh(text: str) -> SshSource:
 
 def platforms(text: str) -> tuple[Platform, ...]:
     """`linux/amd64,linux/arm64`; `local` is this host's."""
-    return tuple(local() if part.strip().lower() == "local" else parse(part) for part in text.split(","))
+    return tuple(local() if part.strip().lower() == "local" else platform(part) for part in text.split(","))
+
+
+def platform(text: str) -> Platform:
+    """`linux/arm64`: a platform that there is."""
+    found = parse(text)
+    check_known(found)
+    return found
 
 
 def ulimit(text: str) -> tuple[str, int, int]:

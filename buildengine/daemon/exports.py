@@ -45,6 +45,8 @@ class Exports:
         self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
         for export, options in self._options:
             check_platforms(export.type, options, len(request.platforms))
+            if request.platforms:
+                options.annotations.check_platforms(map(str, request.platforms))
 
     @property
     def received(self) -> Mapping[Digest, Layer]:

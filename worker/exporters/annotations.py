@@ -44,14 +44,18 @@ class Annotations:
         descriptors = any(scope == "manifest-descriptor" for scope, _, _ in self.by_platform)
         return bool(self.index or self.index_descriptor or descriptors)
 
-    def check(self, built: Iterable[str], *, multi_platform: bool) -> None:
-        """Refuse those that have no place in the result. Raises UserError. `built` are the platforms there are."""
+    def check_platforms(self, built: Iterable[str]) -> None:
+        """Refuse those for a platform that is not `built`. Raises UserError."""
         known = sorted(built)
         for _, platform, _ in self.by_platform:
             if platform and platform not in known:
                 raise UserError(
                     f"invalid annotation: no platform {platform} in the result", hint=f"built is {', '.join(known)}"
                 )
+
+    def check(self, built: Iterable[str], *, multi_platform: bool) -> None:
+        """Refuse those that have no place in the result. Raises UserError. `built` are the platforms there are."""
+        self.check_platforms(built)
         if (self.index or self.index_descriptor) and not multi_platform:
             raise UserError(
                 "index annotations are not supported for the export of a single platform",

@@ -6,18 +6,21 @@ import json
 
 import click
 
+from buildengine.cli import flags
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.failures import Failures
 from buildengine.cli.flags import value
 from buildengine.cli.groups import Command
 from buildengine.cli.table import at, fill
-from buildengine.platform import Platform, parse
+from buildengine.platform import Platform
 
 
 @click.command(cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-f", "--format", metavar="TEMPLATE", help="Show only fields: {{.Id}}, {{json .Config.Env}}.")
-@click.option("--platform", type=value(parse), metavar="OS/ARCH", help="The platform to show, of an image for several.")
+@click.option(
+    "--platform", type=value(flags.platform), metavar="OS/ARCH", help="The platform to show, of an image for several."
+)
 @pass_app
 def command(app: App, /, images: tuple[str, ...], format: str | None, platform: Platform | None) -> None:
     """Show everything about images, as JSON.
