@@ -1,4 +1,4 @@
-"""One blob's upload: resumed where it was cut off, in pieces where a body is too large, begun anew in the worst case."""
+"""One upload: resumed where it was cut off, in pieces where a body is too large, begun anew in the worst case."""
 
 from __future__ import annotations
 
