@@ -4,9 +4,9 @@
         ... push to and pull from proxy.host ...
         proxy.seen        every request with what was done to it
 
-What happens to a request depends on the seed, its method and path, and how often that was asked for before: not on
-the order in which requests arrive. Upload sessions count as one path. A 401 is what a token that ran out gets: it
-names the proxy's own `/token`, which gives one to everybody; the registry behind sees no Authorization.
+What happens to a request depends on the seed, its method, path and range, and how often that was asked for before:
+not on the order in which requests arrive. Upload sessions count as one path. A 401 is what a token that ran out gets:
+it names the proxy's own `/token`, which gives one to everybody; the registry behind sees no Authorization.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ class FaultyProxy:
     _asked: Counter[str] = field(default_factory=Counter)
     _answered: trio.Event = field(default_factory=trio.Event)
 
-    def fault(self, method: str, target: str) -> Fault:
-        """What happens to the next request of this method and path."""
+    def fault(self, method: str, target: str, range_: str = "") -> Fault:
+        """What happens to the next request of this method, path and range."""
         path = re.sub(r"/uploads/.*", "/uploads/", target.partition("?")[0])
-        self._asked[f"{method} {path}"] += 1
-        dice = random.Random(f"{self.seed} {method} {path} {self._asked[f'{method} {path}']}")
+        asked = f"{method} {path} {range_}"
+        self._asked[asked] += 1
+        dice = random.Random(f"{self.seed} {asked} {self._asked[asked]}")
         if path == "/token" or dice.random() >= self.rate:
             return Fault()
         return Fault(kind=dice.choice(list(self.kinds)), part=dice.random())
@@ -93,8 +94,8 @@ class FaultyProxy:
         if not isinstance(request, h11.Request):
             return False
         method, target = request.method.decode(), request.target.decode()
-        fault = self.fault(method, target)
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        fault = self.fault(method, target, headers.get("range", ""))
         self.seen.append(Seen(method=method, target=target, headers=headers, fault=fault))
         await self._hold(fault)
         if fault.kind == "no reply":

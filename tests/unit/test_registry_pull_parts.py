@@ -200,8 +200,16 @@ async def test_a_lie_about_the_size_ends_it(tmp_path: Path) -> None:
     async with serve(lie) as server:
         with pytest.raises(RegistryError, match=f"is said to have {10**15} bytes"):
             await fetch(server, tmp_path)
-    assert len(server.requests) == 1
+    assert len(server.requests) == 4
     assert list((tmp_path / "ingest").iterdir()) == []
+
+
+async def test_a_size_beyond_belief_takes_no_memory(tmp_path: Path) -> None:
+    absurd = Descriptor(media_type="x", digest=WANTED.digest, size=1 << 49)
+    with ContentStore(tmp_path).writer(expected=absurd.digest, size=absurd.size) as writer:
+        async with serve(serving()) as server, client() as registry:
+            with trio.fail_after(20), pytest.raises(RegistryError, match=f"it should have {1 << 49}"):
+                await registry.fetch_blob(absurd, (f"{server.host}/app",), writer)
 
 
 async def test_other_bytes_in_any_part_are_noticed(tmp_path: Path) -> None:

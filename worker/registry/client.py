@@ -15,13 +15,14 @@ import trio
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
 from worker.registry.auth import Authorizer, merged_scopes
-from worker.registry.errors import RegistryRefused, deserves_retry, refusal
+from worker.registry.errors import Damaged, RegistryRefused, deserves_retry, refusal
 from worker.registry.hosts import Endpoint
 from worker.registry.transport import Body, Response, Transport, is_same_origin, joined, redacted
 from worker.session import Credentials
 
 PULL = "pull"
 PUSH = "pull,push"
+MAX_DAMAGED = 3  # attempts more, where an answer made no sense: a server that lies does not stop
 _MAX_SENDS = 3
 _T = TypeVar("_T")
 
@@ -127,11 +128,13 @@ class EndpointClient:
 
 async def retrying(attempt: Callable[[], Awaitable[_T]], delays: tuple[float, ...]) -> _T:
     """What `attempt` returns, tried again after each of `delays` while its error deserves that."""
+    damaged = 0
     for delay in (*delays, None):
         try:
             return await attempt()
         except SourceError as error:
-            if delay is None or not deserves_retry(error):
+            damaged += isinstance(error, Damaged)
+            if delay is None or damaged > MAX_DAMAGED or not deserves_retry(error):
                 raise
             await trio.sleep(wait_before_retry(error, delay))
     raise AssertionError("the last attempt returns or raises")

@@ -18,13 +18,14 @@ from buildengine.digest import Digest
 from buildengine.errors import BuildError, RegistryError, SourceError
 from buildengine.limits import DISK, HASH, offload
 from worker.oci.types import Descriptor
-from worker.registry.client import wait_before_retry
-from worker.registry.errors import deserves_retry
+from worker.registry.client import MAX_DAMAGED, wait_before_retry
+from worker.registry.errors import Damaged, deserves_retry
 from worker.registry.places import Place
 from worker.registry.transport import Response, Unreachable
 
 DIVIDED = 32 << 20  # a blob of so many bytes is fetched in parts
 PART = 16 << 20
+_MAX_PARTS = 4096  # of what claims to be larger than anything
 _STEP = 1 << 20  # bytes handed to a thread at once: hashing and writing release the GIL
 _ABSORBED = 4 << 20
 _MAX_ATTEMPTS = 30
@@ -95,7 +96,8 @@ class Download:
         self._hash = None if isinstance(sink, HashingSink) else hashlib.sha256()
         self._placing = sink if isinstance(sink, PlacingSink) else None
         size = descriptor.size
-        step = PART if self._placing is not None and size >= DIVIDED else max(size, 1)
+        divided = self._placing is not None and size >= DIVIDED
+        step = max(PART, size // _MAX_PARTS + 1) if divided else max(size, 1)
         self._parts = [_Part(start, min(start + step, size)) for start in range(0, max(size, 1), step)]
         self._ranges = True  # until somebody answers one with nonsense
         self._received = 0
@@ -129,7 +131,7 @@ class Download:
         return self._sink.digest
 
     async def _from(self, place: Place) -> None:
-        delays, attempts = iter(place.delays), 0
+        delays, attempts, damaged = iter(place.delays), 0, 0
         while True:
             before = self._received
             try:
@@ -137,7 +139,8 @@ class Download:
             except SourceError as error:
                 moved = self._received - before
                 attempts = 0 if moved >= _STEP else attempts + 1  # a server that drips is not waited for for ever
-                if not deserves_retry(error) or attempts >= _MAX_ATTEMPTS:
+                damaged += isinstance(error, Damaged)
+                if not deserves_retry(error) or attempts >= _MAX_ATTEMPTS or damaged > MAX_DAMAGED:
                     raise
                 if moved:
                     delays = iter(place.delays)  # it moves: patience starts anew
@@ -233,7 +236,7 @@ class Download:
                 async for chunk in chunks:
                     fresh, skip = (chunk[skip:], 0) if skip < len(chunk) else (b"", skip - len(chunk))
                     if len(fresh) > room and not surplus:
-                        raise RegistryError(f"{what} is longer than its {self._descriptor.size} bytes")
+                        raise Damaged(f"{what} is longer than its {self._descriptor.size} bytes")
                     pending.append(fresh[:room])
                     held += len(pending[-1])
                     room -= len(pending[-1])
@@ -290,7 +293,7 @@ class Download:
             offset += len(chunk)
 
 
-class OddRange(RegistryError):
+class OddRange(Damaged):
     """Another part of a blob than was asked for."""
 
 
@@ -298,7 +301,7 @@ def check_extent(response: Response, start: int, end: int, size: int, *, subject
     """Where in the blob of `size` bytes the body of a response begins, when `start` to `end` was asked for.
 
     A server may ignore a range (status 200, the whole blob) or send less of it; it may not send another one, or
-    another length than it says. Raises RegistryError for what cannot be, OddRange for a range.
+    another length than it says. Raises Damaged for what cannot be, OddRange for a range.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         raise RegistryError(f"{subject} came in a content encoding that was not asked for")
@@ -308,9 +311,9 @@ def check_extent(response: Response, start: int, end: int, size: int, *, subject
         if match is None or int(match[1]) != start or not start <= int(match[2]) < end:
             raise OddRange(f"{subject} came as another range than was asked for")
         if match[3] not in ("*", str(size)):
-            raise RegistryError(f"{subject} is said to have {match[3]} bytes; it should have {size}")
+            raise Damaged(f"{subject} is said to have {match[3]} bytes; it should have {size}")
         begin, stop = start, int(match[2]) + 1
     length = response.headers.get("content-length")
     if length is not None and (not length.isdigit() or len(length) > 18 or int(length) != stop - begin):
-        raise RegistryError(f"{subject} announces {length[:40]} bytes; it should be {stop - begin}")
+        raise Damaged(f"{subject} announces {length[:40]} bytes; it should be {stop - begin}")
     return begin

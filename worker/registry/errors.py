@@ -55,6 +55,10 @@ class RegistryRefused(RegistryError):
         self.retry_after = retry_after
 
 
+class Damaged(RegistryError):
+    """An answer that cannot be what was asked for: cut short, altered, another one. It may have been the way here."""
+
+
 async def refusal(
     response: Response, *, host: str, subject: str, advice: str = "", push: bool = False
 ) -> RegistryRefused:
@@ -80,7 +84,7 @@ def deserves_retry(error: SourceError) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, RegistryRefused):
         return error.status in _TEMPORARY or error.code in _TOO_MANY
-    return isinstance(error, Unreachable)
+    return isinstance(error, Unreachable | Damaged)
 
 
 def printable(text: str) -> str:

@@ -38,6 +38,7 @@ from worker.oci.types import (
 )
 from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
 from worker.registry.download import BlobSink, Download, Progress, check_extent
+from worker.registry.errors import Damaged
 from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
 from worker.registry.places import AtUrl, InRepository, Place, is_foreign, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
@@ -251,7 +252,7 @@ class Registry:
         digest = Digest.sha256(raw)
         wanted = reference.digest or (promised if promised.startswith("sha256:") else digest)
         if digest != wanted:
-            raise RegistryError(
+            raise Damaged(
                 f"{client.endpoint.host} sent another manifest for {reference.familiar} than {wanted}: {digest}",
                 hint="the registry, a mirror or a proxy on the way altered or damaged the image",
             )
@@ -308,7 +309,7 @@ class Registry:
             check_extent(response, 0, descriptor.size, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
             raw = await _whole(response, descriptor.size, subject)
         if Digest.sha256(raw) != descriptor.digest:
-            raise RegistryError(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
+            raise Damaged(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
         return raw
 
     async def _somewhere(self, reference: Reference, ask: Callable[[EndpointClient], Awaitable[_T]]) -> _T:
