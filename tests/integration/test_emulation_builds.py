@@ -11,6 +11,7 @@ import pytest
 
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.emulation_host import registered_on_the_host
+from worker.runtime import emulators
 from worker.runtime.emulation import Emulator
 
 pytest_plugins = [FIXTURES, "tests.fakes.emulation_fixtures"]
@@ -27,6 +28,8 @@ RUN uname -m; grep -c user /etc/passwd; su user -c 'id -u'; cp /sbin/getcap /too
 RUN setcap cap_net_raw+ep /tool; chmod 2755 /lib
 """
 _FOREIGN = ("--platform", "linux/arm64")
+# mov ebx, 7; mov eax, 1 (SYS_exit); int 0x80
+_EXIT_7 = b"\xbb\x07\x00\x00\x00\xb8\x01\x00\x00\x00\xcd\x80"
 
 
 def context(directory: Path, packages: Path, dockerfile: str) -> Path:
@@ -63,6 +66,7 @@ async def test_an_image_is_the_same_as_under_a_host_registration(
     assert by_name["lib"][2] == 0o2755
 
 
+@pytest.mark.usefixtures("unregistered_host")
 async def test_what_the_namespace_refuses_is_said(empty_store: Store, arm64_packages: Path, tmp_path: Path) -> None:
     dockerfile = 'FROM scratch\nADD packages.tar /\nRUN ["/bin/busybox", "mknod", "/device", "c", "1", "3"]\n'
     directory = context(tmp_path / "context", arm64_packages, dockerfile)
@@ -72,6 +76,7 @@ async def test_what_the_namespace_refuses_is_said(empty_store: Store, arm64_pack
     assert "making device files" in ended.error
 
 
+@pytest.mark.usefixtures("unregistered_host")
 async def test_without_an_emulator_the_error_names_the_package(
     empty_store: Store, arm64_packages: Path, tmp_path: Path
 ) -> None:
@@ -85,7 +90,18 @@ async def test_without_an_emulator_the_error_names_the_package(
     assert "Dockerfile:3" in ended.error
 
 
+@pytest.mark.usefixtures("unregistered_host")
 async def test_the_table(empty_store: Store) -> None:
     ended = empty_store.command("debug", "platforms")
     assert ended.stdout.splitlines()[0].split() == ["PLATFORM", "HOW"]
     assert "linux/arm64      emulated by /usr/bin/qemu-aarch64-static in the step" in ended.stdout.splitlines()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="a program of x86's ancestor")
+async def test_a_32_bit_step_runs_natively(empty_store: Store, tmp_path: Path) -> None:
+    """Under the filter of its own architecture."""
+    context = write(tmp_path / "context", {"Dockerfile": 'FROM scratch\nADD program /\nRUN ["/program"]\n'})
+    (context / "program").write_bytes(emulators.program_32(3, _EXIT_7))
+    (context / "program").chmod(0o755)
+    ended = await empty_store.build(context, "--platform", "linux/386", status=1)
+    assert "exit code: 7" in ended.error

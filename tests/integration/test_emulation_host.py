@@ -35,6 +35,7 @@ def _bytes(text: str) -> bytes:
     return re.sub(rb"\\x(..)", lambda match: bytes.fromhex(match[1].decode()), text.encode())
 
 
+@pytest.mark.usefixtures("unregistered_host")
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [("POCF", "registered on the host"), ("PF", "registered on the host"), ("OCF", _IN_THE_STEP), ("P", _IN_THE_STEP)],
@@ -54,6 +55,7 @@ def test_looking_mounts_nothing() -> None:
     assert (Path("/proc/self/mountinfo").read_text(), len(os.listdir("/proc/self/fd"))) == before
 
 
+@pytest.mark.usefixtures("unregistered_host")
 def test_the_table_of_this_host() -> None:
     table = {str(row.platform): row.how for row in emulators.table()}
     assert list(table) == [str(platform) for platform in PLATFORMS]

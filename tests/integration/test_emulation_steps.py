@@ -87,6 +87,15 @@ async def test_a_step_leaves_what_it_leaves_under_a_host_registration(
     assert list(left["made/program"][-1]) == ["security.capability"]  # type: ignore[call-overload]
 
 
+async def test_every_runtime_uses_what_the_host_has_registered(
+    arm64_steps: Steps, runtime: Runtime, arm64_emulator: Emulator
+) -> None:
+    with registered_on_the_host(arm64_emulator):
+        step = Emulated(arm64_steps, runtime, None)
+        result = await step.sh("uname -m; mknod /device c 1 3 && su builder -c 'id -u'")
+    assert (result.code, result.out) == (0, "aarch64\n1000\n")
+
+
 async def test_what_differs_there_is_refused(emulated: Emulated) -> None:
     result = await emulated.sh("mknod /device c 1 3; ping -c 1 127.0.0.1; nc -l -p 81; mknod /pipe p && test -p /pipe")
     assert result.code == 0

@@ -18,7 +18,8 @@ from worker.runtime.emulation import FORMATS, PLATFORMS, Facts, How, Registratio
 
 _DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PT_INTERP = 3
-_EXIT = {3: b"\x31\xdb\x8d\x43\x01\xcd\x80", 40: b"\x01\x70\xa0\xe3\x00\x00\xa0\xe3\x00\x00\x00\xef"}  # exit(0)
+# exit(0), by machine
+_EXIT = {3: b"\x31\xdb\x8d\x43\x01\xcd\x80", 40: b"\x01\x70\xa0\xe3\x00\x00\xa0\xe3\x00\x00\x00\xef"}
 _BASE = 0x10000
 
 
@@ -96,17 +97,21 @@ def _runs(machine: int) -> bool:
     code = _EXIT.get(machine)
     if code is None:
         return False
-    size = 52 + 32 + len(code)
-    header = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack(
-        "<HHIIIIIHHHHHH", 2, machine, 1, _BASE + 84, 52, 0, 0, 52, 32, 1, 40, 0, 0
-    )  # fmt: skip
-    segment = struct.pack("<IIIIIIII", 1, 0, _BASE, _BASE, size, size, 5, 0x1000)
     fd = os.memfd_create("probe", os.MFD_CLOEXEC)
     try:
-        os.write(fd, header + segment + code)
+        os.write(fd, program_32(machine, code))
         path = f"/proc/self/fd/{fd}"
         return os.waitpid(os.posix_spawn(path, [path], {}), 0)[1] == 0
     except OSError:  # exec format error
         return False
     finally:
         os.close(fd)
+
+
+def program_32(machine: int, code: bytes) -> bytes:
+    """A static little-endian ELF file of one segment, which begins with `code` (elf(5))."""
+    size = 52 + 32 + len(code)
+    ident = b"\x7fELF\x01\x01\x01" + bytes(9)
+    header = struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, _BASE + 84, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+    segment = struct.pack("<IIIIIIII", 1, 0, _BASE, _BASE, size, size, 5, 0x1000)
+    return ident + header + segment + code
