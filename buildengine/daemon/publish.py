@@ -24,7 +24,9 @@ from worker.exporters.content import StoredContent
 from worker.images import open_images
 from worker.oci.types import Descriptor, parse_manifest_or_index
 from worker.registry.hosts import RegistryConfig
+from worker.registry.puller import open_registry
 from worker.registry.pusher import Content, open_pusher
+from worker.registry.remote import RemoteContent
 from worker.session import Credentials
 
 
@@ -34,7 +36,7 @@ async def publish_results(context: BuildContext, exports: Exports, config: Regis
         Publication(target=image.target, names=options.names, insecure=options.insecure)
         for image, options in exports.pushes
     ]
-    content = StoredContent(context.cache, context.images, exports.received)
+    content = StoredContent(context.cache, context.images, lazy=exports.received)
     await publish(publications, content, config=config, credentials=context.session.credentials, on_event=on_event)
 
 
@@ -76,16 +78,29 @@ async def push_stored(
     credentials: Credentials,
     on_event: EventSink,
 ) -> Digest:
-    """Push the image that `reference` means in the local store under `names`. Raises BuildError."""
-    found = find_image(cache, reference)[0].digest
-    raw = cache.store.read(found)
-    target = Descriptor(media_type=parse_manifest_or_index(raw).media_type, digest=found, size=len(raw))
-    publication = Publication(target=target, names=tuple(_destination(name, found) for name in names))
-    async with open_images(cache, lambda: config, credentials) as images:
+    """Push the image that `reference` means in the local store under `names`. Raises BuildError.
+
+    Platforms of it that were never pulled are copied from where its other names say that it is.
+    """
+    found = find_image(cache, reference)
+    document = parse_manifest_or_index(cache.store.read(found[0].digest))
+    targets = tuple(_destination(name, document.digest) for name in names)
+    async with (
+        open_images(cache, lambda: config, credentials) as images,
+        open_registry(config, credentials) as registry,
+    ):
+        elsewhere = RemoteContent(registry)
+        for repository in dict.fromkeys(parse(image.name).name for image in found if image.name):
+            elsewhere.add(document, repository)
         with cache.activity():
-            content = StoredContent(cache, images)
-            await publish([publication], content, config=config, credentials=credentials, on_event=on_event)
-    return found
+            await publish(
+                [Publication(target=document.descriptor, names=targets)],
+                StoredContent(cache, images, elsewhere=elsewhere),
+                config=config,
+                credentials=credentials,
+                on_event=on_event,
+            )
+    return document.digest
 
 
 def _destination(text: str, digest: Digest) -> Reference:

@@ -26,8 +26,10 @@ from tests.builds import FIXTURES, Store, write
 from tests.fakes.faulty_proxy import FAULTS, faulty_proxy
 from tests.fakes.own_registry import OwnRegistry, own_registry
 from tests.fakes.push_registry import MemoryContent, pusher, target
-from tests.fakes.registry_server import Image, MemorySink, client
+from tests.fakes.registry_server import Image, MemorySink, client, index
 from tests.integration.test_registry_docker import HASH, DockerRegistry
+from worker.oci import types
+from worker.oci.types import Descriptor
 from worker.registry.puller import RemoteImage
 
 pytest_plugins = [FIXTURES]
@@ -249,6 +251,28 @@ async def test_a_stored_image(side: Side, store: Store, context: Path) -> None:
     more = store.command("push", id, f"{side.host}/other:a", f"{side.host}/other:b")
     assert more.stdout == f"{side.host}/other:a@{digest}\n{side.host}/other:b@{digest}\n"
     assert Digest.sha256(inspect(f"{side.host}/other:b")) == digest
+
+
+async def test_platforms_that_were_not_pulled_are_copied(side: Side, empty_store: Store, tmp_path: Path) -> None:
+    images = [Image(architecture=name, layers=(gzip.compress(name.encode()),)) for name in ("amd64", "arm64")]
+    raw = index(*(image.entry() for image in images))
+    root = Descriptor(media_type=types.OCI_INDEX, digest=Digest.sha256(raw), size=len(raw))
+    content = MemoryContent.of(*images)
+    content.blobs[root.digest] = raw
+    with serving("docker", tmp_path / "source") as source:
+        async with pusher() as client:
+            await client.push(root, content, [reference.parse(f"{source.host}/app:1")])
+        empty_store.command("pull", f"{source.host}/app:1")
+        empty_store.command("push", f"{source.host}/app:1", f"{side.host}/copy:1")
+        assert inspect(f"{side.host}/copy:1") == raw
+        for architecture in ("amd64", "arm64"):
+            await pulled(f"{side.host}/copy:1", platform=f"linux/{architecture}")
+        assert (
+            len(
+                [entry for entry in source.seen() if f"GET 200 app/blobs/{Digest.sha256(images[0].layers[0])}" == entry]
+            )
+            == 1
+        )
 
 
 async def test_what_cannot_be_pushed(store: Store) -> None:
