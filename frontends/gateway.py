@@ -39,8 +39,13 @@ class ResolvedImage:
 class Gateway(Protocol):
     async def solve(self, definition: Definition) -> Reference: ...
 
-    async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
-        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (store only)."""
+    async def resolve_image(
+        self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedImage:
+        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (store only).
+
+        `name` is what progress calls it.
+        """
         ...
 
     def warn(

@@ -66,7 +66,7 @@ async def test_shared_steps_run_once(store: Store, context: Path, tmp_path: Path
     assert [name for name in names if "RUN" in name] == ["[linux/amd64 work 2/2] RUN echo made > /made"]
     assert "[linux/amd64 last 2/2] COPY files/amd64 /arch" in names
     assert "[linux/arm64 last 2/2] COPY files/arm64 /arch" in names
-    assert len(built.find("[internal] load metadata for docker.io/library/base:latest")) == 1
+    assert len(built.find("[linux/amd64 internal] load metadata for docker.io/library/base:latest")) == 1
     again = await store.build(context, *BOTH, "-o", f"type=oci,dest={tmp_path / 'out'}")
     assert again.ran == []
 
