@@ -6,7 +6,9 @@ characters; URLs are shown without user information and query.
 
 from __future__ import annotations
 
+import re
 import time
+from contextlib import suppress
 from typing import Any
 
 from buildengine.errors import RegistryError, SourceError
@@ -18,6 +20,7 @@ _MAX_SHOWN = 500
 _MAX_WAIT = 60.0
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TOO_MANY = frozenset({"TOOMANYREQUESTS", "TOO_MANY_REQUESTS"})  # some registries say so with another status than 429
+_SPEAKS_TLS = re.compile(rb"HTTP request (?:was sent )?to (?:an )?HTTPS ")  # Go's net/http, nginx
 _REASONS = {
     400: "bad request",
     401: "authentication required",
@@ -66,16 +69,19 @@ async def refusal(
 
     `advice` is the hint for whoever may not do this; `push` says that something was to be written.
     """
-    try:
-        code, detail = _first_error(await response.read(_MAX_BODY))
-    except SourceError:  # broken off, or longer than anyone would read
-        code, detail = None, ""
+    body = b""
+    with suppress(SourceError):  # broken off, or longer than anyone would read
+        body = await response.read(_MAX_BODY)
+    code, detail = _first_error(body)
+    hint = (push and _PUSH_HINTS.get(response.status)) or _hint(response.status, host, advice)
+    if response.status == 400 and _SPEAKS_TLS.search(body):
+        detail, hint = "it speaks TLS, and was asked without", f'say `http = false` in [registry."{host}"]'
     reason = detail or _REASONS.get(response.status, f"HTTP status {response.status}")
     return RegistryRefused(
         f"{host}: {subject}: {reason}" + (f" ({code})" if code else ""),
         status=response.status,
         code=code,
-        hint=(push and _PUSH_HINTS.get(response.status)) or _hint(response.status, host, advice),
+        hint=hint,
         retry_after=_retry_after(response.headers.get("retry-after", "")),
     )
 

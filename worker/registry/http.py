@@ -74,7 +74,9 @@ class Pools:
             return SourceError(message, hint="nothing listens there: check the host and the port")
         if isinstance(cause, ssl.SSLError) and (hint := _tls_hint(cause, _host(url))):
             return SourceError(message, hint=hint)
-        return Unreachable(message)
+        # A server that does not like our certificate may have gone before it is read why.
+        hint = _certificate_hint(_host(url)) if url.startswith("https:") and _host(url) not in self._answered else None
+        return Unreachable(message, hint=hint)
 
     def _pool(self, url: str) -> _Pool:
         parts = urlsplit(url)
@@ -248,6 +250,8 @@ def _reason(error: BaseException) -> str:
         return "it does not speak TLS"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"  # trio's own text has the address once more
+    if isinstance(error, trio.BrokenResourceError):
+        return "the connection was closed"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
 
 
@@ -259,7 +263,10 @@ def _tls_hint(error: ssl.SSLError, host: str) -> str:
     if error.reason in _NOT_TLS:
         return f"if it is a plain HTTP registry, say `http = true` in {section}"
     if "_ALERT_" in (error.reason or ""):
-        return (
-            f"it may want a client certificate: `keypair` in {section}, or .cert and .key in /etc/docker/certs.d/{host}"
-        )
+        return _certificate_hint(host)
     return ""  # cut off: the network's doing
+
+
+def _certificate_hint(host: str) -> str:
+    section, directory = f'[registry."{host}"]', f"/etc/docker/certs.d/{host}"
+    return f"it may want a client certificate: `keypair` in {section}, or .cert and .key in {directory}"
