@@ -75,8 +75,8 @@ class Pools:
         if isinstance(cause, ssl.SSLError) and (hint := _tls_hint(cause, _host(url))):
             return SourceError(message, hint=hint)
         # A server that does not like our certificate may have gone before it is read why.
-        hint = _certificate_hint(_host(url)) if url.startswith("https:") and _host(url) not in self._answered else None
-        return Unreachable(message, hint=hint)
+        unheard = url.startswith("https:") and _host(url) not in self._answered
+        return Unreachable(message, hint=_certificate_hint(_host(url)) if unheard else None)
 
     def _pool(self, url: str) -> _Pool:
         parts = urlsplit(url)
