@@ -237,10 +237,11 @@ class Builder(Protocol):
         names: Sequence[str],
         on_event: EventSink,
         on_tick: Callable[[], None] | None = None,
-    ) -> Digest:
-        """Push the image that `reference` means in the local store under each of `names`; its digest.
+    ) -> Sequence[str]:
+        """Push the image that `reference` means in the local store under each of `names`, or as `reference` itself.
 
-        `on_event` and `on_tick` as for `build`. Raises BuildError.
+        What was pushed, as people write it: `app:1@sha256:...`. `on_event` and `on_tick` as for `build`. Raises
+        BuildError.
         """
         ...
 

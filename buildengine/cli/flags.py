@@ -6,7 +6,6 @@ with 2. Facts: docker/buildx util/buildflags, docker/cli opts, docker/go-units u
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +133,8 @@ def _annotation_scope(text: str) -> str:
     match = re.fullmatch(r"([a-z-]+)(?:\[([^\[\]]+)\])?", text)
     name = match[1] if match else text
     if match is None or name not in _ANNOTATED:
+        import difflib  # only a mistake needs it
+
         close = difflib.get_close_matches(name, _ANNOTATED, 1)
         hint = f"did you mean {close[0]}?" if close else "the types are " + ", ".join(_ANNOTATED)
         raise UserError(f"unknown annotation type {text!r}", hint=hint)

@@ -9,33 +9,25 @@ import sys
 
 import click
 
+from buildengine.cli import flags
 from buildengine.cli.app import App, pass_app
+from buildengine.cli.flags import value
 from buildengine.cli.groups import Command
 from buildengine.cli.progress.display import MODES, open_display
-from buildengine.errors import UserError
-from buildengine.reference import Reference, parse
 
 
 @click.command(cls=Command)
 @click.argument("image", metavar="IMAGE")
-@click.argument("names", nargs=-1, metavar="[NAME[:TAG]]...")
+@click.argument("names", nargs=-1, metavar="[NAME[:TAG]]...", type=value(flags.tag))
 @click.option("-q", "--quiet", is_flag=True, help="Print what was pushed and nothing else.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How progress is shown.")
 @pass_app
 def command(app: App, /, image: str, names: tuple[str, ...], quiet: bool, progress: str) -> None:
     """Push IMAGE, a name or an id, under its own name or under each NAME."""
-    targets = [_target(name) for name in names or (image,)]
     with (
         app.open_builder() as builder,
         open_display("quiet" if quiet else progress, sys.stderr) as display,
     ):
-        digest = builder.push(image, [str(target) for target in targets], display.event, display.tick)
-    for target in targets:
-        click.echo(target.with_digest(digest).familiar)
-
-
-def _target(text: str) -> Reference:
-    try:
-        return parse(text)
-    except UserError as error:
-        raise UserError(error.message, hint="an image that is known by its id needs a name: push ID NAME") from None
+        pushed = builder.push(image, names, display.event, display.tick)
+    for name in pushed:
+        click.echo(name)

@@ -114,7 +114,7 @@ class _Sink:
 
 def find_image(cache: Cache, reference: str) -> Sequence[StoredImage]:
     """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
-    name = _as_name(reference)
+    name = as_name(reference)
     named = cache.images.find(name) if name else None
     if named is not None:
         return [named, *(image for image in cache.images.by_digest(named.digest) if image.name != named.name)]
@@ -126,7 +126,7 @@ def find_image(cache: Cache, reference: str) -> Sequence[StoredImage]:
     return found
 
 
-def _as_name(reference: str) -> str:
+def as_name(reference: str) -> str:
     """The full spelling of a name; "" for what can only be an id or a digest."""
     try:
         return str(parse(reference))
@@ -188,7 +188,7 @@ async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]
     found = find_image(cache, reference)
     first = found[0]
     names = [image.name for image in found if image.name]
-    by_name = bool(first.name) and _as_name(reference) == first.name
+    by_name = bool(first.name) and as_name(reference) == first.name
     if not by_name and len(names) > 1 and not force:
         raise UserError(
             f"image {first.digest.short} has several names: {', '.join(parse(name).familiar for name in names)}",
@@ -223,7 +223,7 @@ def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Se
     """An image to save: under the name it was asked by, or under none. Docker's part knows single images only."""
     image = find_image(cache, reference)[0]
     target = parse_manifest_or_index(cache.store.read(image.digest))
-    by_name = bool(image.name) and _as_name(reference) == image.name
+    by_name = bool(image.name) and as_name(reference) == image.name
     named = NamedImage(target=_target(cache, image), names=(image.name,) if by_name else ())
     if not isinstance(target, Manifest):
         return named, None

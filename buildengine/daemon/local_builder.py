@@ -80,14 +80,14 @@ class LocalBuilder:
         names: Sequence[str],
         on_event: EventSink,
         on_tick: Callable[[], None] | None = None,
-    ) -> Digest:
+    ) -> Sequence[str]:
         from buildengine.daemon.publish import push_stored
         from buildengine.daemon.registries import registry_config
 
         environment = self._config.environment
         credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
 
-        async def run(cache: Cache) -> Digest:
+        async def run(cache: Cache) -> Sequence[str]:
             config = registry_config(self._config)
             return await push_stored(cache, reference, names, config=config, credentials=credentials, on_event=on_event)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from buildengine.daemon.exports import Exports
-from buildengine.daemon.image_store import find_image
+from buildengine.daemon.image_store import as_name, find_image
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -77,14 +77,16 @@ async def push_stored(
     config: RegistryConfig,
     credentials: Credentials,
     on_event: EventSink,
-) -> Digest:
-    """Push the image that `reference` means in the local store under `names`. Raises BuildError.
+) -> Sequence[str]:
+    """Push the image that `reference` means in the local store under `names`, or as `reference`. Raises BuildError.
 
     Platforms of it that were never pulled are copied from where its other names say that it is.
     """
     found = find_image(cache, reference)
     document = parse_manifest_or_index(cache.store.read(found[0].digest))
-    targets = tuple(_destination(name, document.digest) for name in names)
+    if not names and not any(image.name and image.name == as_name(reference) for image in found):
+        raise UserError(f"{reference} is no name to push under", hint=f"give one: pybuild push {reference} NAME")
+    targets = tuple(_destination(name, document.digest) for name in names or (reference,))
     async with (
         open_images(cache, lambda: config, credentials) as images,
         open_registry(config, credentials) as registry,
@@ -100,7 +102,7 @@ async def push_stored(
                 credentials=credentials,
                 on_event=on_event,
             )
-    return document.digest
+    return [name.with_digest(document.digest).familiar for name in targets]
 
 
 def _destination(text: str, digest: Digest) -> Reference:

@@ -130,13 +130,13 @@ class FakeBuilder:
         names: Sequence[str],
         on_event: EventSink,
         on_tick: Callable[[], None] | None = None,
-    ) -> Digest:
+    ) -> Sequence[str]:
         self.pushes.append((reference, *names))
         for event in self.events:
             on_event(event)
         if self.error is not None:
             raise self.error
-        return Digest.sha256(reference.encode())
+        return [f"{name}@{Digest.sha256(reference.encode())}" for name in names or [reference]]
 
     def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
         self.pulls.append(request)

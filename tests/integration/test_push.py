@@ -277,8 +277,8 @@ async def test_platforms_that_were_not_pulled_are_copied(side: Side, empty_store
 
 async def test_what_cannot_be_pushed(store: Store) -> None:
     assert "no such image: nothing" in store.command("push", "nothing", status=1).error
-    other = f"127.0.0.1:1/app@{Digest.sha256(b'other')}"
-    assert "cannot name the image" in store.command("push", "base", other, status=1).error
+    id = store.command("image", "ls", "-q").stdout.split()[0]
+    assert f"hint: give one: pybuild push {id} NAME" in store.command("push", id, status=1).error
     assert "cannot reach" in store.command("push", "base", "127.0.0.1:1/app", status=1).error
 
 
