@@ -69,9 +69,12 @@ def base_archive(store_with_base: Store, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def loaded_store(empty_store: Store, base_archive: Path) -> Store:
-    empty_store.command("image", "load", "-i", base_archive)
-    return empty_store
+def loaded_store(base_archive: Path, tmp_path: Path) -> Store:
+    """Another state directory, into which `base` was loaded."""
+    (tmp_path / "home").mkdir()
+    store = Store(tmp_path / "other", tmp_path / "home")
+    store.command("image", "load", "-i", base_archive)
+    return store
 
 
 def digests(store: Store, context: Path, out: Path, *flags: str, **more: Any) -> tuple[str, list[str]]:
