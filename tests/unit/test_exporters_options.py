@@ -25,7 +25,11 @@ DIGEST = Digest.sha256(b"an image")
         ("local", {"annotation.a": "1"}, "unknown attribute 'annotation.a' for an export of type local"),
         ("image", {"registry.insecure": "maybe"}, "registry.insecure=maybe: not a boolean"),
         ("image", {"push": "true"}, "an image that is pushed needs a name"),
-        ("image", {"push-by-digest": "true", "name": "host.io/app:1"}, "host.io/app:1 has a tag, and push-by-digest pushes without one"),
+        (
+            "image",
+            {"push-by-digest": "true", "name": "host.io/app:1"},
+            "host.io/app:1 has a tag, and push-by-digest pushes without one",
+        ),
         ("oci", {"push": "true"}, "unknown attribute 'push' for an export of type oci"),
         ("image", {"unpack": "maybe"}, "unpack=maybe: not a boolean"),
         ("image", {"store": "maybe"}, "store=maybe: not a boolean"),
