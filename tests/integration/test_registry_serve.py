@@ -229,6 +229,35 @@ def test_what_is_served_is_on_disk_once_and_no_prune_takes_it(root: Path, tmp_pa
     assert blobs(tmp_path / "out") == blobs(source)
 
 
+def test_two_registries_on_one_root(registry: OwnRegistry, root: Path, tmp_path: Path) -> None:
+    """Pushes to either at once, of images that share a layer; each serves what the other was given."""
+    layers = [os.urandom(1 << 20) for _ in range(6)]
+    link = tmp_path / "same"
+    link.symlink_to(root)
+    with own_registry(link) as other:
+        clients = [RegistryClient(registry.address), RegistryClient(other.address)]
+        pushed: dict[str, str] = {}
+
+        def push(number: int) -> None:
+            shown = (MANY, layers[number])
+            pushed[f"v{number}"] = clients[number % 2].push_image("app", f"v{number}", layers=shown)
+
+        pushers = [threading.Thread(target=push, args=(number,)) for number in range(6)]
+        for pusher in pushers:
+            pusher.start()
+        for pusher in pushers:
+            pusher.join()
+        for client in clients:
+            assert client.ask("GET", "/v2/app/tags/list").json()["tags"] == sorted(pushed)
+            for tag, digest in pushed.items():
+                head = client.ask("HEAD", f"/v2/app/manifests/{tag}")
+                assert head.header("Docker-Content-Digest") == digest
+            for layer in (MANY, *layers):
+                assert client.ask("GET", f"/v2/app/blobs/{digest_of(layer)}").body == layer
+        assert registry.complaints + other.complaints == ""
+    pybuild(root, "debug", "verify-store")
+
+
 def test_what_was_deleted_gives_its_space_back(registry: OwnRegistry, root: Path) -> None:
     client = RegistryClient(registry.address)
     digest = client.push_image("app", "latest", layers=(MANY,))

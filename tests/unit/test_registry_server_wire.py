@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+from buildengine.errors import StoreError
 from worker.registry.server.answers import Answer, Refusal
-from worker.registry.server.transfer import receive
+from worker.registry.server.transfer import STEP, receive
 from worker.registry.server.wire import Interrupted, Limits, Request, Stream, Wire
 
 LIMITS = Limits(head_bytes=4096, head=10, idle=60, step=30, unread=1000)
@@ -94,6 +95,33 @@ async def test_a_chunk_that_is_none() -> None:
     await client.request(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n")
     assert await body(client.wire) == b"hello"
     assert isinstance(client.wire.body.failure, Interrupted)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"PUT / HTTP/2.0\r\nHost: h\r\n\r\n",
+        HEAD + b"X: " + b"y" * LIMITS.head_bytes + b"\r\n\r\n",
+    ],
+)
+async def test_what_may_be_read_in_two_ways_ends_the_connection(head: bytes) -> None:
+    client = Client()
+    with pytest.raises(Refusal) as caught:
+        await client.request(head)
+    assert caught.value.answer.close
+
+
+@pytest.mark.parametrize("size", [10, STEP, STEP + 1, 3 * STEP])
+async def test_a_disk_that_fails_is_one_error(size: int) -> None:
+    def write(data: memoryview) -> None:
+        raise StoreError("full")
+
+    client = Client()
+    await client.request(HEAD + f"Content-Length: {size}\r\n\r\n".encode() + b"x" * size)
+    with pytest.raises(StoreError):
+        await receive(client.wire.body, write)
 
 
 async def test_a_client_that_has_gone() -> None:
