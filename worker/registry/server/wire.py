@@ -76,7 +76,7 @@ class Wire:
         self.body, self.sent = Body(self, length=0, expects=False), 0
         if not self._ahead:
             with trio.move_on_after(self._limits.idle):
-                self._ahead = await self._receive()
+                self._ahead = await self._receive(self._limits.head_bytes)
         if not self._ahead:
             return None
         with trio.move_on_after(self._limits.head):
