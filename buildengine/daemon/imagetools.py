@@ -181,6 +181,6 @@ def _manifest(root: Manifest | Index) -> Mapping[str, object]:
         "mediaType": root.media_type,
         "digest": str(root.digest),
         "size": len(root.raw),
-        "manifests": document.get("manifests") or [],
+        "manifests": [combine.in_gos_order(entry) for entry in document.get("manifests") or ()],
     }
     return found | ({"annotations": document["annotations"]} if document.get("annotations") else {})

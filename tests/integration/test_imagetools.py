@@ -268,14 +268,14 @@ def test_inspect_a_single_manifest(commands: Commands, docker: str) -> None:
         f"MediaType: {types.OCI_MANIFEST}",
         f"Digest:    {Digest.sha256(AMD64.manifest)}",
     ]
-    assert run(commands, "inspect", name, "--format", "{{.Image.Architecture}}").stdout == b"amd64\n"
+    assert run(commands, "inspect", name, "--format", "{{.Image.Architecture}}").stdout == b"amd64"
 
 
 def test_inspect_with_a_template(commands: Commands, docker: str) -> None:
     name = f"{docker}/app:multi"
 
     def shown(template: str) -> str:
-        return run(commands, "inspect", "--format", template, name).stdout.decode().removesuffix("\n")
+        return run(commands, "inspect", "--format", template, name).stdout.decode()
 
     assert shown("{{.Name}} {{.Manifest.Digest}}") == f"{name} {Digest.sha256(MULTI)}"
     everything = json.loads(shown("{{json .}}"))

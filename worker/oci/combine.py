@@ -195,7 +195,7 @@ def _platforms(entries: Iterable[Entry]) -> str:
 
 
 def _index(document: Mapping[str, Any]) -> Combined:
-    ordered = _ordered({**document, "manifests": [_descriptor(entry) for entry in document["manifests"]]}, _INDEX)
+    ordered = _ordered({**document, "manifests": [in_gos_order(entry) for entry in document["manifests"]]}, _INDEX)
     if "annotations" in ordered:
         ordered["annotations"] = dict(sorted(ordered["annotations"].items()))
     ordered.setdefault("manifests", [])
@@ -205,8 +205,8 @@ def _index(document: Mapping[str, Any]) -> Combined:
     return Combined(raw=raw, media_type=ordered["mediaType"])
 
 
-def _descriptor(entry: Entry) -> dict[str, Any]:
-    """As Go's `ocispec.Descriptor` is written."""
+def in_gos_order(entry: Entry) -> dict[str, Any]:
+    """As Go's `ocispec.Descriptor` is written, without the fields that it does not know."""
     ordered = _ordered(entry, _DESCRIPTOR)
     if "annotations" in ordered:
         ordered["annotations"] = dict(sorted(ordered["annotations"].items()))

@@ -37,7 +37,8 @@ def command(app: App, /, name: str, raw: bool, format: str | None) -> None:
         raise Misuse("--raw and --format do not go together")
     if format and not _WHOLE_MANIFEST.fullmatch(format):
         document = app.image_tools.describe(name, _wanted(format))
-        click.echo(fill(format, lambda keys: at(document, keys), indent=2))
+        # As buildx: without a line end, which is for people only.
+        click.echo(fill(format, lambda keys: at(document, keys), indent=2), nl=sys.stdout.isatty())
         return
     found = app.image_tools.inspect(name)
     if raw:
