@@ -29,7 +29,7 @@ def command() -> None:
     """A registry of our own, on the state directory."""
 
 
-@command.command(cls=Command)
+@command.command(cls=Command, short_help="Serve images until SIGINT or SIGTERM")
 @click.option("--addr", metavar="HOST:PORT", default="127.0.0.1:5000", show_default=True, help="Port 0: any free one.")
 @click.option("--read-only", is_flag=True, help="Refuse to push and to delete.")
 @click.option("--tls-cert", metavar="FILE", type=Path, help="Certificate (PEM), with those it was signed with.")

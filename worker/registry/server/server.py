@@ -29,6 +29,7 @@ from worker.registry.server.wire import Interrupted, Limits, Request, Stream, Wi
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HANDSHAKE_SECONDS = 20.0
 _GRACE_SECONDS = 5.0
+_TIDY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +211,12 @@ class _Server:
         )
 
     async def tidy(self) -> None:
-        """Make changes durable, and give back what deletions have freed."""
+        """Make changes durable, give back what deletions have freed, forget uploads that nobody goes on with."""
         while True:
-            await self._change.wait()
+            with trio.move_on_after(_TIDY_SECONDS):
+                await self._change.wait()
             self._change = trio.Event()
+            self.endpoints.uploads.expire()
             has_freed, self._has_freed = self._has_freed, False
             try:
                 await self._cache.sync()
