@@ -235,6 +235,17 @@ async def test_loaded_and_pushed(side: Side, store: Store, context: Path) -> Non
     await pulled(f"{side.host}/app:1")
 
 
+async def test_an_insecure_registry(side: Side, store: Store, context: Path) -> None:
+    """`registry.insecure` takes plain HTTP where the configuration wants TLS; without it that is an error."""
+    config = write(store.root.parent, {"p.toml": f'[registry."{side.host}"]\nhttp = false\n'}) / "p.toml"
+    output = f"type=image,name={side.host}/app:1,push=true"
+    refused = store.command("build", "-o", output, context, status=1, environment={"PYBUILD_CONFIG": str(config)})
+    assert f"cannot reach https://{side.host}/" in refused.error
+    insecure = f"{output},registry.insecure=true"
+    store.command("build", "-o", insecure, context, environment={"PYBUILD_CONFIG": str(config)})
+    await pulled(f"{side.host}/app:1")
+
+
 # --- pybuild push -------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ _READ = 512 << 10
 _DRAINED = 64 << 10
 _CONNECT_TIMEOUT = 15.0
 _IDLE_TIMEOUT = 60.0
+_DIGESTED = 600.0  # a registry that was sent a large blob may copy it to its storage before it says a word
 _MAX_CONNECTIONS = 32
 _KEPT_ALIVE = 30.0
 _ALLOWED_IN_TARGET = "%/:=&?~+!$,;'@()*[]-._"
@@ -210,7 +211,8 @@ def _request(
     common = [(b"host", (f"{name}:{port}" if port else name).encode())]
     if size or method not in ("GET", "HEAD"):  # many a proxy answers 411 to a POST that does not say "nothing"
         common.append((b"content-length", str(size).encode()))
-    timeouts = {"connect": _CONNECT_TIMEOUT, "read": _IDLE_TIMEOUT, "write": _IDLE_TIMEOUT}
+    patience = _DIGESTED if method in ("PUT", "PATCH") else _IDLE_TIMEOUT
+    timeouts = {"connect": _CONNECT_TIMEOUT, "read": patience, "write": _IDLE_TIMEOUT}
     return httpcore2.Request(
         method,
         httpcore2.URL(scheme=parts.scheme, host=host, port=port, target=quote(target, safe=_ALLOWED_IN_TARGET)),

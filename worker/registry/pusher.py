@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import RegistryError
+from buildengine.errors import RegistryError, SourceError
 from buildengine.reference import Reference, parse_repository
 from buildengine.values import dataclass
 from worker.layers.outcome import one_error
@@ -33,7 +33,7 @@ from worker.oci.types import (
 from worker.registry.client import PUSH, EndpointClient, manifest_path, retrying
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
-from worker.registry.transport import Transport, Unreachable, open_transport
+from worker.registry.transport import Transport, open_transport
 from worker.registry.upload import BlobReader, BlobUpload, Progress
 from worker.session import Credentials
 
@@ -214,8 +214,8 @@ class Pusher:
         try:
             async with self._transport.send("GET", client.endpoint.base + "/", {}):
                 return True
-        except Unreachable:
-            return False
+        except SourceError:
+            return False  # what else may be wrong, the plain attempt will say
 
     # --- blobs -----------------------------------------------------------------------------------------------
 
