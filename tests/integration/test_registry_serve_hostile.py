@@ -345,11 +345,13 @@ def test_a_thousand_tags(served: Served) -> None:
 
 
 def test_uploads_are_bounded(served: Served) -> None:
-    locations = []
-    while (response := served.client.ask("POST", "/v2/bounded/blobs/uploads/", b"")).status == 202:
+    locations: list[str] = []
+    while (response := served.client.ask("PATCH", served.client.begin("bounded"), b"x")).status == 202:
         locations.append(response.header("Location") or "")
         assert len(locations) <= 600
     assert (response.status, response.codes) == (429, {"TOOMANYREQUESTS"})
     assert response.header("Retry-After")
+    assert served.client.ask("PATCH", locations[0], b"y").status == 202
     for location in locations:
         assert served.client.ask("DELETE", location).status == 204
+    served.client.push_blob("bounded", b"there is room again")

@@ -104,6 +104,29 @@ async def test_an_upload_that_nobody_goes_on_with_goes(tmp_path: Path, mock_cloc
         assert os.listdir(tmp_path / "ingest") == []
 
 
+async def test_uploads_that_rest_make_room_when_there_are_too_many(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.registry.server.uploads.MOST", 3)
+    monkeypatch.setattr("worker.registry.server.uploads.MOST_BEGUN", 6)
+    async with open_cache(tmp_path) as cache:
+        uploads = Uploads(cache)
+        begun = [uploads.begin("app") for _ in range(6)]
+        with pytest.raises(Refusal) as refusal:
+            uploads.begin("app")
+        assert status(refusal) == 429
+        for upload in begun[:3]:
+            await uploads.append(upload, given(b"x"), None)
+        with pytest.raises(Refusal) as refusal:
+            await uploads.append(begun[3], given(b"x"), None)
+        assert status(refusal) == 429
+        mock_clock.jump(61)
+        await uploads.append(uploads.find("app", begun[3].id), given(b"x"), None)
+        assert begun[3].received == 1
+        with pytest.raises(Refusal):
+            uploads.find("app", begun[0].id)
+
+
 async def test_the_newer_request_has_the_upload(tmp_path: Path) -> None:
     """The bytes that the older one brought stay."""
     async with open_cache(tmp_path) as cache:

@@ -26,8 +26,9 @@ from worker.registry.server.ranges import Span, received
 from worker.registry.server.transfer import receive
 from worker.registry.server.wire import Body
 
-MOST = 500
+MOST, MOST_BEGUN = 500, 10_000  # that have a file, which costs a descriptor; and with those that have no byte yet
 _IDLE_SECONDS = 3600.0
+_IDLE_SECONDS_WHEN_FULL = 60.0
 _RETRY_SECONDS = "30"
 
 
@@ -61,10 +62,8 @@ class Uploads:
         self._sessions: dict[str, Upload] = {}
 
     def begin(self, repository: str) -> Upload:
-        self.expire()
-        if len(self._sessions) >= MOST:
-            message = f"there are {MOST} uploads already; end some, or wait"
-            raise Refusal(Code.TOOMANYREQUESTS, message, headers=(("Retry-After", _RETRY_SECONDS),))
+        if len(self._sessions) >= MOST_BEGUN:
+            raise _too_many(MOST_BEGUN)
         upload = Upload(repository)
         self._sessions[upload.id] = upload
         return upload
@@ -97,12 +96,22 @@ class Uploads:
         async with self._turn(upload):
             self.forget(upload)
 
-    def expire(self) -> None:
-        """Forget what nobody has touched for an hour."""
+    def expire(self, *, idle: float = _IDLE_SECONDS) -> None:
+        """Forget what nobody has touched for an hour, or for `idle` seconds."""
         now = trio.current_time()
         for upload in list(self._sessions.values()):
-            if upload.holder is None and upload.used + _IDLE_SECONDS < now:
+            if upload.holder is None and upload.used + idle < now:
                 self.forget(upload)
+
+    def _make_room(self) -> None:
+        """For one more file. When there are too many, patience with those that rest is shorter."""
+        if self._files() >= MOST:
+            self.expire(idle=_IDLE_SECONDS_WHEN_FULL)
+            if self._files() >= MOST:
+                raise _too_many(MOST)
+
+    def _files(self) -> int:
+        return sum(upload.writer is not None for upload in self._sessions.values())
 
     def close(self) -> None:
         for upload in list(self._sessions.values()):
@@ -111,6 +120,7 @@ class Uploads:
     async def _append(self, upload: Upload, body: Body, span: Span | None) -> None:
         _check_place(upload, body, span)
         if upload.writer is None:
+            self._make_room()
             upload.writer = self._cache.store.writer()
         try:
             await receive(body, upload.writer.write)
@@ -159,6 +169,11 @@ class Uploads:
         """End a session without a blob. Again is fine."""
         self._sessions.pop(upload.id, None)
         _discard(upload)
+
+
+def _too_many(count: int) -> Refusal:
+    message = f"there are {count} uploads already; end some, or wait"
+    return Refusal(Code.TOOMANYREQUESTS, message, headers=(("Retry-After", _RETRY_SECONDS),))
 
 
 def _check_place(upload: Upload, body: Body, span: Span | None) -> None:
