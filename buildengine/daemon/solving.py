@@ -61,6 +61,7 @@ class Solving:
         return tuple(
             BaseLayer(
                 diff_id=diff_id,
+                urls=blob.urls,
                 blob=RemoteBlob(
                     digest=blob.digest, size=blob.size, media_type=blob.media_type, origins=origins, windows=windows
                 ),

@@ -64,14 +64,14 @@ class LayerBlobs:
                     nursery.start_soon(pack, position)
         done = tuple(layer for layer in packed if layer is not None)
         await self._remember_chains(layers, done, options)
-        return done
+        return tuple(_placed(layer, image.base[n : n + 1], options) for n, layer in enumerate(done))
 
     async def _pack(self, layer: Layer, below: Stack, options: ExportOptions, *, windows: bool) -> ExportLayer:
         received = await self._received(layer, options)
         if received is not None:
             return received
-        name = _record_name(options) + ("+windows" if windows else "")
         rewritten = options.epoch if options.rewrite_timestamp and layer.remote is None else None
+        name = _record_name(options, rewritten) + ("+windows" if windows else "")
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
                 return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]), rewritten=rewritten)
@@ -172,11 +172,17 @@ def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Lay
     return found
 
 
-def _record_name(options: ExportOptions) -> str:
-    """What tells blobs of one layer apart: who compressed it, and whether its times were rewritten."""
+def _placed(layer: ExportLayer, base: Sequence[BaseLayer], options: ExportOptions) -> ExportLayer:
+    """What may not be distributed stays where it lies if that is preferred; else it is a layer like all others."""
+    if options.prefer_nondistributable and base and base[0].urls and base[0].blob.digest == layer.digest:
+        return replace(layer, urls=base[0].urls)
+    return layer
+
+
+def _record_name(options: ExportOptions, rewritten: int | None) -> str:
+    """What tells blobs of one layer apart: who compressed it, and to what its times were rewritten."""
     made_by = encoder(options.compression, options.level, reproducible=options.epoch is not None)
-    rewritten = f"@{options.epoch}" if options.epoch is not None and options.rewrite_timestamp else ""
-    return f"{made_by.name}{rewritten}"
+    return made_by.name if rewritten is None else f"{made_by.name}@{rewritten}"
 
 
 def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest, *, rewritten: int | None = None) -> ExportLayer:

@@ -29,19 +29,24 @@ class MediaTypes:
     manifest: str
     config: str
     layers: tuple[str, ...]
+    foreign: tuple[str, ...]  # those of layers that may not be distributed, in the same order
 
 
+_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 OCI = MediaTypes(
     index=types.OCI_INDEX,
     manifest=types.OCI_MANIFEST,
     config=types.OCI_CONFIG,
     layers=(types.OCI_LAYER, types.OCI_LAYER_GZIP, types.OCI_LAYER_ZSTD),
+    foreign=(_OCI_FOREIGN, f"{_OCI_FOREIGN}+gzip", f"{_OCI_FOREIGN}+zstd"),
 )
 DOCKER = MediaTypes(
     index=types.DOCKER_INDEX,
     manifest=types.DOCKER_MANIFEST,
     config=types.DOCKER_CONFIG,
     layers=(types.DOCKER_LAYER, types.DOCKER_LAYER_GZIP, types.DOCKER_LAYER_ZSTD),
+    foreign=(_DOCKER_FOREIGN, f"{_DOCKER_FOREIGN}.gzip", f"{_DOCKER_FOREIGN}.zstd"),
 )
 
 
@@ -49,7 +54,7 @@ DOCKER = MediaTypes(
 class ExportLayer:
     """One layer of the image to be: what the manifest says of it, and what the config and history need.
 
-    `created` is in seconds since the epoch.
+    `created` is in seconds since the epoch. A layer with `urls` lies there and is not to be distributed.
     """
 
     digest: Digest
@@ -59,12 +64,14 @@ class ExportLayer:
     created: float
     description: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
 
     def named_by(self, family: MediaTypes) -> ExportLayer:
         """The same layer under the media type that `family` has for it."""
-        for known in (OCI.layers, DOCKER.layers):
+        names = family.foreign if self.urls else family.layers
+        for known in (OCI.layers, DOCKER.layers, OCI.foreign, DOCKER.foreign):
             if self.media_type in known:
-                return replace(self, media_type=family.layers[known.index(self.media_type)])
+                return replace(self, media_type=names[known.index(self.media_type)])
         return self
 
 
@@ -212,7 +219,9 @@ def manifest_bytes(
 
 def _descriptor(layer: ExportLayer, *, annotated: bool) -> types.Descriptor:
     annotations = layer.annotations if annotated else {}
-    return types.Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size, annotations=annotations)
+    return types.Descriptor(
+        media_type=layer.media_type, digest=layer.digest, size=layer.size, urls=layer.urls, annotations=annotations
+    )
 
 
 def index_bytes(

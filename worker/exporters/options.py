@@ -25,6 +25,7 @@ _IMAGE = _COMMON | {
     "compression-level",
     "force-compression",
     "oci-mediatypes",
+    "prefer-nondist-layers",
     "rewrite-timestamp",
 }
 _NAMING = ("dangling-name-prefix", "danging-name-empty-only", "name-canonical")  # the second as BuildKit spells it
@@ -49,6 +50,7 @@ class ExportOptions:
     compression: Compression = Compression.GZIP
     level: int | None = None
     force_compression: bool = False
+    prefer_nondistributable: bool = False
     oci_media_types: bool = False
     annotations: Annotations = Annotations()
     epoch: int | None = None
@@ -94,6 +96,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         compression=compression,
         level=_level(plain, compression),
         force_compression=_flag(plain, "force-compression", False),
+        prefer_nondistributable=_flag(plain, "prefer-nondist-layers", False),
         oci_media_types=oci,
         annotations=annotations,
         epoch=_number(plain, "source-date-epoch") if own_epoch else epoch,

@@ -11,10 +11,14 @@ from worker.results import Stack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseLayer:
-    """A layer of the image that a result is based on: what it is called, and the blob by which that image has it."""
+    """A layer of the image that a result is based on: what it is called, and the blob by which that image has it.
+
+    `urls` are where a layer lies that may not be distributed.
+    """
 
     diff_id: Digest
     blob: RemoteBlob
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
