@@ -163,3 +163,22 @@ def test_the_base_keeps_its_layers_and_its_times(store: Store, base_archive: Pat
     assert "2023-11-14T22:13:20Z" not in times[:inherited]
     assert set(times[inherited:]) == {"2023-11-14T22:13:20Z"}
     assert config["created"] == "2023-11-14T22:13:20Z"
+
+
+def test_a_base_packed_otherwise_stays_what_it_was(empty_store: Store, tmp_path: Path) -> None:
+    """Also where the same layer was built here with its times rewritten: that is another layer."""
+    how = "rewrite-timestamp=true,compression=zstd,force-compression=true"
+    environment = {"SOURCE_DATE_EPOCH": str(EPOCH)}
+    below = write(tmp_path / "below", {"Dockerfile": "FROM scratch\nCOPY a /\n", "a": "1"})
+    empty_store.command("build", below, "-t", "below", environment=environment)
+    rewritten = ("-o", f"type=image,name=rewritten,{how}")
+    empty_store.command("build", below, *rewritten, environment=environment)
+    above = write(tmp_path / "above", {"Dockerfile": "FROM below\nCOPY b /\n", "b": "2"})
+    empty_store.command("build", above, "-o", f"type=image,name=above,{how}", environment=environment)
+    layers = {
+        name: json.loads(empty_store.command("image", "inspect", name).stdout)[0]["Layers"]
+        for name in ("below", "rewritten", "above")
+    }
+    assert layers["above"][0]["DiffID"] == layers["below"][0]["DiffID"] != layers["rewritten"][0]["DiffID"]
+    assert all(layer["MediaType"].endswith("zstd") for layer in layers["above"])
+    assert layers["below"][0]["MediaType"].endswith("gzip")
