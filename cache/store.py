@@ -26,8 +26,10 @@ from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
 from buildengine.values import dataclass
 from cache.diskerrors import explained
+from cache.writeback import begin_writeback
 
 _ABSORBED = 1 << 20
+_DIRTY = 8 << 20  # what is given to the disk at once, long before somebody waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,7 @@ class BlobWriter:
         self._hash = hashlib.new(_hashlib_name(expected))
         with explained("cannot write to the store"):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._dirty = 0
         self.written = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -209,6 +212,10 @@ class BlobWriter:
             while rest:
                 count = os.pwrite(self._fd, rest, offset)
                 rest, offset = rest[count:], offset + count
+        self._dirty += view.nbytes
+        if self._dirty >= _DIRTY:
+            self._dirty = 0
+            begin_writeback(self._fd)
 
     @property
     def digest(self) -> Digest:
