@@ -76,6 +76,15 @@ async def test_images_that_are_pushed_at_once_send_a_common_layer_once() -> None
     assert len(fake.manifests) == 6
 
 
+async def test_a_pusher_asks_once_for_a_blob() -> None:
+    images = [Image(layers=(b"common", name)) for name in (b"one", b"two")]
+    content = MemoryContent.of(*images)
+    async with push_registry() as fake, pusher() as client:
+        for image in images:
+            await client.push(target(image), content, [reference.parse(f"{fake.host}/app:1")])
+        assert fake.lines("HEAD").count(f"HEAD app/blobs/{Digest.sha256(b'common')}") == 1
+
+
 async def test_a_push_by_digest_has_no_tag() -> None:
     image = Image()
     async with push_registry() as fake:
@@ -188,6 +197,15 @@ async def test_a_registry_that_claims_a_blob_it_has_not() -> None:
         content = await push(fake, image, "app:1")
         assert ("app", "1") in fake.manifests
     assert Digest.sha256(b"layer") in content.opened
+
+
+async def test_a_blob_of_another_length_is_another_blob() -> None:
+    def claim(request: Request) -> Reply | None:
+        return Reply(length=7) if request.method == "HEAD" and "/blobs/" in request.path else None
+
+    async with push_registry(rules=[claim]) as fake:
+        await push(fake, Image(), "app:1")
+        assert fake.lines("PUT").count("PUT app/manifests/1") == 1
 
 
 async def test_a_registry_that_alters_a_manifest() -> None:

@@ -219,14 +219,18 @@ async def test_a_damaged_source_is_refused_in_the_end() -> None:
 
 async def test_a_source_that_fails_is_not_taken_for_the_registry() -> None:
     class Gone:
+        opened = 0
+
         async def chunks(self, start: int, end: int) -> AsyncGenerator[bytes]:
+            self.opened += 1
             yield b"da"
             raise Unreachable("the source is gone")
 
     async with push_registry() as fake:
+        gone = Gone()
         with pytest.raises(SourceError, match="the source is gone"):
-            await send(fake, b"data", Gone())
-        assert len(fake.lines("POST")) == 1
+            await send(fake, b"data", gone)
+        assert (gone.opened, len(fake.lines("POST"))) == (1, 1)  # it had its own attempts
 
 
 async def test_an_upload_that_leads_nowhere() -> None:
