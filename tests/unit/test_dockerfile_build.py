@@ -294,7 +294,9 @@ async def test_images_are_pinned_and_resolved_at_once() -> None:
     class Slow(FakeGateway):
         running = most = 0
 
-        async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
+        async def resolve_image(
+            self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+        ) -> ResolvedImage:
             Slow.running += 1
             Slow.most = max(Slow.most, Slow.running)
             await trio.testing.wait_all_tasks_blocked()
