@@ -399,12 +399,14 @@ async def test_a_mirror_is_asked_first_and_the_registry_when_the_mirror_cannot()
             assert not origin.server.requests
             assert pulled.origin == f"{origin.host}/app"
             assert mirror.server.requests[0].path == "/v2/cache/app/manifests/1"
+            assert {request.query for request in mirror.server.requests} == {f"ns={origin.host.replace(':', '%3A')}"}
             mirror.manifests.clear()
             assert (await registry.resolve(name, AMD64)).digest == pulled.digest
             mirror.rules.append(lambda request: Reply(status=503))
             sink = MemorySink()
             await registry.fetch_blob(pulled.layers[0][0], (pulled.origin,), sink)
     assert sink.data == image.layers[0]
+    assert {request.query for request in origin.server.requests} == {""}
 
 
 async def test_the_error_is_the_registrys_own_not_the_mirrors() -> None:
