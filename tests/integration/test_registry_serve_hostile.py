@@ -342,16 +342,3 @@ def test_a_thousand_tags(served: Served) -> None:
         last = f"&last={found[-1]}" if found else ""
         found += served.client.ask("GET", f"/v2/tags/tags/list?n=99{last}").json()["tags"]
     assert found == tags
-
-
-def test_uploads_are_bounded(served: Served) -> None:
-    locations: list[str] = []
-    while (response := served.client.ask("PATCH", served.client.begin("bounded"), b"x")).status == 202:
-        locations.append(response.header("Location") or "")
-        assert len(locations) <= 600
-    assert (response.status, response.codes) == (429, {"TOOMANYREQUESTS"})
-    assert response.header("Retry-After")
-    assert served.client.ask("PATCH", locations[0], b"y").status == 202
-    for location in locations:
-        assert served.client.ask("DELETE", location).status == 204
-    served.client.push_blob("bounded", b"there is room again")

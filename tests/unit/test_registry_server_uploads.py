@@ -115,6 +115,7 @@ async def test_uploads_that_rest_make_room_when_there_are_too_many(
         with pytest.raises(Refusal) as refusal:
             uploads.begin("app")
         assert status(refusal) == 429
+        assert "Retry-After" in dict(refusal.value.answer.headers)
         for upload in begun[:3]:
             await uploads.append(upload, given(b"x"), None)
         with pytest.raises(Refusal) as refusal:
