@@ -122,6 +122,24 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """One `pull`: `platform` None is this host's, with `all_platforms` it is not looked at."""
+
+    reference: str
+    platform: Platform | None = None
+    all_platforms: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """`name` is the whole name it has in the local store; `is_new` says that something had to be fetched for it."""
+
+    name: str
+    digest: Digest
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
     """What `debug verify-store` found wrong: where, and what."""
 
@@ -129,18 +147,63 @@ class Damage:
     problem: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnablePlatform:
+    """How steps for a platform run on this host; `how` is "" when they do not, for `reason`, and `hint` may help."""
+
+    platform: Platform
+    how: str = ""
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRegistry:
+    """How `registry serve` serves. `address` is host:port; port 0 is any free one."""
+
+    address: str = "127.0.0.1:5000"
+    read_only: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    htpasswd: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRequest:
+    """One request to the registry of our own, after its answer. Bytes are those of the bodies.
+
+    `number` counts the requests as they begin. `status` 0: no answer was begun. `problem` is what went wrong inside,
+    or that the client has gone; with number 0 it is of no request.
+    """
+
+    number: int = 0
+    time: float
+    remote: str = ""
+    method: str = ""
+    target: str = ""
+    status: int = 0
+    received: int = 0
+    sent: int = 0
+    seconds: float = 0.0
+    agent: str = ""
+    problem: str = ""
+
+
 class Images(Protocol):
     """The local image store. A reference is a name, or the id or digest of an image or a prefix of one."""
 
     def list(self) -> Sequence[ImageInfo]: ...
 
-    def inspect(self, reference: str) -> Mapping[str, object]:
+    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         """A JSON object in the shape of `docker image inspect`: Id, RepoTags, RepoDigests, Created, Architecture,
         Os, Size, Config, RootFS (its Layers are diff ids), ..., and our `Layers`: one object a layer with
-        DiffID, Digest (of the compressed blob), Size and MediaType."""
+        DiffID, Digest (of the compressed blob), Size and MediaType; and `Platforms`, all that the image is for.
+
+        Of an index it is the image for `platform`, else the one that fits this host best, else the first.
+        """
         ...
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         """Newest first, in the shape of docker's API: Id, Created (seconds), CreatedBy, Size, Comment."""
         ...
 
@@ -168,11 +231,40 @@ class Builder(Protocol):
         """
         ...
 
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Sequence[str]:
+        """Push the image that `reference` means in the local store under each of `names`, or as `reference` itself.
+
+        What was pushed, as people write it: `app:1@sha256:...`. `on_event` and `on_tick` as for `build`. Raises
+        BuildError.
+        """
+        ...
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        """Bring an image into the local store, with all its layers.
+
+        `on_layer` is told each layer that is there now, and whether it was fetched.
+        """
+        ...
+
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]: ...
 
     def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None: ...
 
     def verify_store(self) -> Sequence[Damage]: ...
+
+    def platforms(self) -> Sequence[RunnablePlatform]: ...
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        """Serve the state directory's registry until SIGINT or SIGTERM. `on_ready` is told its URL."""
+        ...
 
     @property
     def images(self) -> Images: ...

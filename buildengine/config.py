@@ -88,6 +88,7 @@ class WorkerConfig:
     step_cpus: float = field(default=0.0, metadata=_QUANTITY)
     step_pids: int = field(default=32768, metadata=_COUNT)
     runtime: str = field(default="auto", metadata=scalar(one_of("auto", "builtin", "runc", "crun")))
+    emulators: Path | None = field(default=None, metadata=_PATH)
     snapshotter: str = field(default="auto", metadata=scalar(one_of("auto", "overlay", "copy")))
     max_parallelism: int = field(default=0, metadata=_COUNT)
     gc: bool = field(default=True, metadata=_FLAG)
@@ -137,13 +138,17 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryConfig:
-    """How one registry host is reached. `http` None: https, but plain http on a loopback address."""
+    """How one registry host is reached. `http` None: https, but plain http on a loopback address.
+
+    `tlsconfigdir` are directories with authorities (`*.crt`) and client certificates (`x.cert` with `x.key`).
+    """
 
     mirrors: tuple[str, ...] = field(default=(), metadata=_STRINGS)
     http: bool | None = field(default=None, metadata=_FLAG)
     insecure: bool = field(default=False, metadata=_FLAG)
     ca: tuple[Path, ...] = field(default=(), metadata=_PATHS)
     keypairs: tuple[KeyPair, ...] = field(default=(), metadata=tables(KeyPair, key="keypair"))
+    tlsconfigdir: tuple[Path, ...] = field(default=(), metadata=_PATHS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

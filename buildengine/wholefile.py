@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from buildengine.tracepoints import reach
@@ -41,8 +41,11 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[int]:
 
 
 @contextmanager
-def whole_file_at(directory: int, name: str, *, mode: int = 0o666) -> Iterator[int]:
-    """The same for `name` in `directory`, a descriptor. Whatever is there is replaced, never followed."""
+def whole_file_at(directory: int, name: str, *, mode: int = 0o666, locked: bool = False) -> Iterator[int]:
+    """The same for `name` in `directory`, a descriptor. Whatever is there is replaced, never followed.
+
+    `locked` says that the caller holds the directory's lock (flock(2)) already.
+    """
     unnamed = _unnamed(directory, mode)
     if unnamed is None:
         with _named(directory, name, mode) as fd:
@@ -51,7 +54,8 @@ def whole_file_at(directory: int, name: str, *, mode: int = 0o666) -> Iterator[i
     with _opened(unnamed) as fd:
         yield fd
         reach("file.written")
-        _publish(f"/proc/self/fd/{fd}", directory, name)
+        with nullcontext() if locked else _locked(directory):
+            _publish(f"/proc/self/fd/{fd}", directory, name)
 
 
 def _is_written_in_place(path: Path) -> bool:
@@ -99,17 +103,22 @@ def _publish(source: str, directory: int, name: str) -> None:
     lock of the directory keeps those apart who do it at once: a file that has lost its only name gets no other.
     """
     beside = _beside(name)
+    with suppress(FileNotFoundError):
+        os.unlink(beside, dir_fd=directory)
+    try:
+        os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
+    except FileExistsError:
+        os.link(source, beside, dst_dir_fd=directory, follow_symlinks=True)
+        reach("file.linked")
+        os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+@contextmanager
+def _locked(directory: int) -> Iterator[None]:
     with _opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as lock:
         with suppress(OSError):  # not every file system has locks; those that have not lack O_TMPFILE too
             fcntl.flock(lock, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            os.unlink(beside, dir_fd=directory)
-        try:
-            os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
-        except FileExistsError:
-            os.link(source, beside, dst_dir_fd=directory, follow_symlinks=True)
-            reach("file.linked")
-            os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+        yield
 
 
 def _beside(name: str) -> str:

@@ -6,6 +6,7 @@
     records        the key graph and what was stored under its keys
     contenthash    content digests of trees; localindex: of the user's own directories
     cachemounts    directories that outlive builds; images: names of images
+    served         repositories of the registry of our own
     usage, prune, verify
 
 Safety in four rules, each enforced in one place:
@@ -32,6 +33,7 @@ TRACEPOINTS = (
     "cachemount.filled",  # the copy of the base is whole, its row still says so not
     "cachemount.committed",
     "image.committed",
+    "served.committed",  # a manifest of the registry of our own has its row and its tags
     "index.committed",
     "sync.flushed",  # the file system is flushed, the rows still say unsynced
     "sync.done",

@@ -18,6 +18,7 @@ from cache.store import BlobInfo
 
 REFERENCED = """SELECT digest FROM layer_blobs UNION SELECT digest FROM image_blobs
     UNION SELECT remote_digest FROM layers WHERE remote_digest IS NOT NULL
+    UNION SELECT digest FROM served_blobs UNION SELECT digest FROM served_manifests
     UNION SELECT id FROM holds WHERE kind = 'blob'"""
 """Every digest that something in the store needs."""
 

@@ -8,6 +8,7 @@ Both are one row in the table `holds` under the lease, so they end with the proc
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import time
 from collections import Counter
@@ -29,7 +30,7 @@ class Holds:
         self._counts: Counter[str] = Counter()
         self._pins: dict[tuple[str, str], int] = {}
         self._activities: dict[int, int] = {}  # number -> moment of its start
-        self._moment = 0
+        self._moments = itertools.count(1)  # `next` on it is atomic: pins are made in several threads
 
     def hold(self, layers: Iterable[str]) -> None:
         """Once more for each. Hold first, then look whether the layer exists: after that it stays."""
@@ -52,8 +53,7 @@ class Holds:
     def pin(self, connection: sqlite3.Connection, kind: str, id: str) -> None:
         """Make it the last statement of the transaction: memory does not roll back."""
         connection.execute(_INSERT, (kind, id, self._lease))
-        self._moment += 1
-        self._pins[kind, id] = self._moment
+        self._pins[kind, id] = next(self._moments)
 
     def pinned(self, kind: str, id: str) -> bool:
         """Whether a pin is there and as young as it has to be, so that no transaction is needed."""
@@ -62,8 +62,7 @@ class Holds:
     @contextmanager
     def activity(self) -> Iterator[None]:
         """The length of one build: what it makes and finds stays until its end."""
-        self._moment += 1
-        number = self._moment
+        number = next(self._moments)
         self._activities[number] = number
         try:
             yield
@@ -75,8 +74,8 @@ class Holds:
         """Drop the pins that no running activity can need."""
         if not self._pins or (self._counts and not self._activities):
             return  # a process that declares no activities keeps its pins while it holds anything
-        oldest = min(self._activities.values(), default=self._moment + 1)
-        old = [key for key, moment in self._pins.items() if moment < oldest]
+        oldest = min(self._activities.values(), default=next(self._moments))
+        old = [key for key, moment in list(self._pins.items()) if moment < oldest]  # a copy: threads may pin meanwhile
         if old:
             self._db.write_nowait(lambda c: self._unpin(c, oldest))
 

@@ -29,12 +29,16 @@ class LayerMissing(StoreError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteBlob:
-    """Where a layer can be had from: `origins` are `host/repository`, the best first."""
+    """Where a layer can be had from: `origins` are `host/repository`, the best first.
+
+    `windows` says that its archive is laid out as those of Windows images are.
+    """
 
     digest: Digest
     size: int
     media_type: str
     origins: tuple[str, ...] = ()
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +116,17 @@ def layer_of(row: tuple[object, ...]) -> Layer:
 def load_remote(text: str) -> RemoteBlob:
     doc = json.loads(text)
     return RemoteBlob(
-        digest=Digest(doc["digest"]), size=doc["size"], media_type=doc["mediaType"], origins=tuple(doc["origins"])
+        digest=Digest(doc["digest"]),
+        size=doc["size"],
+        media_type=doc["mediaType"],
+        origins=tuple(doc["origins"]),
+        windows=doc.get("windows", False),
     )
 
 
 def dump_remote(remote: RemoteBlob) -> str:
-    return json.dumps(
-        {"digest": remote.digest, "size": remote.size, "mediaType": remote.media_type, "origins": remote.origins}
-    )
+    document = {"digest": remote.digest, "size": remote.size, "mediaType": remote.media_type, "origins": remote.origins}
+    return json.dumps({**document, "windows": True} if remote.windows else document)
 
 
 def insert(connection: sqlite3.Connection, layer: Layer, stack: Sequence[Layer], *, state: str, owner: str) -> None:

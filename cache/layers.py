@@ -25,6 +25,7 @@ from buildengine.errors import InternalError
 from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
 from cache import layerrows as rows
+from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
@@ -99,6 +100,14 @@ class Layers:
     def directory(self, id: str) -> Path:
         """Where the files of a filled layer are, in overlay upper format: to be read, never to be changed."""
         return self._root / id / "fs"
+
+    def origins(self, digest: Digest) -> tuple[str, ...]:
+        """The repositories (`host/path`) that are known to hold a layer's blob, the newest first."""
+        return self._db.read(lambda c: origins.of(c, digest))
+
+    def of_blob(self, digest: Digest) -> Layer | None:
+        """A layer that came, or can be had, as this blob."""
+        return self._db.read(lambda c: origins.layer(c, digest))
 
     # --- making -------------------------------------------------------------------------------------------
 
@@ -193,6 +202,11 @@ class Layers:
 
         await self._db.write(write)
 
+    async def add_origin(self, digest: Digest, origin: str) -> None:
+        """Remember that the repository `origin` (`host/path`) holds this blob of a layer."""
+        if origin not in self.origins(digest):
+            await self._db.write(lambda c: origins.add(c, digest, origin))
+
     def blobs(self, id: str) -> tuple[LayerBlob, ...]:
         query = """SELECT compression, level, digest, size, media_type, annotations FROM layer_blobs
             WHERE layer = ? ORDER BY compression, level"""
@@ -240,9 +254,11 @@ def _require_filled(layers: Sequence[Layer]) -> None:
 
 
 def _merge_remote(connection: sqlite3.Connection, id: str, new: RemoteBlob) -> None:
-    """The newest place was reachable a moment ago: it comes first."""
+    """The newest place was reachable a moment ago: it comes first. A layer that was made here needs none."""
     layer = rows.find(connection, id)
     old = layer.remote if layer is not None else None
+    if layer is not None and layer.filled and old is None:
+        return
     if old is not None and old.digest == new.digest:
         new = replace(new, origins=tuple(dict.fromkeys(new.origins + old.origins)))
     connection.execute(

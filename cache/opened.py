@@ -32,6 +32,7 @@ from cache.localindex import LocalIndex
 from cache.locks import Locks
 from cache.records import Records
 from cache.removal import remove_tree
+from cache.served import ServedRepositories
 from cache.snapshots import CopySnapshots, OverlaySnapshots, Snapshotter
 from cache.store import ContentStore
 from cache.trees import Views
@@ -51,6 +52,7 @@ class Cache:
     contenthash: ContentHashes
     cachemounts: CacheMounts
     images: ImageStore
+    served: ServedRepositories
     localindex: LocalIndex
     locks: Locks
     holds: Holds
@@ -125,6 +127,7 @@ def _assemble(
         contenthash=ContentHashes(db),
         cachemounts=CacheMounts(root=root, db=db, locks=locks, durability=durability, owner=lease.id),
         images=ImageStore(db, durability),
+        served=ServedRepositories(db, durability),
         localindex=LocalIndex(db, name),
         locks=locks,
         holds=holds,

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from buildengine.digest import Digest
-from cache import images, layerrows, repositories
+from cache import images, layerrows, repositories, served
 from cache.blobs import remove_orphan
 from cache.db import Database
 from cache.locks import Locks
@@ -71,7 +71,7 @@ def recover(root: Path, db: Database, incarnation: str) -> None:
 
 
 def _drop_torn(connection: sqlite3.Connection, root: Path, incarnation: str) -> list[Path]:
-    torn: dict[str, set[str]] = {kind: set() for kind in ("record", "image", "layer", "blob", "cachemount")}
+    torn: dict[str, set[str]] = {kind: set() for kind in ("record", "image", "layer", "blob", "cachemount", "served")}
     for kind, id in connection.execute("SELECT kind, id FROM unsynced WHERE incarnation != ?", (incarnation,)):
         torn[kind].add(id)
     connection.execute("DELETE FROM trees")
@@ -86,6 +86,7 @@ def _drop_torn(connection: sqlite3.Connection, root: Path, incarnation: str) -> 
     for digest in torn["blob"]:
         connection.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
         connection.execute("DELETE FROM layer_blobs WHERE digest = ?", (digest,))
+    served.drop_torn(connection, torn["blob"])
     doomed += [root / "layers" / id for id in _drop_layers(connection, torn["layer"])]
     connection.execute("DELETE FROM unsynced WHERE incarnation != ?", (incarnation,))
     return doomed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-FORMAT = 1
+FORMAT = 2
 
 _STATEMENTS = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -64,6 +64,24 @@ _STATEMENTS = (
     """CREATE TABLE image_chains (
         image TEXT NOT NULL, chain TEXT NOT NULL, PRIMARY KEY (image, chain)) WITHOUT ROWID""",
     "CREATE INDEX image_chains_chain ON image_chains (chain)",
+    # What the registry of our own holds (cache/served.py). A manifest's references are for recovery: they need not
+    # be there for ever, since a client may delete a blob before the manifest.
+    "CREATE TABLE served_blobs (repository TEXT, digest TEXT, PRIMARY KEY (repository, digest)) WITHOUT ROWID",
+    "CREATE INDEX served_blobs_digest ON served_blobs (digest)",
+    """CREATE TABLE served_manifests (
+        repository TEXT NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL, created REAL NOT NULL,
+        subject TEXT, artifact_type TEXT NOT NULL, descriptor TEXT NOT NULL,
+        PRIMARY KEY (repository, digest)) WITHOUT ROWID""",
+    "CREATE INDEX served_manifests_digest ON served_manifests (digest)",
+    "CREATE INDEX served_manifests_subject ON served_manifests (repository, subject) WHERE subject IS NOT NULL",
+    """CREATE TABLE served_references (
+        repository TEXT NOT NULL, manifest TEXT NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (repository, manifest, digest)) WITHOUT ROWID""",
+    "CREATE INDEX served_references_digest ON served_references (digest)",
+    """CREATE TABLE served_tags (
+        repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (repository, tag)) WITHOUT ROWID""",
+    "CREATE INDEX served_tags_digest ON served_tags (repository, digest)",
     # Full trees of the copying snapshotter that are ready: trees/<key>.
     "CREATE TABLE trees (key TEXT PRIMARY KEY, stack TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE content_digests (

@@ -26,6 +26,10 @@ from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
 from buildengine.values import dataclass
 from cache.diskerrors import explained
+from cache.writeback import begin_writeback
+
+_ABSORBED = 1 << 20
+_DIRTY = 8 << 20  # what is given to the disk at once, long before somebody waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +171,8 @@ class BlobWriter:
         self._size = size
         self._hash = hashlib.new(_hashlib_name(expected))
         with explained("cannot write to the store"):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._dirty = 0
         self.written = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -176,12 +181,41 @@ class BlobWriter:
         if self._size is not None and self.written + view.nbytes > self._size:
             raise StoreError(f"{self._what()} has more than the {self._size} bytes it should have")
         self._hash.update(view)
+        self._place(self.written, view)
+        self.written += view.nbytes
+        return view.nbytes
+
+    def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Keep a piece from beyond what is `written`; `absorb` takes it in when all before it has come.
+
+        Threads may place pieces beside each other and beside one that writes or absorbs.
+        """
+        view = memoryview(data)
+        if self._size is None or offset + view.nbytes > self._size:
+            raise StoreError(f"{self._what()} has more than the {self._size} bytes it should have")
+        self._place(offset, view)
+
+    def absorb(self, end: int) -> None:
+        """Take in what was placed from `written` up to `end`, all of it."""
+        buffer = memoryview(bytearray(min(_ABSORBED, end - self.written)))
+        while self.written < end:
+            with explained("cannot read from the store"):
+                count = os.preadv(self._fd, [buffer[: end - self.written]], self.written)
+            if count == 0:
+                raise StoreError(f"{self._what()} lost a piece while it was written")
+            self._hash.update(buffer[:count])
+            self.written += count
+
+    def _place(self, offset: int, view: memoryview) -> None:
         with explained("cannot write to the store"):
             rest = view.cast("B")
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
-        self.written += view.nbytes
-        return view.nbytes
+                count = os.pwrite(self._fd, rest, offset)
+                rest, offset = rest[count:], offset + count
+        self._dirty += view.nbytes
+        if self._dirty >= _DIRTY:
+            self._dirty = 0
+            begin_writeback(self._fd)
 
     @property
     def digest(self) -> Digest:

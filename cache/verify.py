@@ -33,6 +33,9 @@ _REFERENCES = (
     ("packed blob", "layer_blobs", "digest", "layer", "layers", "id"),
     ("image", "image_blobs", "image", "digest", "blobs", "digest"),
     ("image", "images", "digest", "digest", "image_blobs", "image"),
+    ("served repository", "served_blobs", "repository", "digest", "blobs", "digest"),
+    ("served repository", "served_manifests", "repository", "digest", "blobs", "digest"),
+    ("served repository", "served_tags", "repository", "digest", "served_manifests", "digest"),
 )
 
 

@@ -39,8 +39,13 @@ class ResolvedImage:
 class Gateway(Protocol):
     async def solve(self, definition: Definition) -> Reference: ...
 
-    async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
-        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (store only)."""
+    async def resolve_image(
+        self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedImage:
+        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (store only).
+
+        `name` is what progress calls it.
+        """
         ...
 
     def warn(
@@ -64,7 +69,10 @@ class FrontendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformResult:
-    """`definition` None is the empty image; `config` is the image config JSON (without rootfs)."""
+    """`definition` None is the empty image; `config` is the image config JSON (without rootfs).
+
+    `platform` is what was asked for; the descriptor of the image may say more, if the config does.
+    """
 
     platform: Platform
     definition: Definition | None
@@ -73,7 +81,10 @@ class PlatformResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendResult:
+    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` has BuildKit's names."""
+
     results: tuple[PlatformResult, ...]
+    multi_platform: bool = False
     metadata: Mapping[str, bytes] = field(default_factory=dict)
 
 

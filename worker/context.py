@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildengine.platform import Platform
@@ -45,6 +46,7 @@ class BuildContext:
     runtime: Callable[[], Awaitable[Runtime]]
     limits: StepLimits
     dns: Dns = Dns()
+    emulators: Path | None = None  # the directory that has them, if not the usual ones
     entitlements: frozenset[str] = frozenset()
     renewed_mounts: set[str] = field(default_factory=set)
 

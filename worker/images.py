@@ -6,7 +6,7 @@ the registry; `local` never does. Config, key and layers of an image all come fr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ from worker.session import Credentials
 
 if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
-    from worker.registry.puller import Registry, RemoteImage
+    from worker.registry.puller import Registry, RemoteImage, RemoteTree
 
 Progress = Callable[[Digest, int, int], None]
 _MODES = ("default", "pull", "local")
@@ -97,6 +97,11 @@ class Images:
                 self._resolved[key] = await self._resolve(parse(text), platform, mode)
         return self._resolved[key]
 
+    def with_config(self, digest: Digest) -> BaseImage | None:
+        """The image with this config that the build has resolved; of several the one whose digest sorts first."""
+        found = (image for image in self._resolved.values() if image.config.digest == digest)
+        return min(found, key=lambda image: image.digest, default=None)
+
     async def _resolve(self, reference: Reference, platform: Platform, mode: str) -> BaseImage:
         if mode != "pull":
             found = self._in_store(reference, platform)
@@ -109,13 +114,11 @@ class Images:
         found = self._pinned(reference, platform)
         if found is not None:
             return found
-        registry = await self._registry()
         try:
-            remote = await registry.resolve(reference, platform, known=self._known)
+            remote = await self.ask(reference, platform)
         except SourceError as error:
             error.hint = self._other_platforms(reference) or error.hint
             raise
-        self._remember(remote)
         return BaseImage(
             reference=str(remote.reference),
             digest=remote.digest,
@@ -123,6 +126,23 @@ class Images:
             config=remote.config,
             origin=remote.origin,
         )
+
+    async def ask(self, reference: Reference, platform: Platform) -> RemoteImage:
+        """What its registry says that `reference` is now for `platform`. Its documents are in the store then.
+
+        A tag that is in the local store costs one HEAD request when it has not moved.
+        """
+        registry = await self._registry()
+        image = await registry.resolve(reference, platform, known=self._known, expected=self._stored(reference))
+        self._remember((*image.indexes, image.manifest, image.config))
+        return image
+
+    async def ask_all(self, reference: Reference) -> RemoteTree:
+        """As `ask`, for all platforms at once."""
+        registry = await self._registry()
+        tree = await registry.resolve_all(reference, known=self._known, expected=self._stored(reference))
+        self._remember((*tree.documents, *tree.configs.values()))
+        return tree
 
     async def fetch(self, layer: Layer, on_progress: Progress = lambda digest, current, total: None) -> None:
         """Bring the blob of a lazy layer into the content store. Whoever else wants it meanwhile, waits."""
@@ -133,14 +153,27 @@ class Images:
             raise SourceError(
                 f"layer {remote.digest} is gone from the local store", hint="pull or load the image again"
             )
+        descriptor = Descriptor(media_type=remote.media_type, digest=remote.digest, size=remote.size)
+        await self.fetch_blob(descriptor, remote.origins, on_progress)
+
+    async def fetch_blob(
+        self,
+        descriptor: Descriptor,
+        origins: Sequence[str],
+        on_progress: Progress = lambda digest, current, total: None,
+    ) -> bool:
+        """Bring a blob into the content store, from the first of `origins` that has it; False when it is here."""
+        store = self._cache.store
+        if store.info(descriptor.digest) is not None:
+            return False
         registry = await self._registry()
-        async with self._cache.locks.exclusive(f"blob {remote.digest}"):
-            if self._cache.store.info(remote.digest) is not None:
-                return
-            descriptor = Descriptor(media_type=remote.media_type, digest=remote.digest, size=remote.size)
-            with self._cache.store.writer(expected=remote.digest, size=remote.size) as writer:
-                await registry.fetch_blob(descriptor, remote.origins, writer, on_progress=on_progress)
+        async with self._cache.locks.exclusive(f"blob {descriptor.digest}"):
+            if store.info(descriptor.digest) is not None:
+                return False
+            with store.writer(expected=descriptor.digest, size=descriptor.size) as writer:
+                await registry.fetch_blob(descriptor, origins, writer, on_progress=on_progress)
                 writer.commit()
+        return True
 
     async def _registry(self) -> Registry:
         async with self._client_lock:
@@ -148,11 +181,16 @@ class Images:
                 self._client = await self._open_client()
         return self._client
 
-    def _remember(self, remote: RemoteImage) -> None:
+    def _remember(self, documents: Iterable[Manifest | Index | ImageConfig]) -> None:
         """Keep the documents of an image until the next prune: whoever pins it by digest needs no registry then."""
-        for document in (remote.index, remote.manifest, remote.config):
-            if document is not None and self._cache.store.info(Digest.sha256(document.raw)) is None:
+        for document in documents:
+            if self._cache.store.info(document.digest) is None:
                 self._cache.store.put(document.raw)
+
+    def _stored(self, reference: Reference) -> Digest | None:
+        """The digest that the local store has under the name of `reference`."""
+        stored = self._cache.images.find(str(reference))
+        return stored.digest if stored is not None else None
 
     def _known(self, digest: Digest) -> bytes | None:
         store = self._cache.store
@@ -196,20 +234,24 @@ class Images:
         return BaseImage(reference=pinned, digest=stored.digest, manifest=manifest, config=config, origin="")
 
 
-def _manifest_for(store: ContentStore, digest: Digest, platform: Platform) -> tuple[Manifest, ImageConfig] | None:
-    """The manifest under `digest` that fits `platform`, with its config; None when the store has none."""
+def _manifest_for(
+    store: ContentStore, digest: Digest, platform: Platform, *, labelled: bool = False
+) -> tuple[Manifest, ImageConfig] | None:
+    """The manifest under `digest` that fits `platform`, with its config; None when the store has none.
+
+    What an index says of a manifest is believed (`labelled`), as it is when a registry is asked.
+    """
     if store.info(digest) is None:
         return None
     document = parse_manifest_or_index(store.read(digest))
     if isinstance(document, Index):
-        for entry in candidates(document, platform):
-            if entry.media_type in MANIFEST_TYPES | INDEX_TYPES:
-                return _manifest_for(store, entry.digest, platform)
-        return None
+        entries = (e for e in candidates(document, platform) if e.media_type in MANIFEST_TYPES | INDEX_TYPES)
+        found = (_manifest_for(store, e.digest, platform, labelled=e.platform is not None) for e in entries)
+        return next((image for image in found if image is not None), None)
     if store.info(document.config.digest) is None:
         return None
     config = parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT))
-    return (document, config) if rank(platform, config.platform) is not None else None
+    return (document, config) if labelled or rank(platform, config.platform) is not None else None
 
 
 def manifests_of(store: ContentStore, digest: Digest) -> list[tuple[Manifest, ImageConfig]]:

@@ -31,9 +31,13 @@ class SecretBytes:
     __str__ = __repr__
 
 
+IDENTITY_TOKEN = "<token>"
+"""The user name under which an identity token is kept (docker's credential helpers)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """Who we are at one registry host. An identity token has the user name `<token>`."""
+    """Who we are at one registry host. An identity token has the user name `IDENTITY_TOKEN`."""
 
     username: str
     password: SecretBytes

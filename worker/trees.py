@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
-from cache.layers import Layer
+from cache.layers import Layer, RemoteBlob
 from cache.opened import Cache
 from cache.overlay import TreeMount
 from solver.vertex import Result
@@ -90,7 +89,7 @@ class Trees:
             return  # another process was faster
         try:
             lowers = self._cache.layers.lowers(below) if below else None
-            applied = await offload(self._apply, remote.digest, filling.directory, lowers, limiter=DISK)
+            applied = await offload(self._apply, remote, filling.directory, lowers, limiter=DISK)
             if layer.diff_id is not None and applied.diff_id != layer.diff_id:
                 raise SourceError(
                     f"layer {remote.digest} unpacks to {applied.diff_id}, its image config promises {layer.diff_id}",
@@ -101,14 +100,14 @@ class Trees:
         finally:
             await filling.discard()
 
-    def _apply(self, digest: Digest, directory: Path, lowers: TreeMount | None) -> Applied:
+    def _apply(self, remote: RemoteBlob, directory: Path, lowers: TreeMount | None) -> Applied:
         from worker.layers.apply import apply
 
-        with self._cache.store.open(digest) as blob:
+        with self._cache.store.open(remote.digest) as blob:
             try:
-                return apply(blob, directory, lowers=lowers)
+                return apply(blob, directory, lowers=lowers, windows=remote.windows)
             except SourceError as error:
-                raise SourceError(f"layer {digest}: {error.message}", hint=error.hint) from error
+                raise SourceError(f"layer {remote.digest}: {error.message}", hint=error.hint) from error
 
     @contextmanager
     def open_stack(self, stack: Stack) -> Iterator[int]:

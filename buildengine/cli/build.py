@@ -48,10 +48,11 @@ from buildengine.errors import BuildError, UserError
     multiple=True,
     type=value(flags.output),
     metavar="OUTPUT",
-    help="Where the result goes: type=image, oci, docker, tar, local or cacheonly, with dest=PATH; "
+    help="Where the result goes: type=image, registry, oci, docker, tar, local or cacheonly, with dest=PATH; "
     "PATH alone is a directory, - a tar on standard output (default: the local image store).",
 )
 @click.option("--load", is_flag=True, help="Also put the image into the local store.")
+@click.option("--push", is_flag=True, help="Push the image to the registries that its names say.")
 @click.option("--no-cache", is_flag=True, help="Run every step.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of this stage.")
 @click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
@@ -70,6 +71,13 @@ from buildengine.errors import BuildError, UserError
     help="An SSH agent for RUN --mount=type=ssh.",
 )
 @click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
+@click.option(
+    "--annotation",
+    multiple=True,
+    type=value(flags.annotation),
+    metavar="[TYPE:]KEY=VALUE",
+    help="Annotation of the image; TYPE: manifest, index, manifest-descriptor or index-descriptor, with [PLATFORM].",
+)
 @click.option(
     "--network",
     type=value(flags.network),

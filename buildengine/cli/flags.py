@@ -15,16 +15,17 @@ import click
 
 from buildengine.builder import Export, SecretSource, SshSource
 from buildengine.errors import UserError
-from buildengine.platform import Platform, local, parse
+from buildengine.platform import Platform, check_known, local, parse
 from buildengine.reference import normalize
 from buildengine.units import parse_size
 
-OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
+OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly", "registry")
 _IMAGE_TYPES = ("image", "oci", "docker")
 _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 )  # fmt: skip
+_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 _ENTITLEMENTS = ("network.host", "security.insecure")
 
 
@@ -100,13 +101,54 @@ def _checked_output(kind: str, attrs: dict[str, str], dest: str | None) -> Expor
     as_directory = kind == "local" or (kind in ("oci", "docker") and is_false(attrs.get("tar", "")))
     if as_directory and dest in (None, "-"):
         raise UserError(f"the output {kind} needs a directory", hint=f"e.g. type={kind},dest=out")
-    if kind == "image" and dest is not None:
-        raise UserError("the output image has no dest", hint="it goes to the local image store; did you mean type=oci?")
+    if kind in ("image", "registry") and dest is not None:
+        place = "a registry" if kind == "registry" else "the local image store"
+        raise UserError(f"the output {kind} has no dest", hint=f"it goes to {place}; did you mean type=oci?")
+    if kind == "registry":  # buildx's short form
+        kind, attrs = "image", {"push": "true", **attrs}
     if kind in ("oci", "tar") and dest is None:
         dest = "-"
     if kind == "docker" and dest is None:  # into docker's images, for docker; into ours, for us
         kind = "image"
     return Export(type=kind, attrs=attrs, dest=dest)
+
+
+def annotation(text: str) -> tuple[tuple[str, ...], str]:
+    """`[SCOPE[[PLATFORM]][,...]:]KEY=VALUE`: for each scope the attribute of an image output, and the value.
+
+    >>> annotation("index,manifest[linux/arm64]:com.example.a=1")
+    (('annotation-index.com.example.a', 'annotation-manifest[linux/arm64].com.example.a'), '1')
+    """
+    before, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{text!r} is not [TYPE:]KEY=VALUE", hint="e.g. index:org.opencontainers.image.title=app")
+    scopes, colon, key = before.rpartition(":")
+    if not key or re.search(r"\s", key):
+        raise UserError(f"{text!r} has no key before the =", hint="e.g. org.opencontainers.image.title=app")
+    places = [_annotation_scope(part) for part in scopes.split(",")] if colon else [""]
+    return tuple(f"annotation{place}.{key}" for place in places), value
+
+
+def _annotation_scope(text: str) -> str:
+    match = re.fullmatch(r"([a-z-]+)(?:\[([^\[\]]+)\])?", text)
+    name = match[1] if match else text
+    if match is None or name not in _ANNOTATED:
+        import difflib  # only a mistake needs it
+
+        close = difflib.get_close_matches(name, _ANNOTATED, 1)
+        hint = f"did you mean {close[0]}?" if close else "the types are " + ", ".join(_ANNOTATED)
+        raise UserError(f"unknown annotation type {text!r}", hint=hint)
+    if match[2] and name.startswith("index"):
+        raise UserError(f"{text}: an index is for all platforms", hint=f"write {name}:KEY=VALUE")
+    return f"-{name}[{parse(match[2])}]" if match[2] else f"-{name}"
+
+
+def annotated(export: Export, annotations: tuple[tuple[tuple[str, ...], str], ...]) -> Export:
+    """`export` with what --annotation gave, if it is an image."""
+    if export.type not in _IMAGE_TYPES or not annotations:
+        return export
+    given = {attribute: value for attributes, value in annotations for attribute in attributes}
+    return Export(type=export.type, attrs={**export.attrs, **given}, dest=export.dest)
 
 
 def is_false(text: str) -> bool:
@@ -146,7 +188,14 @@ def ssh(text: str) -> SshSource:
 
 def platforms(text: str) -> tuple[Platform, ...]:
     """`linux/amd64,linux/arm64`; `local` is this host's."""
-    return tuple(local() if part.strip().lower() == "local" else parse(part) for part in text.split(","))
+    return tuple(local() if part.strip().lower() == "local" else platform(part) for part in text.split(","))
+
+
+def platform(text: str) -> Platform:
+    """`linux/arm64`: a platform that there is."""
+    found = parse(text)
+    check_known(found)
+    return found
 
 
 def ulimit(text: str) -> tuple[str, int, int]:

@@ -24,9 +24,15 @@ from buildengine.errors import BuildError
 
 _COMMANDS = {
     "build": ("buildengine.cli.build", "Build an image from a Dockerfile"),
+    "pull": ("buildengine.cli.pull", "Fetch an image from a registry"),
+    "push": ("buildengine.cli.push", "Push an image of the local store"),
     "du": ("buildengine.cli.du", "Show what the build cache holds"),
     "prune": ("buildengine.cli.prune", "Remove build cache"),
     "image": ("buildengine.cli.image", "Manage the images of the local store"),
+    "imagetools": ("buildengine.cli.imagetools", "Combine, copy and inspect images in registries"),
+    "login": ("buildengine.cli.login", "Log in to a registry"),
+    "logout": ("buildengine.cli.logout", "Log out from a registry"),
+    "registry": ("buildengine.cli.registry", "Serve images from the state directory"),
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
 }

@@ -6,13 +6,13 @@ The options carry BuildKit's names (docker/buildx build/opt.go:toSolveOpt), so t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
-from buildengine.cli.flags import named
+from buildengine.cli.flags import annotated, is_false, named
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -32,12 +32,14 @@ class BuildFlags:
     platform: tuple[tuple[Platform, ...], ...] = ()
     output: tuple[Export, ...] = ()
     load: bool = False
+    push: bool = False
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False
     secret: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     label: tuple[Assignment, ...] = ()
+    annotation: tuple[tuple[tuple[str, ...], str], ...] = ()
     network: str = "default"
     allow: tuple[str, ...] = ()
     ulimit: tuple[tuple[str, int, int], ...] = ()
@@ -57,11 +59,12 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     entitlements = set(flags.allow)
     if flags.network == "host":
         entitlements.add("network.host")
+    platforms = tuple(dict.fromkeys(platform for group in flags.platform for platform in group))
     return BuildRequest(
         ref=os.urandom(16).hex(),
-        options={**inputs.options, **_options(flags, environ)},
+        options={**inputs.options, **_options(flags, platforms, environ)},
         directories=inputs.directories,
-        platforms=tuple(dict.fromkeys(platform for group in flags.platform for platform in group)),
+        platforms=platforms,
         exports=_exports(flags),
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
         ssh=_agents(flags.ssh, environ),
@@ -71,7 +74,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     )
 
 
-def _options(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
+def _options(flags: BuildFlags, platforms: Sequence[Platform], environ: Mapping[str, str]) -> dict[str, str]:
     options = {f"build-arg:{name}": value for name, value in _build_args(flags, environ).items()}
     options |= {f"label:{name}": value or "" for name, value in flags.label}
     if flags.no_cache or flags.no_cache_filter:
@@ -81,6 +84,7 @@ def _options(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:
     if flags.network != "default":
         options["force-network-mode"] = flags.network
     given = {
+        "platform": ",".join(map(str, platforms)),
         "target": flags.target,
         "cgroup-parent": flags.cgroup_parent,
         "shm-size": str(flags.shm_size) if flags.shm_size else None,
@@ -108,14 +112,40 @@ def _last_by_name(limits: tuple[tuple[str, int, int], ...]) -> list[tuple[str, i
 
 def _exports(flags: BuildFlags) -> tuple[Export, ...]:
     """Without --output the image goes to the local store, under the names of --tag or dangling."""
-    exports = list(flags.output)
+    exports = _pushed(flags.output) if flags.push else list(flags.output)
     if not exports or (flags.load and all(export.type != "image" for export in exports)):
         exports.append(Export(type="image"))
+    if flags.load:
+        exports = [_kept(export) for export in exports]
     if sum(export.dest == "-" for export in exports) > 1:
         raise UserError("more than one --output goes to standard output")
     if flags.iidfile is not None:
         _check_has_id(exports)
-    return tuple(_absolute(named(export, flags.tag)) for export in exports if export.type != "cacheonly")
+    exports = [
+        _absolute(annotated(named(export, flags.tag), flags.annotation))
+        for export in exports
+        if export.type != "cacheonly"
+    ]
+    if any(_is_pushed(export) and not export.attrs.get("name") for export in exports):
+        raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
+    return tuple(exports)
+
+
+def _is_pushed(export: Export) -> bool:
+    return "push" in export.attrs and not is_false(export.attrs["push"])
+
+
+def _pushed(outputs: tuple[Export, ...]) -> list[Export]:
+    """--push: every image output is pushed; without one, one more is made (buildx's rule)."""
+    exports = [replace(e, attrs={**e.attrs, "push": "true"}) if e.type == "image" else e for e in outputs]
+    if all(export.type != "image" for export in exports):
+        exports.append(Export(type="image", attrs={"push": "true"}))
+    return exports
+
+
+def _kept(export: Export) -> Export:
+    """--load: an image that is pushed goes to the local store as well, unless it says otherwise."""
+    return replace(export, attrs={"store": "true", **export.attrs}) if _is_pushed(export) else export
 
 
 def _check_has_id(exports: list[Export]) -> None:

@@ -56,15 +56,19 @@ def prepare_files(*files: Path | None) -> None:
 
 
 def write_image_id(file: Path, outcome: BuildOutcome) -> None:
-    _write_whole(file, image_id(outcome).encode())
+    write_whole(file, image_id(outcome).encode())
 
 
 def write_metadata(file: Path, outcome: BuildOutcome) -> None:
-    """The exporter's response as JSON; a value that is JSON in base64 is written as what it says."""
+    """The exporter's response as JSON; a value that is JSON in base64 is written as what it says.
+
+    `buildx.build.ref` is the build, as buildx writes it: `builder/node/ref`.
+    """
     import json  # few builds need it
 
-    document = {key: _decoded(value) for key, value in sorted(outcome.metadata.items())}
-    _write_whole(file, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    found = {"buildx.build.ref": f"default/default/{outcome.ref}", **outcome.metadata}
+    document = {key: _decoded(value) for key, value in sorted(found.items())}
+    write_whole(file, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _decoded(value: str) -> Any:
@@ -78,7 +82,8 @@ def _decoded(value: str) -> Any:
     return value
 
 
-def _write_whole(file: Path, data: bytes) -> None:
+def write_whole(file: Path, data: bytes) -> None:
+    """Raises UserError."""
     with _refusing(file), whole_file(file) as fd, os.fdopen(fd, "wb", closefd=False) as stream:
         stream.write(data)
 

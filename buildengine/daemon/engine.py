@@ -119,6 +119,7 @@ class Engine:
                 runtime=self._runtime,
                 limits=_limits(self.config),
                 dns=_dns(self.config),
+                emulators=self.config.worker.emulators,
                 entitlements=request.entitlements,
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
@@ -129,7 +130,16 @@ class Engine:
                     options=_unique_locals(request, session.id), platforms=targets, build_platform=platforms.local()
                 ),
             )
-            return await exports.run(await solving.results(result))
+            response = await exports.run(await solving.results(result))
+            await self._publish(context, exports, on_event)
+            return response
+
+    async def _publish(self, context: BuildContext, exports: Exports, on_event: EventSink) -> None:
+        """The pushes of a build: only once everything else of it is done."""
+        if exports.pushes:
+            from buildengine.daemon.publish import publish_results
+
+            await publish_results(context, exports, self._registries(), on_event)
 
 
 def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:

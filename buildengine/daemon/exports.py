@@ -6,18 +6,21 @@ Names of the steps are BuildKit's, so that people and their scripts recognise th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from buildengine.builder import BuildRequest, Export
 from buildengine.daemon.steps import step
+from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.events import EventSink
+from cache.layers import Layer
 from solver.reporter import Reporter
 from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
-from worker.exporters.image import CommittedImage, ImageWriter, PlatformImage, store_image
+from worker.exporters.image import CommittedImage, ImageWriter, store_image
 from worker.exporters.options import ExportOptions, check_platforms, read
+from worker.exporters.result import BuildResult
 
 _TITLES = {
     "image": "exporting to image",
@@ -36,10 +39,19 @@ class Exports:
         self._context = context
         self._request = request
         self._on_event = on_event
-        self._writer = ImageWriter(context.cache, LayerBlobs(context.cache, context.trees))
+        self._blobs = LayerBlobs(context.cache, context.trees)
+        self._writer = ImageWriter(context.cache, self._blobs)
+        self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
         self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
-        for export in request.exports:
-            check_platforms(export.type, len(request.platforms))
+        for export, options in self._options:
+            check_platforms(export.type, options, len(request.platforms))
+            if request.platforms:
+                options.annotations.check_platforms(map(str, request.platforms))
+
+    @property
+    def received(self) -> Mapping[Digest, Layer]:
+        """The layers that kept the blob they came as; those of a pushed image may be in their registry only."""
+        return self._blobs.received
 
     def _epoch(self) -> int | None:
         text = self._request.options.get(_EPOCH, "")
@@ -47,12 +59,12 @@ class Exports:
             raise UserError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds")
         return int(text) if text else None
 
-    async def run(self, results: Sequence[PlatformImage]) -> dict[str, str]:
+    async def run(self, result: BuildResult) -> dict[str, str]:
         """The exporter response: all exporters' keys, the first that says something wins."""
         response: dict[str, str] = {}
         for number, (export, options) in enumerate(self._options):
             with step(self._on_event, _TITLES[export.type], salt=str(number)) as reporter:
-                said = await self._run_one(number, export, options, results, reporter)
+                said = await self._run_one(number, export, options, result, reporter)
                 response = {**said, **response}
         return response
 
@@ -61,29 +73,34 @@ class Exports:
         number: int,
         export: Export,
         options: ExportOptions,
-        results: Sequence[PlatformImage],
+        result: BuildResult,
         reporter: Reporter,
     ) -> dict[str, str]:
-        check_platforms(export.type, len(results))
+        check_platforms(export.type, options, len(result.images), multi_platform=result.multi_platform)
         if export.type in ("local", "tar"):
-            return await self._export_files(number, export, options, results, reporter)
+            return await self._export_files(number, export, options, result, reporter)
         with _part(reporter, "exporting layers"):
-            image = await self._writer.commit(results, options)
+            image = await self._writer.commit(result, options)
         for manifest in image.manifests:
             with (
                 _part(reporter, f"exporting manifest {manifest.digest}"),
                 _part(reporter, f"exporting config {manifest.config.digest}"),
             ):
                 pass
+        if image.is_index:
+            with _part(reporter, f"exporting manifest list {image.target.digest}"):
+                pass
         if export.type == "image":
             return await self._store(image, options, reporter)
         return await self._export_archive(number, export, options, image, reporter)
 
     async def _store(self, image: CommittedImage, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
+        if options.push:
+            self.pushes.append((image, options))
         if not options.store:
-            return image.response()
+            return image.response(options.names)
         response = await store_image(self._context.cache, image, options)
-        for name in options.names:
+        for name in options.names_of(image.target.digest):
             with _part(reporter, f"naming to {name}"):
                 pass
         return response
@@ -91,8 +108,9 @@ class Exports:
     async def _export_archive(
         self, number: int, export: Export, options: ExportOptions, image: CommittedImage, reporter: Reporter
     ) -> dict[str, str]:
-        from worker.exporters.archive import write_committed, write_layout
+        from worker.exporters.archive import dated, write_committed, write_layout
 
+        image = dated(image, options.epoch)
         store, sinks = self._context.cache.store, self._context.session.sinks
         if not options.tar:
             directory = sinks.directory(number)
@@ -103,7 +121,7 @@ class Exports:
                 )
             with _part(reporter, "writing layout"):
                 await write_layout(store, directory, image, options.names)
-            return image.response()
+            return image.response(options.names)
         opened = sinks.file(number)
         if opened is None:
             raise UserError(
@@ -112,14 +130,14 @@ class Exports:
         with _part(reporter, "sending tarball"):
             async with opened as fd:
                 await write_committed(store, fd, image, options.names, docker=export.type == "docker")
-        return image.response()
+        return image.response(options.names)
 
     async def _export_files(
         self,
         number: int,
         export: Export,
         options: ExportOptions,
-        results: Sequence[PlatformImage],
+        result: BuildResult,
         reporter: Reporter,
     ) -> dict[str, str]:
         from worker.exporters import files
@@ -130,14 +148,14 @@ class Exports:
             if directory is None:
                 raise UserError("export type=local needs a destination", hint="--output type=local,dest=DIRECTORY")
             with _part(reporter, "copying files"):
-                await files.write_directory(trees, directory, results, options)
+                await files.write_directory(trees, directory, result, options)
             return {}
         opened = sinks.file(number)
         if opened is None:
             raise UserError("export type=tar needs a destination", hint="--output type=tar,dest=FILE")
         with _part(reporter, "sending tarball"):
             async with opened as fd:
-                await files.write_tar(trees, fd, results, options)
+                await files.write_tar(trees, fd, result, options)
         return {}
 
 

@@ -92,11 +92,14 @@ class LocalGateway:
     async def solve(self, definition: Definition) -> LocalReference:
         return LocalReference(self._solving, definition)
 
-    async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
+    async def resolve_image(
+        self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedImage:
         key = (reference, platform, mode)
         async with self._locks.setdefault(key, trio.Lock()):
             if key not in self._resolved:
-                with step(self._on_event, f"[internal] load metadata for {reference}", salt=str(platform)):
+                shown = name or f"[internal] load metadata for {reference}"
+                with step(self._on_event, shown, salt=str(platform)):
                     image = await self._solving.context.images.resolve(reference, platform=platform, mode=mode)
                     self._resolved[key] = ResolvedImage(
                         reference=image.reference, digest=image.digest, config=image.config.raw

@@ -7,18 +7,23 @@ from datetime import datetime
 from typing import Any
 
 from buildengine.reference import parse
-from worker.oci.types import ImageConfig, Manifest, diff_ids_by_layer
+from worker.oci.types import Descriptor, ImageConfig, Manifest, diff_ids_by_layer
 
 
-def inspection(manifest: Manifest, config: ImageConfig, names: Sequence[str], digest: str) -> Mapping[str, object]:
-    """As `docker image inspect` shows it, and beside RootFS.Layers (diff ids) the blobs as they are pushed."""
+def inspection(
+    manifest: Manifest, config: ImageConfig, *, names: Sequence[str], target: Descriptor, platforms: Sequence[str]
+) -> Mapping[str, object]:
+    """As `docker image inspect` shows it, and beside RootFS.Layers (diff ids) the blobs as they are pushed.
+
+    `target` is what the names lead to: `manifest`, or an index for `platforms`.
+    """
     document = config.document
     references = [parse(name) for name in names if name]
     layers = diff_ids_by_layer(manifest, config)
     return {
         "Id": str(config.digest),
         "RepoTags": [reference.familiar for reference in references],
-        "RepoDigests": sorted({f"{reference.familiar.rpartition(':')[0]}@{digest}" for reference in references}),
+        "RepoDigests": sorted({f"{reference.familiar.rpartition(':')[0]}@{target.digest}" for reference in references}),
         "Created": document.get("created", ""),
         "Author": document.get("author", ""),
         "Config": document.get("config") or {},
@@ -28,8 +33,10 @@ def inspection(manifest: Manifest, config: ImageConfig, names: Sequence[str], di
         **({"OsVersion": document["os.version"]} if document.get("os.version") else {}),
         "Size": sum(layer.size for layer, _ in layers),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for _, diff_id in layers]},
-        "Digest": digest,
+        "Digest": str(target.digest),
         "MediaType": manifest.media_type,
+        "Descriptor": target.to_json(),
+        "Platforms": list(platforms),
         "Layers": [
             {
                 "DiffID": str(diff_id),

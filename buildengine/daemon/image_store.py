@@ -13,7 +13,7 @@ from buildengine.daemon.given_context import Pulled
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.limits import DISK, offload
-from buildengine.platform import Platform
+from buildengine.platform import Platform, local, rank
 from buildengine.reference import parse
 from cache import prune
 from cache.images import StoredImage
@@ -45,17 +45,23 @@ class LocalImages:
 
         return self._run(run)
 
-    def inspect(self, reference: str) -> Mapping[str, object]:
+    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         async def run(cache: Cache) -> Mapping[str, object]:
-            found = _find(cache, reference)
-            manifest, config = _first(cache, found[0])
-            return documents.inspection(manifest, config, [image.name for image in found], found[0].digest)
+            found = find_image(cache, reference)
+            manifest, config = _chosen(cache, found[0], platform)
+            return documents.inspection(
+                manifest,
+                config,
+                names=[image.name for image in found],
+                target=_target(cache, found[0]),
+                platforms=[str(each.platform) for _, each in manifests_of(cache.store, found[0].digest)],
+            )
 
         return self._run(run)
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         async def run(cache: Cache) -> Sequence[Mapping[str, object]]:
-            return documents.steps(*_first(cache, _find(cache, reference)[0]))
+            return documents.steps(*_chosen(cache, find_image(cache, reference)[0], platform))
 
         return self._run(run)
 
@@ -63,7 +69,7 @@ class LocalImages:
         name = str(parse(target))
 
         async def run(cache: Cache) -> None:
-            await cache.images.tag(_find(cache, source)[0].digest, name)
+            await cache.images.tag(find_image(cache, source)[0].digest, name)
 
         self._run(run)
 
@@ -106,9 +112,9 @@ class _Sink:
 # --- finding ---------------------------------------------------------------------------------------------------
 
 
-def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
+def find_image(cache: Cache, reference: str) -> Sequence[StoredImage]:
     """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
-    name = _as_name(reference)
+    name = as_name(reference)
     named = cache.images.find(name) if name else None
     if named is not None:
         return [named, *(image for image in cache.images.by_digest(named.digest) if image.name != named.name)]
@@ -120,7 +126,7 @@ def _find(cache: Cache, reference: str) -> Sequence[StoredImage]:
     return found
 
 
-def _as_name(reference: str) -> str:
+def as_name(reference: str) -> str:
     """The full spelling of a name; "" for what can only be an id or a digest."""
     try:
         return str(parse(reference))
@@ -139,12 +145,26 @@ def _by_config(cache: Cache, prefix: str) -> list[StoredImage]:
     ]
 
 
-def _first(cache: Cache, image: StoredImage) -> tuple[Manifest, ImageConfig]:
-    """The manifest to show: the only one, or the first of an index that is here."""
+def _chosen(cache: Cache, image: StoredImage, platform: Platform | None) -> tuple[Manifest, ImageConfig]:
+    """The manifest to show: the only one; of an index that for `platform`, or what fits this host, or the first."""
     found = manifests_of(cache.store, image.digest)
+    shown = parse(image.name).familiar if image.name else str(image.digest)
     if not found:
-        raise SourceError(f"image {image.name or image.digest} has no manifest in the store")
+        raise SourceError(f"image {shown} has no manifest in the store")
+    wanted = platform or local()
+    ranked = [(place, entry) for entry in found if (place := rank(wanted, entry[1].platform)) is not None]
+    if ranked:
+        return min(ranked, key=lambda item: item[0])[1]
+    if platform is not None:
+        offered = ", ".join(str(config.platform) for _, config in found)
+        raise SourceError(f"image {shown} is not for {platform}", hint=f"it is for {offered}")
     return found[0]
+
+
+def _target(cache: Cache, image: StoredImage) -> Descriptor:
+    """The manifest or index that the name leads to."""
+    raw = cache.store.read(image.digest)
+    return Descriptor(media_type=parse_manifest_or_index(raw).media_type, digest=image.digest, size=len(raw))
 
 
 def _info(cache: Cache, image: StoredImage) -> ImageInfo:
@@ -165,10 +185,10 @@ def _info(cache: Cache, image: StoredImage) -> ImageInfo:
 
 
 async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]:
-    found = _find(cache, reference)
+    found = find_image(cache, reference)
     first = found[0]
     names = [image.name for image in found if image.name]
-    by_name = bool(first.name) and _as_name(reference) == first.name
+    by_name = bool(first.name) and as_name(reference) == first.name
     if not by_name and len(names) > 1 and not force:
         raise UserError(
             f"image {first.digest.short} has several names: {', '.join(parse(name).familiar for name in names)}",
@@ -201,12 +221,10 @@ async def _add(cache: Cache, image: LoadedImage) -> str:
 
 def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Sequence[str]] | None]:
     """An image to save: under the name it was asked by, or under none. Docker's part knows single images only."""
-    image = _find(cache, reference)[0]
-    raw = cache.store.read(image.digest)
-    target = parse_manifest_or_index(raw)
-    by_name = bool(image.name) and _as_name(reference) == image.name
-    descriptor = Descriptor(media_type=target.media_type, digest=image.digest, size=len(raw))
-    named = NamedImage(target=descriptor, names=(image.name,) if by_name else ())
+    image = find_image(cache, reference)[0]
+    target = parse_manifest_or_index(cache.store.read(image.digest))
+    by_name = bool(image.name) and as_name(reference) == image.name
+    named = NamedImage(target=_target(cache, image), names=(image.name,) if by_name else ())
     if not isinstance(target, Manifest):
         return named, None
     return named, (target, [parse(image.name).familiar] if by_name else [])

@@ -7,21 +7,32 @@ anything else exists, so that whatever is killed, no mount stays on the host.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import trio
-
-from buildengine.builder import BuildOutcome, BuildRequest, Damage, PrunePolicy, UsageInfo
+from buildengine.builder import (
+    BuildOutcome,
+    BuildRequest,
+    Damage,
+    PrunePolicy,
+    PulledImage,
+    PullRequest,
+    RunnablePlatform,
+    ServedRegistry,
+    ServedRequest,
+    UsageInfo,
+)
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
-from buildengine.errors import BuildError, HostError, InternalError
+from buildengine.daemon.running import run_to_end
+from buildengine.digest import Digest
+from buildengine.errors import HostError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
 from cache.opened import Cache, open_cache
+from worker.images import open_images
 from worker.runtime.isolate import private_mounts
 
 if TYPE_CHECKING:
@@ -29,7 +40,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _TICK = 0.1
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -50,24 +60,49 @@ class LocalBuilder:
     def build(
         self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None = None
     ) -> BuildOutcome:
-        return _run(partial(self._build, request, on_event, on_tick))
+        return run_to_end(partial(self._build, request, on_event), on_tick)
 
-    async def _build(
-        self, request: BuildRequest, on_event: EventSink, on_tick: Callable[[], None] | None
-    ) -> BuildOutcome:
+    async def _build(self, request: BuildRequest, on_event: EventSink) -> BuildOutcome:
         from buildengine.daemon.engine import open_engine
         from buildengine.daemon.given_context import with_directories
 
         environment = self._config.environment
         credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
-        async with trio.open_nursery() as nursery:
-            if on_tick is not None:
-                nursery.start_soon(_tick, on_tick)
-            async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
-                session = local_session(whole, credentials=credentials, environment=environment)
-                outcome = await engine.build(whole, session, on_event)
-            nursery.cancel_scope.cancel()
-        return outcome
+        async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
+            session = local_session(whole, credentials=credentials, environment=environment)
+            return await engine.build(whole, session, on_event)
+
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Sequence[str]:
+        from buildengine.daemon.publish import push_stored
+        from buildengine.daemon.registries import registry_config
+
+        environment = self._config.environment
+        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
+
+        async def run(cache: Cache) -> Sequence[str]:
+            config = registry_config(self._config)
+            return await push_stored(cache, reference, names, config=config, credentials=credentials, on_event=on_event)
+
+        return self._with_cache(run, on_tick)
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        from buildengine.daemon.image_pull import pull
+        from buildengine.daemon.registries import registry_config
+
+        environment = self._config.environment
+        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
+
+        async def run(cache: Cache) -> PulledImage:
+            async with open_images(cache, lambda: registry_config(self._config), credentials) as images:
+                return await pull(cache, images, request, on_layer)
+
+        return self._with_cache(run)
 
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
         from cache import usage
@@ -93,70 +128,30 @@ class LocalBuilder:
 
         return self._with_cache(run)
 
+    def platforms(self) -> Sequence[RunnablePlatform]:
+        from worker.runtime import emulators
+
+        return emulators.table(directory=self._config.worker.emulators)
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        from buildengine.daemon.registry_server import serve_registry
+
+        async def run(cache: Cache) -> None:
+            await serve_registry(cache, registry, on_ready, on_request)
+
+        self._with_cache(run)
+
     @property
     def images(self) -> LocalImages:
         from buildengine.daemon.image_store import LocalImages
 
         return LocalImages(self._with_cache)
 
-    def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:
+    def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
         async def run() -> _T:
             async with open_cache(self._config.root, snapshotter=self._config.worker.snapshotter) as cache:
                 return await fn(cache)
 
-        return _run(run)
-
-
-def _run(main: Callable[[], Awaitable[_T]]) -> _T:
-    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves."""
-    outcome: list[_T] = []
-
-    async def supervised() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_end_on_signal)
-            outcome.append(await main())
-            nursery.cancel_scope.cancel()
-
-    try:
-        trio.run(supervised)
-    except BaseExceptionGroup as group:
-        raise _leading(group) from None
-    return outcome[0]
-
-
-async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
-    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
-
-    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
-    """
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as received:
-        task_status.started()
-        async for _ in received:
-            raise KeyboardInterrupt
-
-
-async def _tick(on_tick: Callable[[], None]) -> None:
-    while True:
-        await trio.sleep(_TICK)
-        on_tick()
-
-
-def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
-    leaves = list(_leaves(group))
-    for kind in (KeyboardInterrupt, BuildError):
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return leaf
-    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
-    error.__cause__ = leaves[0]
-    return error
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+        return run_to_end(run, on_tick)

@@ -139,9 +139,11 @@ class DockerConfigCredentials:
 
     async def get(self, host: str) -> Credential | None:
         if self._docker is None:
-            from worker.registry.creds import DockerCredentials, parse_docker_config
+            from worker.registry import configfile
+            from worker.registry.creds import DockerCredentials
+            from worker.registry.dockerconfig import parse_docker_config
 
-            raw = self._file.read_bytes() if self._file.is_file() else b"{}"
+            raw = await offload(configfile.read, self._file, limiter=DISK)
             self._docker = DockerCredentials(parse_docker_config(raw, filename=str(self._file)), env=self._environment)
         return await self._docker.get(host)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from frontends.gateway import FrontendResult
+from buildengine.digest import Digest
+from cache.layerrows import RemoteBlob
+from frontends.gateway import FrontendResult, PlatformResult
 from llb import graph, ops
 from llb.definition import Definition
 from solver.job import Job
 from solver.loader import load
 from solver.vertex import Edge, Result
 from worker.context import BuildContext
-from worker.exporters.image import PlatformImage
+from worker.exporters.document import described
+from worker.exporters.result import BaseLayer, BuildResult, PlatformImage
 from worker.worker import renew_cache_mounts, resolver
+
+_BASE_CONFIG = "containerimage.base.config"
 
 
 class Solving:
@@ -26,17 +31,43 @@ class Solving:
             return None
         return (await self._job.solve([await self._load(definition)]))[0]
 
-    async def results(self, result: FrontendResult) -> list[PlatformImage]:
+    async def results(self, result: FrontendResult) -> BuildResult:
         """All platforms at once, in one graph: what they share is solved once."""
         solvable = [r for r in result.results if r.definition is not None and not r.definition.is_scratch]
         edges = [await self._load(r.definition) for r in solvable if r.definition is not None]
         solved = dict(zip((id(r) for r in solvable), await self._job.solve(edges), strict=True))
-        return [
-            PlatformImage(
-                platform=r.platform, stack=await self.context.trees.stack_of(solved.get(id(r))), config=r.config
+        images = [await self._image(r, solved.get(id(r)), result) for r in result.results]
+        multi_platform = result.multi_platform or len(images) > 1
+        return BuildResult(images=tuple(images), multi_platform=multi_platform)
+
+    async def _image(self, made: PlatformResult, solved: Result | None, result: FrontendResult) -> PlatformImage:
+        base = result.metadata.get(f"{_BASE_CONFIG}/{made.platform}") or result.metadata.get(_BASE_CONFIG) or b""
+        return PlatformImage(
+            id=str(made.platform),
+            platform=described(made.platform, made.config),
+            stack=await self.context.trees.stack_of(solved),
+            config=made.config,
+            base_config=base,
+            base=self._base_layers(base),
+        )
+
+    def _base_layers(self, config: bytes) -> tuple[BaseLayer, ...]:
+        """The layers of the image with this config, which the build has resolved; nothing where it has not."""
+        image = self.context.images.with_config(Digest.sha256(config)) if config else None
+        if image is None:
+            return ()
+        origins = (image.origin,) if image.origin else ()
+        windows = image.config.platform.os == "windows"
+        return tuple(
+            BaseLayer(
+                diff_id=diff_id,
+                urls=blob.urls,
+                blob=RemoteBlob(
+                    digest=blob.digest, size=blob.size, media_type=blob.media_type, origins=origins, windows=windows
+                ),
             )
-            for r in result.results
-        ]
+            for blob, diff_id in image.layers
+        )
 
     async def _load(self, definition: Definition) -> Edge:
         loaded = graph.load(definition)

@@ -190,4 +190,4 @@ class _Building:
             )
             if found.base_config:
                 metadata[f"{_BASE_CONFIG}/{platform}" if self.multi_platform else _BASE_CONFIG] = found.base_config
-        return FrontendResult(results=tuple(results), metadata=metadata)
+        return FrontendResult(results=tuple(results), multi_platform=self.multi_platform, metadata=metadata)

@@ -84,7 +84,13 @@ class Loader:
             config = found.image if found.image.platform else imageconfig.empty(platform)
             return Loaded(state=found.state.with_platform(platform), image=config, platform=platform, base=found.base)
         try:
-            resolved = await self.gateway.resolve_image(name, platform=platform, mode=self.options.resolve_mode)
+            where = f"{platform} internal" if self.show_platform else "internal"
+            resolved = await self.gateway.resolve_image(
+                name,
+                platform=platform,
+                mode=self.options.resolve_mode,
+                name=f"[{where}] load metadata for {name}",
+            )
         except SourceError as error:
             error.hint = "; ".join(part for part in (self._advice(stage), error.hint) if part) or None
             raise
@@ -170,7 +176,12 @@ class Loader:
         if context.rest == SCRATCH:
             return Loaded(state=scratch(), image=Image(), platform=platform)
         name = reference.normalize(context.rest)
-        resolved = await self.gateway.resolve_image(name, platform=platform, mode=self.options.resolve_mode)
+        resolved = await self.gateway.resolve_image(
+            name,
+            platform=platform,
+            mode=self.options.resolve_mode,
+            name=f"[context {context.label}] load metadata for {name}",
+        )
         pinned = contexts.with_digest(context.rest, resolved.digest)
         state = image(pinned, platform=platform, name=f"[context {context.label}] {context.rest}")
         return Loaded(

@@ -133,11 +133,13 @@ def _platform(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Lint
             f"empty platform value from expression {start.platform}{suggestion}", hint="declare it with ARG above"
         )
     try:
-        return platforms.parse(found.text)
+        platform = platforms.parse(found.text)
+        platforms.check_known(platform)
     except UserError as error:
         raise ParseError(
             f"failed to parse platform {start.platform}: {error.message}{suggestion}", hint=error.hint
         ) from None
+    return platform
 
 
 # --- what the linter says of FROM ---------------------------------------------------------------------------

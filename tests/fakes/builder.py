@@ -19,6 +19,11 @@ from buildengine.builder import (
     Damage,
     ImageInfo,
     PrunePolicy,
+    PulledImage,
+    PullRequest,
+    RunnablePlatform,
+    ServedRegistry,
+    ServedRequest,
     UsageInfo,
 )
 from buildengine.cli.app import App
@@ -27,6 +32,7 @@ from buildengine.config import Config
 from buildengine.digest import Digest
 from buildengine.errors import SourceError
 from buildengine.events import Event, EventSink
+from buildengine.platform import Platform
 
 
 @dataclass
@@ -42,12 +48,12 @@ class FakeImages:
     def list(self) -> Sequence[ImageInfo]:
         return tuple(self.infos)
 
-    def inspect(self, reference: str) -> Mapping[str, object]:
+    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         if reference not in self.documents:
             raise SourceError(f"there is no image {reference!r}")
         return self.documents[reference]
 
-    def history(self, reference: str) -> Sequence[Mapping[str, object]]:
+    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         if reference not in self.histories:
             raise SourceError(f"there is no image {reference!r}")
         return self.histories[reference]
@@ -92,6 +98,17 @@ class FakeBuilder:
     policies: list[PrunePolicy] = field(default_factory=list)
     filters: list[Sequence[str]] = field(default_factory=list)
     configs: list[Config] = field(default_factory=list)
+    runnable: Sequence[RunnablePlatform] = ()
+    registries: list[ServedRegistry] = field(default_factory=list)
+    served: Sequence[ServedRequest] = ()
+    pushes: list[tuple[str, ...]] = field(default_factory=list)
+    pulls: list[PullRequest] = field(default_factory=list)
+    layers: Sequence[tuple[Digest, bool]] = ()
+    pulled: PulledImage = field(
+        default_factory=lambda: PulledImage(
+            name="docker.io/library/app:latest", digest=Digest.sha256(b"app"), is_new=True
+        )
+    )
     is_open: bool = False
 
     def build(
@@ -107,6 +124,28 @@ class FakeBuilder:
             raise self.error
         return replace(self.outcome, ref=request.ref)
 
+    def push(
+        self,
+        reference: str,
+        names: Sequence[str],
+        on_event: EventSink,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Sequence[str]:
+        self.pushes.append((reference, *names))
+        for event in self.events:
+            on_event(event)
+        if self.error is not None:
+            raise self.error
+        return [f"{name}@{Digest.sha256(reference.encode())}" for name in names or [reference]]
+
+    def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
+        self.pulls.append(request)
+        for digest, fetched in self.layers:
+            on_layer(digest, fetched)
+        if self.error is not None:
+            raise self.error
+        return self.pulled
+
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
         self.filters.append(filters)
         return self.usage
@@ -118,6 +157,17 @@ class FakeBuilder:
 
     def verify_store(self) -> Sequence[Damage]:
         return self.damages
+
+    def platforms(self) -> Sequence[RunnablePlatform]:
+        return self.runnable
+
+    def serve_registry(
+        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
+    ) -> None:
+        self.registries.append(registry)
+        on_ready("http://127.0.0.1:5000")
+        for request in self.served:
+            on_request(request)
 
     @contextmanager
     def open(self, config: Config) -> Iterator[FakeBuilder]:
@@ -138,13 +188,13 @@ class Ran:
     stderr: str
 
 
-def run_cli(builder: FakeBuilder, *args: str, stdin: bytes = b"") -> Ran:
-    """Run `pybuild ARGS` in this process on `builder`."""
+def run_cli(builder: FakeBuilder, *args: str, stdin: bytes = b"", app: App | None = None) -> Ran:
+    """Run `pybuild ARGS` in this process on `builder`, or on `app`."""
     streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf-8") for data in (stdin, b"", b"")]
     saved = sys.stdin, sys.stdout, sys.stderr
     sys.stdin, sys.stdout, sys.stderr = streams
     try:
-        status = main(args, App(builder.open))
+        status = main(args, app or App(builder.open))
         for stream in streams[1:]:
             stream.flush()
         printed = [stream.buffer.getvalue().decode(errors="surrogateescape") for stream in streams[1:]]

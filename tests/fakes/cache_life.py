@@ -22,6 +22,7 @@ from buildengine.tracepoints import arm
 from cache import TRACEPOINTS, prune
 from cache.layers import LayerBlob, RemoteBlob
 from cache.opened import Cache, open_cache
+from cache.served import Referral, ServedManifest
 
 
 class _Keys:
@@ -35,6 +36,7 @@ async def live(root: Path, *, snapshotter: str = "overlay", boot: str | None = N
         with cache.activity():
             stack = await _layers(cache)
             await _image(cache, stack)
+            await _served(cache)
             key = cache.records.add_key(Digest.sha256(b"op"), 0, [_Keys()])
             async with cache.records.exclusive(key):
                 await cache.records.save(key, {"stack": list(stack)})
@@ -77,6 +79,19 @@ async def _image(cache: Cache, stack: tuple[str, ...]) -> None:
         stack[-1], LayerBlob(compression="gzip", digest=blob.digest, size=blob.size, media_type="x")
     )
     await cache.images.add(manifest.digest, names=["app"], blobs=[blob.digest])
+
+
+async def _served(cache: Cache) -> None:
+    blob, raw = cache.store.put(b"served layer"), cache.store.put(b"served manifest")
+    await cache.served.add_blob("app", blob.digest)
+    manifest = ServedManifest(digest=raw.digest, size=raw.size, media_type="x")
+    await cache.served.add_manifest("app", manifest, needs=[Referral(digest=blob.digest)], tags=["latest"])
+
+
+async def unserve(cache: Cache) -> None:
+    """Take away what the life has put into the repository."""
+    await cache.served.remove_manifest("app", Digest.sha256(b"served manifest"))
+    await cache.served.remove_blob("app", Digest.sha256(b"served layer"))
 
 
 async def _index(cache: Cache, root: Path) -> None:

@@ -69,6 +69,7 @@ class FakeGateway:
     images: Mapping[str, bytes] = field(default_factory=dict)
     solved: list[Definition] = field(default_factory=list)
     resolved: list[tuple[str, Platform, str]] = field(default_factory=list)
+    resolving: list[str] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
 
     async def solve(self, definition: Definition) -> FakeReference:
@@ -77,8 +78,11 @@ class FakeGateway:
         identifier = payload.identifier if isinstance(payload, SourceOp) else ""
         return FakeReference(definition=definition, files=self.trees.get(identifier, {}))
 
-    async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
+    async def resolve_image(
+        self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedImage:
         self.resolved.append((reference, platform, mode))
+        self.resolving.append(name)
         config = self.images.get(f"{reference} {platform}", self.images.get(reference))
         if config is None:
             raise RegistryError(f"{reference}: not found", status=404)

@@ -127,6 +127,8 @@ class FakeRegistry:
         return Reply(body=json.dumps({"token": f"token-{self.tokens_given}", "expires_in": 300}).encode())
 
     def _content(self, request: Request) -> Reply:
+        if request.path == "/v2/":
+            return Reply(body=b"{}")
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", request.path)
         if match is None:
             return Reply(status=404)
@@ -145,11 +147,11 @@ class FakeRegistry:
 
 def ranged(request: Request, data: bytes) -> Reply:
     """`data`, or the part of it that a Range header asks for."""
-    match = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     if match is None:
         return Reply(body=data)
-    start = int(match[1])
-    return Reply(status=206, body=data[start:], headers={"content-range": f"bytes {start}-{len(data) - 1}/{len(data)}"})
+    start, stop = int(match[1]), min(int(match[2] or len(data) - 1) + 1, len(data))
+    return Reply(status=206, body=data[start:stop], headers={"content-range": f"bytes {start}-{stop - 1}/{len(data)}"})
 
 
 @asynccontextmanager

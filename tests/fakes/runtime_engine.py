@@ -2,7 +2,8 @@
 
     python -m tests.fakes.runtime_engine KIND BASE SCRATCH MARKER WHO
 
-WHO: `root`, a shell with a daemon that ignores signals; `set-id`, a set-uid program that user 1000 starts.
+WHO: `root`, a shell with a daemon that ignores signals; `set-id`, a set-uid program that user 1000 starts;
+`emulated`, the shell with its daemon on a base of arm64 programs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 import trio
 
+from buildengine.platform import parse
 from tests.fakes.runtime_steps import PATH, Steps, upper
-from worker.runtime import isolate
+from worker.runtime import emulators, isolate
 from worker.runtime.runtime import open_runtime
 
 
@@ -30,7 +32,8 @@ async def main(kind: Any, base: str, scratch: str, marker: str, who: str) -> Non
     else:
         daemons = "setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000') &"
         script = f"trap '' HUP INT TERM; {daemons} echo ready; sleep 1000"
-        spec = steps.spec("/bin/sh", "-c", script, env=environment)
+        emulator = emulators.choose(parse("linux/arm64")).emulator if who == "emulated" else None
+        spec = steps.spec("/bin/sh", "-c", script, env=environment, emulator=emulator)
     async with open_runtime(kind) as runtime:
         await runtime.run(spec, secrets={}, on_output=os.write)
 

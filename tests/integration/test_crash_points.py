@@ -18,8 +18,11 @@ from tests.fakes.crash_builds import NewSite, Site
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
 PRUNING = ("layer.deleted",)  # passed by another command than build
+SERVING = ("served.committed",)  # killed in test_registry_serve.py
 POINTS = tuple(
-    point for point in (*cache.TRACEPOINTS, *worker.TRACEPOINTS, *wholefile.TRACEPOINTS) if point not in PRUNING
+    point
+    for point in (*cache.TRACEPOINTS, *worker.TRACEPOINTS, *wholefile.TRACEPOINTS)
+    if point not in (*PRUNING, *SERVING)
 )
 HELPERS = worker.HELPER_TRACEPOINTS
 CHOSEN = ("layer.committed", "step.requested", "step.ended")  # where the runtime makes a difference
@@ -33,7 +36,7 @@ def test_every_point_of_the_source_is_in_a_list() -> None:
     packages = ("buildengine", "cache", "frontends", "llb", "solver", "worker")
     texts = [path.read_text() for package in packages for path in (here / package).rglob("*.py")]
     reached = {name for text in texts for name in re.findall(r'^\s+reach\("([a-z.]+)"\)', text, re.MULTILINE)}
-    assert reached == {*POINTS, *PRUNING, *HELPERS}
+    assert reached == {*POINTS, *PRUNING, *SERVING, *HELPERS}
 
 
 @pytest.mark.parametrize("point", POINTS)

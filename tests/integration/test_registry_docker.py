@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -54,7 +55,7 @@ class Built:
     """An image with two real layers, as a layout directory that skopeo can copy."""
 
     def __init__(self, architecture: str = "amd64", *, size: int = 3_000_000) -> None:
-        plain = [layer("a", b"a" * 10), layer("b", os.urandom(size))]
+        plain = [layer("a", b"a" * 10), layer("b", random.Random(size).randbytes(size))]
         packed = [gzip.compress(data, 1, mtime=0) for data in plain]
         config = {
             "architecture": architecture,

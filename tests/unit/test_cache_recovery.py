@@ -33,6 +33,7 @@ def program(root: Path, point: str, count: int = 1, snapshotter: str = "overlay"
 
 async def emptied(cache: Cache) -> None:
     await cache.images.prune(all=True)
+    await cache_life.unserve(cache)
     await prune.prune(cache, PrunePolicy(all=True), lambda info: None)
     assert disk_usage(cache) == []
     assert list(cache.store.list()) == []

@@ -289,7 +289,11 @@ def test_results_in_files(tmp_path: Path) -> None:
     builder = FakeBuilder(outcome=BuildOutcome(ref="", metadata=metadata))
     build("--iidfile", "../id", "--metadata-file", "../meta.json", ".", builder=builder)
     assert (tmp_path / "id").read_text() == CONFIG
-    expected = {**metadata, "containerimage.descriptor": descriptor}
+    expected = {
+        **metadata,
+        "buildx.build.ref": f"default/default/{builder.requests[0].ref}",
+        "containerimage.descriptor": descriptor,
+    }
     assert json.loads((tmp_path / "meta.json").read_text()) == expected
     assert {path.name for path in tmp_path.iterdir()} == {"context", "id", "meta.json"}
 

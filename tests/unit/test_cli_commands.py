@@ -390,6 +390,6 @@ def test_debug_dump_llb(tmp_path: Path) -> None:
 def test_tables() -> None:
     assert list(align([])) == []
     assert list(align(["A\tB", "long long long\tx", "y\t"])) == ["A                B", "long long long   x", "y"]
-    assert fill(r"{{.a}}-{{ json .a }}-{{.b}}", {"a": "x\x1b[2J", "b": None}.get) == 'x-"x\\u001b[2J"-'
+    assert fill(r"{{.a}}-{{ json .a }}-{{.b}}", {("a",): "x\x1b[2J", ("b",): None}.get) == 'x-"x\\u001b[2J"-'
     with pytest.raises(UserError, match="is not understood"):
         fill("{{ if .a }}", str)

@@ -83,7 +83,7 @@ def test_what_a_value_means(parse: Callable[[str], Any], text: str, found: Any) 
         (flags.output, "type=", "'type=' has no type", "image, oci"),
         (flags.output, "dest=x,name=y", "has no type", "image, oci"),
         (flags.output, "type=ocy,dest=x", "unknown output type 'ocy'", "image, oci, docker, tar, local, cacheonly"),
-        (flags.output, "type=registry,name=x", "unknown output type 'registry'", "image, oci"),
+        (flags.output, "type=registry,dest=x", "the output registry has no dest", "it goes to a registry"),
         (flags.output, "type=oci,dest", "'dest' in 'type=oci,dest' is not key=value", "type=oci,dest=image.tar"),
         (flags.output, 'type=oci,"dest', "is not valid CSV", None),
         (flags.output, "type=local", "the output local needs a directory", "type=local,dest=out"),
@@ -133,3 +133,66 @@ def test_tags_name_images_only() -> None:
     assert flags.named(archive, ("a",)).attrs == {"compression": "zstd", "name": "a"}
     assert flags.named(image, ()) is image
     assert flags.named(Export(type="local", dest="x"), ("a",)).attrs == {}
+
+
+# --- annotations and platforms
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes", "value"),
+    [
+        ("a=1", ("annotation.a",), "1"),
+        ("a.b/c=x=y", ("annotation.a.b/c",), "x=y"),
+        ("index:a=", ("annotation-index.a",), ""),
+        ("manifest:a=1:2", ("annotation-manifest.a",), "1:2"),
+        (
+            "index,manifest[linux/aarch64],manifest-descriptor:a=1",
+            ("annotation-index.a", "annotation-manifest[linux/arm64].a", "annotation-manifest-descriptor.a"),
+            "1",
+        ),
+    ],
+)
+def test_annotations(text: str, attributes: tuple[str, ...], value: str) -> None:
+    assert flags.annotation(text) == (attributes, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", "'a' is not [TYPE:]KEY=VALUE"),
+        ("=1", "'=1' has no key before the ="),
+        ("index:=1", "'index:=1' has no key before the ="),
+        ("indx:a=1", "unknown annotation type 'indx'"),
+        ("manifest[:a=1", "unknown annotation type 'manifest['"),
+        ("index[linux/amd64]:a=1", "index[linux/amd64]: an index is for all platforms"),
+        ("manifest[a/b/c/d]:a=1", "invalid platform 'a/b/c/d'"),
+    ],
+)
+def test_what_is_no_annotation(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        flags.annotation(text)
+    assert (caught.value.message, bool(caught.value.hint)) == (message, True)
+
+
+def test_annotations_are_for_images() -> None:
+    given = (flags.annotation("a=1"), flags.annotation("index:b=2"))
+    image = flags.annotated(Export(type="oci", attrs={"annotation.a": "0"}), given)
+    assert image.attrs == {"annotation.a": "1", "annotation-index.b": "2"}
+    files = Export(type="local", dest="x")
+    assert flags.annotated(files, given) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("linux/amd46", "did you mean linux/amd64?"),
+        ("arm64/linux", "did you mean linux/arm64?"),
+        ("linx/arm/v7", "did you mean linux/arm?"),
+        ("linux/foo", "e.g. linux/amd64, linux/arm64 or linux/arm/v7"),
+    ],
+)
+def test_platforms_that_there_are_not(text: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"unknown platform {text}") as caught:
+        flags.platforms(f"linux/amd64,{text}")
+    assert caught.value.hint == hint
+    assert flags.platforms("linux/arm64,windows(10.0.1)/amd64,darwin/arm64,local")

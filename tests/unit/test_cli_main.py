@@ -48,7 +48,7 @@ def test_no_command_shows_the_help_and_is_an_error() -> None:
     ("args", "message"),
     [
         (["biuld", "."], "error: there is no command 'biuld'\nhint: did you mean build?\nSee 'pybuild --help'."),
-        (["xyz"], "hint: the commands are build, du, prune, image, debug, version"),
+        (["xyz"], "hint: the commands are build, "),
         (["--nonsense"], "error: no such option '--nonsense'"),
         (["--root"], "error: option '--root' requires an argument"),
     ],

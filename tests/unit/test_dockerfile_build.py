@@ -280,7 +280,9 @@ async def test_images_are_pinned_and_resolved_at_once() -> None:
     class Slow(FakeGateway):
         running = most = 0
 
-        async def resolve_image(self, reference: str, *, platform: Platform, mode: str = "default") -> ResolvedImage:
+        async def resolve_image(
+            self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
+        ) -> ResolvedImage:
             Slow.running += 1
             Slow.most = max(Slow.most, Slow.running)
             await trio.testing.wait_all_tasks_blocked()
@@ -315,3 +317,15 @@ async def test_the_command_line_of_a_frontend_image_turns_the_syntax_off() -> No
 async def test_a_request_without_options() -> None:
     result = await DockerfileFrontend().build(gateway("FROM scratch\n"), request())
     assert result.results[0].definition is None
+
+
+async def test_names_of_what_is_resolved() -> None:
+    one = await build("FROM busybox\n")
+    assert one.gateway.resolving == ["[internal] load metadata for docker.io/library/busybox:latest"]
+    several = await build("FROM busybox\n", None, AMD64, ARM64)
+    assert sorted(several.gateway.resolving) == [
+        "[linux/amd64 internal] load metadata for docker.io/library/busybox:latest",
+        "[linux/arm64 internal] load metadata for docker.io/library/busybox:latest",
+    ]
+    named = await build("FROM x\n", {"context:x": "docker-image://busybox"})
+    assert named.gateway.resolving == ["[context x] load metadata for docker.io/library/busybox:latest"]

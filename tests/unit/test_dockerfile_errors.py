@@ -262,3 +262,11 @@ async def test_a_missing_stage_is_explained() -> None:
 )
 async def test_bad_options(options: dict[str, str], message: str) -> None:
     assert message in (await failure("FROM busybox\n", options)).message
+
+
+async def test_a_platform_that_there_is_not() -> None:
+    with pytest.raises(ParseError) as caught:
+        await build("FROM --platform=linux/amd46 busybox\n")
+    assert caught.value.message == "failed to parse platform linux/amd46: unknown platform linux/amd46"
+    assert caught.value.hint == "did you mean linux/amd64?"
+    assert caught.value.locations

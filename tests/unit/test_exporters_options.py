@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from buildengine.errors import UserError
+from buildengine.digest import Digest
+from buildengine.errors import BuildError, UserError
 from worker.exporters.options import check_platforms, read
+
+DIGEST = Digest.sha256(b"an image")
 
 
 @pytest.mark.parametrize(
@@ -13,12 +16,21 @@ from worker.exporters.options import check_platforms, read
     [
         ("local", {"mode": "move"}, "unknown mode 'move' of a local export"),
         ("tar", {"mode": "delete"}, "unknown attribute 'mode' for an export of type tar"),
-        ("tar", {"platform-split": "true"}, "platform-split is not supported for an export of type tar"),
-        ("image", {"name-canonical": "true"}, "name-canonical is not supported"),
-        ("image", {"name-canonical": ""}, "name-canonical is not supported"),
-        ("image", {"dangling-name-prefix": "x"}, "dangling-name-prefix is not supported"),
-        ("image", {"registry.insecure": "true"}, "registry.insecure is not supported"),
-        ("image", {"push": "true"}, "pushing to a registry is not supported yet"),
+        ("image", {"compression": "estargz"}, "compression=estargz is not supported"),
+        ("image", {"compression": "lz4"}, "unsupported layer compression type 'lz4'"),
+        ("image", {"compression-level": "10"}, "gzip has no compression level 10"),
+        ("oci", {"compression": "zstd", "compression-level": "23"}, "zstd has no compression level 23"),
+        ("image", {"annotation-indx.a": "1"}, "unknown annotation type 'indx'"),
+        ("image", {"annotation[].a": "1"}, "unknown attribute 'annotation[].a' for an export of type image"),
+        ("local", {"annotation.a": "1"}, "unknown attribute 'annotation.a' for an export of type local"),
+        ("image", {"registry.insecure": "maybe"}, "registry.insecure=maybe: not a boolean"),
+        ("image", {"push": "true"}, "an image that is pushed needs a name"),
+        (
+            "image",
+            {"push-by-digest": "true", "name": "host.io/app:1"},
+            "host.io/app:1 has a tag, and push-by-digest pushes without one",
+        ),
+        ("oci", {"push": "true"}, "unknown attribute 'push' for an export of type oci"),
         ("image", {"unpack": "maybe"}, "unpack=maybe: not a boolean"),
         ("image", {"store": "maybe"}, "store=maybe: not a boolean"),
         ("oci", {"store": "false"}, "unknown attribute 'store' for an export of type oci"),
@@ -26,14 +38,14 @@ from worker.exporters.options import check_platforms, read
     ],
 )
 def test_what_is_refused(kind: str, attrs: dict[str, str], message: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(BuildError) as caught:
         read(kind, attrs)
     assert caught.value.message == message
     assert caught.value.hint or "boolean" in message
 
 
 def test_what_asks_for_nothing_may_stand() -> None:
-    attrs = {"name-canonical": "false", "registry.insecure": "0", "push": "false", "dangling-name-prefix": ""}
+    attrs = {"registry.insecure": "0", "push": "false", "dangling-name-prefix": ""}
     assert read("image", {**attrs, "unpack": "true"}) == read("image", {})
     assert read("tar", {"platform-split": "false"}).platform_split is False
 
@@ -45,14 +57,92 @@ def test_what_has_an_effect() -> None:
     assert (read("oci", {}).tar, read("docker", {"tar": "false"}).tar) == (True, False)
 
 
-@pytest.mark.parametrize(("kind", "other"), [("docker", "type=oci"), ("tar", "type=local")])
-def test_some_hold_one_platform(kind: str, other: str) -> None:
-    check_platforms(kind, 1)
-    with pytest.raises(UserError, match=f"type={kind} exports one platform, not 2") as caught:
-        check_platforms(kind, 2)
-    assert caught.value.hint == f"use {other} for several"
+def test_one_image_only() -> None:
+    docker = read("docker", {})
+    check_platforms("docker", docker, 1)
+    for count, multi_platform, held in ((2, False, "2 platforms"), (1, True, "an index")):
+        with pytest.raises(UserError, match=f"type=docker holds one image, not {held}") as caught:
+            check_platforms("docker", docker, count, multi_platform=multi_platform)
+        assert caught.value.hint == "use type=oci, or build for one platform"
+
+
+def test_a_tar_is_not_merged() -> None:
+    merged = read("tar", {"platform-split": "false"})
+    check_platforms("tar", merged, 1)
+    check_platforms("local", read("local", {"platform-split": "false"}), 2)
+    with pytest.raises(UserError, match="type=tar does not merge several platforms"):
+        check_platforms("tar", merged, 2)
 
 
 def test_others_hold_several() -> None:
-    for kind in ("image", "oci", "local"):
-        check_platforms(kind, 3)
+    for kind in ("image", "oci", "local", "tar"):
+        check_platforms(kind, read(kind, {}), 3, multi_platform=True)
+
+
+# --- names
+
+
+def names_of(**attrs: str) -> list[str]:
+    options = read("image", {name.replace("_", "-"): value for name, value in attrs.items()})
+    return [str(name) for name in options.names_of(DIGEST)]
+
+
+def test_names_with_the_digest() -> None:
+    assert names_of(name="a,b:1") == ["docker.io/library/a:latest", "docker.io/library/b:1"]
+    assert names_of(name="b:1", name_canonical="true") == [
+        "docker.io/library/b:1",
+        f"docker.io/library/b:1@{DIGEST}",
+    ]
+    dangling = f"docker.io/library/left@{DIGEST}"
+    assert names_of(dangling_name_prefix="left") == [dangling]
+    assert names_of(dangling_name_prefix="left", name="a") == ["docker.io/library/a:latest", dangling]
+    only = {"dangling_name_prefix": "left", "danging_name_empty_only": "true"}
+    assert names_of(**only, name="a") == ["docker.io/library/a:latest"]
+    assert names_of(**only) == [dangling]
+
+
+# --- annotations
+
+
+def test_scopes_of_annotations() -> None:
+    read_options = read(
+        "oci",
+        {
+            "annotation.all": "1",
+            "annotation-manifest[linux/aarch64].one": "2",
+            "annotation[linux/arm64].all": "3",
+            "annotation-manifest-descriptor[linux/arm64].desc": "4",
+            "annotation-index.idx": "5",
+            "annotation-index-descriptor.idesc": "6",
+        },
+    )
+    annotations = read_options.annotations
+    assert annotations.manifest("linux/amd64") == {"all": "1"}
+    assert annotations.manifest("linux/arm64") == {"all": "3", "one": "2"}
+    assert annotations.manifest_descriptor("linux/amd64") == {}
+    assert annotations.manifest_descriptor("linux/arm64") == {"desc": "4"}
+    assert (annotations.index, annotations.index_descriptor) == ({"idx": "5"}, {"idesc": "6"})
+
+
+def test_which_annotations_need_oci_documents() -> None:
+    wanted = {
+        "annotation": False,
+        "annotation-manifest": False,
+        "annotation-manifest-descriptor": True,
+        "annotation-index": True,
+        "annotation-index-descriptor": True,
+    }
+    for name, oci in wanted.items():
+        assert read("image", {f"{name}.a": "1"}).oci_media_types is oci, name
+        assert read("image", {f"{name}.a": "1", "oci-mediatypes": "true"}).oci_media_types
+
+
+def test_annotations_without_a_place() -> None:
+    index = read("image", {"annotation-index.a": "1"}).annotations
+    index.check(["linux/amd64"], multi_platform=True)
+    with pytest.raises(UserError, match="index annotations are not supported for the export of a single platform"):
+        index.check(["linux/amd64"], multi_platform=False)
+    other = read("image", {"annotation[linux/arm64].a": "1"}).annotations
+    other.check(["linux/amd64", "linux/arm64"], multi_platform=True)
+    with pytest.raises(UserError, match="no platform linux/arm64 in the result"):
+        other.check(["linux/amd64"], multi_platform=False)

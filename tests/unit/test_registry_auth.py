@@ -69,7 +69,7 @@ async def test_basic_authentication() -> None:
             await fetch(fake, b"data", Logins(**{fake.host: "user:wrong"}))
         with pytest.raises(RegistryError, match="authentication required") as caught:
             await fetch(fake, b"data")
-    assert "docker login" in (caught.value.hint or "")
+    assert "pybuild login" in (caught.value.hint or "")
 
 
 async def test_a_token_is_fetched_once_and_used_for_everything() -> None:

@@ -15,7 +15,8 @@ from buildengine.digest import Digest
 from buildengine.errors import ConfigError, HostError, RegistryError, UserError
 from buildengine.reference import Reference, normalize, parse, parse_repository
 from worker.registry import hosts
-from worker.registry.creds import DockerConfig, DockerCredentials, host_of, parse_docker_config
+from worker.registry.creds import DockerCredentials
+from worker.registry.dockerconfig import DockerConfig, host_of, parse_docker_config
 from worker.registry.hosts import HostConfig, Proxies, RegistryConfig, endpoints, is_loopback, tls
 from worker.session import Credential, SecretBytes
 
@@ -294,7 +295,7 @@ async def test_helpers_that_fail_say_nothing_of_what_they_know(helpers: Helpers)
     helpers.add("broken", "echo hunter2; echo hunter2 >&2; exit 3")
     helpers.add("nonsense", "echo hunter2")
     helpers.add("empty", "echo '{}'")
-    with pytest.raises(RegistryError, match=r"docker-credential-broken failed for h with exit code 3") as caught:
+    with pytest.raises(RegistryError, match=r"docker-credential-broken get failed for h with exit code 3") as caught:
         await DockerCredentials(DockerConfig(store="broken"), env=helpers.env).get("h")
     assert "hunter2" not in str(caught.value) + str(caught.value.hint)
     with pytest.raises(HostError, match="an answer that is not a credential") as wrong:

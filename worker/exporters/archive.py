@@ -7,19 +7,24 @@ directory is a plain layout for both, as BuildKit's is, and keeps the images it 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.limits import DISK, offload
 from buildengine.reference import Reference
+from buildengine.units import timestamp
 from cache.store import ContentStore
 from worker.exporters.destination import make_directory
 from worker.exporters.image import CommittedImage
 from worker.oci import dockertar, layout
 from worker.oci.layout import Blob, NamedImage
 from worker.oci.types import INDEX_TYPES, Index, Manifest, parse_manifest_or_index
+
+CREATED = "org.opencontainers.image.created"
 
 
 class _Descriptor:
@@ -60,6 +65,13 @@ def _write_directory(directory: str, images: Sequence[NamedImage], blobs: Sequen
             os.close(root)
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def dated(image: CommittedImage, epoch: int | None) -> CommittedImage:
+    """The image with the time of its making in its descriptor, as an entry of index.json has it."""
+    moment = timestamp(int(time.time()) if epoch is None else epoch)
+    annotations = {CREATED: moment, **image.target.annotations}
+    return replace(image, target=replace(image.target, annotations=annotations))
 
 
 def _named(image: CommittedImage, names: Sequence[Reference]) -> NamedImage:

@@ -1,13 +1,16 @@
 """The layers of a stack as blobs in the content store: reused where they exist, made where they do not.
 
-A layer that came from a registry keeps the very blob it came as (fetched now if it is still lazy) unless another
-compression is forced; even then its archive stays, so that the image still has the layers of its base. Layers of one
-stack, and of several platforms, are packed at the same time.
+The layers of the base image keep the very blobs by which that image has them (fetched now if they are still lazy,
+unless the image is only to be pushed) unless another compression is forced; even then the archive stays, so that the
+image still has the layers of its base. So does every layer that is known only by the blob it came as. Layers of one
+stack, and of several platforms, are packed at the same time. Which blob a layer gets never depends on what was built
+or pulled before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +22,7 @@ from cache.layers import Layer, LayerBlob
 from cache.opened import Cache
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
+from worker.exporters.result import BaseLayer, PlatformImage
 from worker.layers.compress import compression_of, encoder, media_type
 from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 _DIFF_ID = "containerd.io/uncompressed"  # where a blob's record keeps its diff id, as containerd's labels do
 
+_REWRITTEN = "buildkit/rewritten-timestamp"  # BuildKit util/converter/converter.go
+
 
 class LayerBlobs:
     """Packs layers for exporters; one object serves a whole build."""
@@ -38,16 +44,19 @@ class LayerBlobs:
         self._cache = cache
         self._trees = trees
         self._locks: dict[str, trio.Lock] = {}
+        self.received: dict[Digest, Layer] = {}  # the layers that kept the blob they came as, by it; some may be lazy
 
-    async def of(self, stack: Stack, options: ExportOptions) -> tuple[ExportLayer, ...]:
+    async def of(self, image: PlatformImage, options: ExportOptions) -> tuple[ExportLayer, ...]:
         """One blob for each layer of the stack, base first."""
-        layers = self._cache.layers.of(stack)
+        stack = image.stack
+        layers = _as_received(self._cache.layers.of(stack), image.base)
+        windows = any(layer.blob.windows for layer in image.base)
         packed: list[ExportLayer | None] = [None] * len(layers)
 
         async def pack(position: int) -> None:
             layer = layers[position]
             async with self._locks.setdefault(layer.id, trio.Lock()):
-                packed[position] = await self._pack(layer, stack[:position], options)
+                packed[position] = await self._pack(layer, stack[:position], options, windows=windows)
 
         with one_error():
             async with trio.open_nursery() as nursery:
@@ -55,17 +64,20 @@ class LayerBlobs:
                     nursery.start_soon(pack, position)
         done = tuple(layer for layer in packed if layer is not None)
         await self._remember_chains(layers, done, options)
-        return done
+        return tuple(_placed(layer, image.base[n : n + 1], options) for n, layer in enumerate(done))
 
-    async def _pack(self, layer: Layer, below: Stack, options: ExportOptions) -> ExportLayer:
+    async def _pack(self, layer: Layer, below: Stack, options: ExportOptions, *, windows: bool) -> ExportLayer:
         received = await self._received(layer, options)
         if received is not None:
             return received
-        name = _record_name(options)
+        rewritten = options.epoch if options.rewrite_timestamp and layer.remote is None else None
+        name = _record_name(options, rewritten) + ("+windows" if windows else "")
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
-                return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]))
-        made = await (self._made(layer, below, options) if layer.remote is None else self._converted(layer, options))
+                return _export_layer(layer, blob, Digest(blob.annotations[_DIFF_ID]), rewritten=rewritten)
+        made = await (
+            self._made(layer, below, options, windows) if layer.remote is None else self._converted(layer, options)
+        )
         blob = LayerBlob(
             compression=name,
             level=options.level,
@@ -76,12 +88,16 @@ class LayerBlobs:
         )
         reach("export.packed")
         await self._cache.layers.add_blob(layer.id, blob)
-        return _export_layer(layer, blob, made.diff_id)
+        return _export_layer(layer, blob, made.diff_id, rewritten=rewritten)
 
-    async def _made(self, layer: Layer, below: Stack, options: ExportOptions) -> LayerExport:
-        """A blob of a layer that was built here."""
+    async def _made(self, layer: Layer, below: Stack, options: ExportOptions, windows: bool) -> LayerExport:
+        """A blob of a layer that was built here, laid out as the base image's are."""
         from worker.layers.export import export_layer
+        from worker.layers.windows import shape
+        from worker.layers.write import PLAIN
 
+        if layer.parent is None:
+            below = ()  # made on nothing (COPY --link): it needs no tree below, and is the same blob on every one
         await self._trees.ensure((*below, layer.id))
         with self._trees.open_stack(below) as lower:
             return await export_layer(
@@ -91,6 +107,7 @@ class LayerBlobs:
                 level=options.level,
                 reproducible=options.epoch is not None,
                 epoch=options.epoch if options.rewrite_timestamp else None,
+                shape=shape(options.epoch) if windows else PLAIN,
                 open_writer=self._cache.store.writer,
             )
 
@@ -124,7 +141,9 @@ class LayerBlobs:
             return None
         if options.force_compression and options.level is not None:
             return None
-        await self._trees.fetch_blobs((layer,))
+        self.received[remote.digest] = layer
+        if options.store:
+            await self._trees.fetch_blobs((layer,))
         blob = LayerBlob(compression="received", digest=remote.digest, size=remote.size, media_type=remote.media_type)
         return _export_layer(layer, blob, layer.diff_id)
 
@@ -140,14 +159,34 @@ class LayerBlobs:
                 await self._cache.layers.set_diff_id(layer.id, export.diff_id, chain)
 
 
-def _record_name(options: ExportOptions) -> str:
-    """What tells blobs of one layer apart: who compressed it, and whether its times were rewritten."""
+def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Layer]:
+    """The layers, those of the base image with the blob by which that has them, wherever else they are known from."""
+    found = list(layers)
+    for position, (layer, known) in enumerate(zip(layers, base, strict=False)):
+        if layer.diff_id != known.diff_id:
+            break
+        blob, other = known.blob, layer.remote
+        if other is not None and other.digest == blob.digest:
+            blob = replace(blob, origins=tuple(dict.fromkeys(blob.origins + other.origins)))
+        found[position] = replace(layer, remote=blob)
+    return found
+
+
+def _placed(layer: ExportLayer, base: Sequence[BaseLayer], options: ExportOptions) -> ExportLayer:
+    """What may not be distributed stays where it lies if that is preferred; else it is a layer like all others."""
+    if options.prefer_nondistributable and base and base[0].urls and base[0].blob.digest == layer.digest:
+        return replace(layer, urls=base[0].urls)
+    return layer
+
+
+def _record_name(options: ExportOptions, rewritten: int | None) -> str:
+    """What tells blobs of one layer apart: who compressed it, and to what its times were rewritten."""
     made_by = encoder(options.compression, options.level, reproducible=options.epoch is not None)
-    rewritten = f"@{options.epoch}" if options.epoch is not None and options.rewrite_timestamp else ""
-    return f"{made_by.name}{rewritten}"
+    return made_by.name if rewritten is None else f"{made_by.name}@{rewritten}"
 
 
-def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest) -> ExportLayer:
+def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest, *, rewritten: int | None = None) -> ExportLayer:
+    """`rewritten` is the latest time in the layer, when its times were changed to that."""
     return ExportLayer(
         digest=blob.digest,
         size=blob.size,
@@ -155,4 +194,5 @@ def _export_layer(layer: Layer, blob: LayerBlob, diff_id: Digest) -> ExportLayer
         diff_id=diff_id,
         created=layer.created,
         description=layer.description,
+        annotations={_REWRITTEN: str(rewritten)} if rewritten is not None else {},
     )

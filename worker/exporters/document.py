@@ -14,7 +14,7 @@ from typing import Any
 
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
-from buildengine.platform import Platform
+from buildengine.platform import Platform, from_json
 from buildengine.units import timestamp
 from buildengine.values import dataclass
 from worker.oci import jsonbytes, types
@@ -30,19 +30,24 @@ class MediaTypes:
     manifest: str
     config: str
     layers: tuple[str, ...]
+    foreign: tuple[str, ...]  # those of layers that may not be distributed, in the same order
 
 
+_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 OCI = MediaTypes(
     index=types.OCI_INDEX,
     manifest=types.OCI_MANIFEST,
     config=types.OCI_CONFIG,
     layers=(types.OCI_LAYER, types.OCI_LAYER_GZIP, types.OCI_LAYER_ZSTD),
+    foreign=(_OCI_FOREIGN, f"{_OCI_FOREIGN}+gzip", f"{_OCI_FOREIGN}+zstd"),
 )
 DOCKER = MediaTypes(
     index=types.DOCKER_INDEX,
     manifest=types.DOCKER_MANIFEST,
     config=types.DOCKER_CONFIG,
     layers=(types.DOCKER_LAYER, types.DOCKER_LAYER_GZIP, types.DOCKER_LAYER_ZSTD),
+    foreign=(_DOCKER_FOREIGN, f"{_DOCKER_FOREIGN}.gzip", f"{_DOCKER_FOREIGN}.zstd"),
 )
 
 
@@ -50,7 +55,7 @@ DOCKER = MediaTypes(
 class ExportLayer:
     """One layer of the image to be: what the manifest says of it, and what the config and history need.
 
-    `created` is in seconds since the epoch.
+    `created` is in seconds since the epoch. A layer with `urls` lies there and is not to be distributed.
     """
 
     digest: Digest
@@ -60,20 +65,24 @@ class ExportLayer:
     created: float
     description: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
 
     def named_by(self, family: MediaTypes) -> ExportLayer:
         """The same layer under the media type that `family` has for it."""
-        for known in (OCI.layers, DOCKER.layers):
+        names = family.foreign if self.urls else family.layers
+        for known in (OCI.layers, DOCKER.layers, OCI.foreign, DOCKER.foreign):
             if self.media_type in known:
-                return replace(self, media_type=family.layers[known.index(self.media_type)])
+                return replace(self, media_type=names[known.index(self.media_type)])
         return self
 
 
-def config_bytes(raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None) -> bytes:
+def config_bytes(
+    raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None, base: bytes = b""
+) -> bytes:
     """The frontend's image config, completed: rootfs, history aligned with the layers, created.
 
-    `epoch` (SOURCE_DATE_EPOCH) clamps the times of what this build made: entries with the comment of a base
-    image's builder keep theirs only when they are older. Raises InvalidDefinition.
+    `epoch` (SOURCE_DATE_EPOCH) clamps the times of what this build made. The entries that the config `base` of the
+    base image begins with keep theirs. Raises InvalidDefinition.
     """
     document = _parse(raw)
     document.setdefault("architecture", platform.architecture)
@@ -82,13 +91,31 @@ def config_bytes(raw: bytes, platform: Platform, layers: Sequence[ExportLayer], 
     history = _with_times(_one_entry_a_layer(document.get("history") or [], layers), layers)
     if epoch is not None:
         latest = timestamp(epoch)
-        history = [{**entry, "created": _earlier(entry["created"], latest)} for entry in history]
+        kept = _shared(history, _parse(base).get("history") or [])
+        history[kept:] = [{**entry, "created": _earlier(entry["created"], latest)} for entry in history[kept:]]
         if "created" in document:
             document["created"] = _earlier(str(document["created"]), latest)
     document["history"] = [_ordered(entry) for entry in history]
     if "created" not in document and history:
         document["created"] = history[-1]["created"]
     return jsonbytes.compact(dict(sorted(document.items())))
+
+
+def described(platform: Platform, config: bytes) -> Platform:
+    """The platform of an image's descriptor: of Windows the version and features too that its config has.
+
+    A host chooses among images of Windows by these (containerd/platforms, BuildKit dockerui/build.go).
+    """
+    if platform.os != "windows":
+        return platform
+    found = from_json(_parse(config))
+    if found.os != platform.os:
+        return platform
+    return replace(
+        platform,
+        os_version=platform.os_version or found.os_version,
+        os_features=platform.os_features or found.os_features,
+    )
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -145,6 +172,12 @@ def _first_new_time(history: Sequence[Mapping[str, Any]]) -> str | None:
     return found
 
 
+def _shared(history: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> int:
+    """How many entries both begin with."""
+    pairs = zip(map(_ordered, history), map(_ordered, base), strict=False)
+    return next((n for n, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(history), len(base)))
+
+
 def _earlier(moment: str, latest: str) -> str:
     try:
         given = datetime.fromisoformat(moment)
@@ -171,32 +204,28 @@ def manifest_bytes(
         "schemaVersion": 2,
         "mediaType": family.manifest,
         "config": descriptor.to_json(),
-        "layers": [_descriptor(layer.named_by(family)).to_json() for layer in layers],
+        "layers": [_descriptor(layer.named_by(family), annotated=family is OCI).to_json() for layer in layers],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     return jsonbytes.indented(document)
 
 
-def _descriptor(layer: ExportLayer) -> types.Descriptor:
+def _descriptor(layer: ExportLayer, *, annotated: bool) -> types.Descriptor:
+    annotations = layer.annotations if annotated else {}
     return types.Descriptor(
-        media_type=layer.media_type, digest=layer.digest, size=layer.size, annotations=layer.annotations
+        media_type=layer.media_type, digest=layer.digest, size=layer.size, urls=layer.urls, annotations=annotations
     )
 
 
 def index_bytes(
-    manifests: Sequence[tuple[Platform, bytes]], family: MediaTypes, *, annotations: Mapping[str, str] | None = None
+    manifests: Sequence[types.Descriptor], family: MediaTypes, *, annotations: Mapping[str, str] | None = None
 ) -> bytes:
-    """An index of one manifest per platform, in the order given."""
+    """An index of these manifests, in the order given."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": family.index,
-        "manifests": [
-            types.Descriptor(
-                media_type=family.manifest, digest=Digest.sha256(raw), size=len(raw), platform=platform
-            ).to_json()
-            for platform, raw in manifests
-        ],
+        "manifests": [manifest.to_json() for manifest in manifests],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))

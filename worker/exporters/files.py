@@ -4,7 +4,8 @@ Into a directory they are merged: what is there and not in the result stays, unl
 Destination paths are resolved inside the destination, so a symlink that waits there leads nowhere else. Files belong
 to whoever runs the build, mostly root; so they are made without set-ID bits and capabilities, and device files for
 nobody else: what a build makes must not give a user of this host rights. A tar stream has everything, for who wants a
-root file system.
+root file system. Several platforms go into a directory each, `linux_amd64`, unless they are merged into one tree
+(`platform-split=false`), where no file may come from two of them.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from buildengine.errors import UserError
 from buildengine.limits import DISK, offload
 from llb.ops import CopyAction
 from worker.exporters.destination import Copied, make_directory, remove_others
-from worker.exporters.image import PlatformImage
 from worker.exporters.options import ExportOptions
+from worker.exporters.result import BuildResult, PlatformImage
 from worker.layers import copytree
 from worker.layers.failures import explained
-from worker.layers.write import layer_blocks
+from worker.layers.names import Path, shown
+from worker.layers.rootpath import open_directory
+from worker.layers.tar import Kind, TarHeader
+from worker.layers.write import PLAIN, Shape, layer_blocks
 from worker.trees import Trees
 
 
-async def write_directory(
-    trees: Trees, directory: str, results: Sequence[PlatformImage], options: ExportOptions
-) -> None:
-    """Copy each result below `directory`, in a directory of its platform when there are several."""
+async def write_directory(trees: Trees, directory: str, result: BuildResult, options: ExportOptions) -> None:
+    """Copy each image below `directory`, in a directory of its platform when the result is a set."""
     if options.delete and os.path.realpath(directory) == "/":
         raise UserError("mode=delete would delete everything on this host", hint="name another directory than /")
     try:
@@ -36,43 +39,40 @@ async def write_directory(
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from error
     try:
-        for result in results:
-            await trees.ensure(result.stack)
-            with trees.open_stack(result.stack) as root:
-                action = _copy_all(result, results, options)
-                await copytree.copy(root, target, action, owner=(os.geteuid(), os.getegid()), unprivileged=True)
-        if options.delete:
-            await _delete_others(trees, target, results, options)
+        with ExitStack() as opened:
+            copied = [await _opened(trees, image, result, options, opened) for image in result.images]
+            if not _is_split(result, options):
+                await offload(_check_apart, result.platforms, [tree.root for tree in copied], limiter=DISK)
+            for tree in copied:
+                action = _copy_all(tree, options)
+                await copytree.copy(tree.root, target, action, owner=(os.geteuid(), os.getegid()), unprivileged=True)
+            if options.delete:  # afterwards, so that a copy that fails has deleted nothing
+                with explained("cannot delete what is not in the result"):
+                    await offload(remove_others, target, copied, limiter=DISK)
     finally:
         os.close(target)
 
 
-async def _delete_others(trees: Trees, target: int, results: Sequence[PlatformImage], options: ExportOptions) -> None:
-    """Afterwards, so that a copy that fails has deleted nothing."""
-    with ExitStack() as opened:
-        copied = [
-            Copied(
-                root=opened.enter_context(trees.open_stack(result.stack)),
-                below=(os.fsencode(_platform_directory(result)),) if _is_split(results, options) else (),
-            )
-            for result in results
-        ]
-        with explained("cannot delete what is not in the result"):
-            await offload(remove_others, target, copied, limiter=DISK)
+async def _opened(
+    trees: Trees, image: PlatformImage, result: BuildResult, options: ExportOptions, opened: ExitStack
+) -> Copied:
+    await trees.ensure(image.stack)
+    below = (_platform_directory(image),) if _is_split(result, options) else ()
+    return Copied(root=opened.enter_context(trees.open_stack(image.stack)), below=below)
 
 
-def _is_split(results: Sequence[PlatformImage], options: ExportOptions) -> bool:
-    return len(results) > 1 if options.platform_split is None else options.platform_split
+def _is_split(result: BuildResult, options: ExportOptions) -> bool:
+    return result.multi_platform if options.platform_split is None else options.platform_split
 
 
-def _platform_directory(result: PlatformImage) -> str:
-    return str(result.platform).replace("/", "_")
+def _platform_directory(image: PlatformImage) -> bytes:
+    return os.fsencode(image.id.replace("/", "_"))
 
 
-def _copy_all(result: PlatformImage, results: Sequence[PlatformImage], options: ExportOptions) -> CopyAction:
+def _copy_all(tree: Copied, options: ExportOptions) -> CopyAction:
     return CopyAction(
         src="/",
-        dest=f"/{_platform_directory(result)}" if _is_split(results, options) else "/",
+        dest=f"/{os.fsdecode(tree.below[0])}" if tree.below else "/",
         dir_copy_contents=True,
         create_dest_path=True,
         always_replace_existing_dest_paths=True,
@@ -80,16 +80,53 @@ def _copy_all(result: PlatformImage, results: Sequence[PlatformImage], options: 
     )
 
 
-async def write_tar(trees: Trees, fd: int, results: Sequence[PlatformImage], options: ExportOptions) -> None:
-    """Write the one result as a tar stream."""
-    stack = results[0].stack
-    await trees.ensure(stack)
-    with trees.open_stack(stack) as root:
-        await offload(_write, root, fd, options.epoch, limiter=DISK)
+def _check_apart(platforms: Sequence[str], roots: Sequence[int]) -> None:
+    """Of trees that go into one, only directories may be in several. Raises UserError."""
+    owners: dict[Path, str] = {}
+    for platform, root in zip(platforms, roots, strict=True):
+        waiting: list[Path] = [()]
+        while waiting:
+            path = waiting.pop()
+            fd = open_directory(root, path)
+            try:
+                with os.scandir(fd) as scan:
+                    kinds = {(*path, os.fsencode(entry.name)): entry.is_dir(follow_symlinks=False) for entry in scan}
+            finally:
+                os.close(fd)
+            waiting += [below for below, is_directory in kinds.items() if is_directory]
+            for file in (below for below, is_directory in kinds.items() if not is_directory):
+                other = owners.setdefault(file, platform)
+                if other != platform:
+                    raise UserError(
+                        f"{shown(b'/'.join(file))} is in the results for {other} and for {platform}",
+                        hint="without platform-split=false each platform gets a directory of its own",
+                    )
 
 
-def _write(root: int, fd: int, epoch: int | None) -> None:
-    with layer_blocks(root, None, epoch=epoch) as blocks:
+async def write_tar(trees: Trees, fd: int, result: BuildResult, options: ExportOptions) -> None:
+    """Write the result as one tar stream, a set of images below a directory for each."""
+    split = _is_split(result, options)
+    for position, image in enumerate(sorted(result.images, key=_platform_directory)):
+        await trees.ensure(image.stack)
+        shape = _below(_platform_directory(image) + b"/", options.epoch) if split else PLAIN
+        with trees.open_stack(image.stack) as root:
+            ends = position == len(result.images) - 1
+            await offload(_write, root, fd, options.epoch, replace(shape, ends=ends), limiter=DISK)
+
+
+def _below(prefix: bytes, epoch: int | None) -> Shape:
+    """An archive whose entries are all in the directory `prefix`."""
+
+    def moved(header: TarHeader) -> TarHeader:
+        linkname = prefix + header.linkname if header.kind is Kind.LINK else header.linkname
+        return replace(header, name=prefix + header.name, linkname=linkname)
+
+    top = TarHeader(name=prefix, kind=Kind.DIRECTORY, mode=0o755, mtime=(epoch or 0) * 1_000_000_000)
+    return Shape(first=(top,), reshape=moved)
+
+
+def _write(root: int, fd: int, epoch: int | None, shape: Shape) -> None:
+    with layer_blocks(root, None, epoch=epoch, shape=shape) as blocks:
         for block in blocks:
             view = block
             while view:

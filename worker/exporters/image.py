@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.platform import Platform
+from buildengine.reference import Reference
 from buildengine.tracepoints import reach
 from buildengine.values import dataclass
 from cache.opened import Cache
@@ -22,44 +23,44 @@ from worker.exporters import document
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
+from worker.exporters.result import BuildResult, PlatformImage
 from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
-from worker.oci.types import Descriptor, Manifest, parse_manifest
-from worker.results import Stack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformImage:
-    """One build result to export: the tree's layers and the frontend's image config."""
-
-    platform: Platform
-    stack: Stack
-    config: bytes
+from worker.oci.types import INDEX_TYPES, Descriptor, Manifest, parse_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedImage:
-    """An image whose every blob is in the content store. `layers` has one tuple for each manifest."""
+    """An image whose every blob is in the content store. `layers` has one tuple for each manifest.
+
+    `target` is the manifest, or the index of all; the descriptor has its platform and annotations.
+    """
 
     target: Descriptor
     manifests: tuple[Manifest, ...]
     layers: tuple[tuple[ExportLayer, ...], ...]
 
     @property
+    def is_index(self) -> bool:
+        return self.target.media_type in INDEX_TYPES
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Everything but layers and target: configs and, below an index, manifests."""
-        below = () if self.target.digest == self.manifests[0].digest else tuple(m.descriptor for m in self.manifests)
+        below = tuple(m.descriptor for m in self.manifests) if self.is_index else ()
         return (*below, *(manifest.config for manifest in self.manifests))
 
-    def response(self) -> dict[str, str]:
+    def response(self, names: Sequence[Reference] = ()) -> dict[str, str]:
         """The exporter response of BuildKit's image exporters (exptypes)."""
         descriptor = json.dumps(self.target.to_json(), separators=(",", ":")).encode()
         response = {
             "containerimage.digest": str(self.target.digest),
             "containerimage.descriptor": base64.b64encode(descriptor).decode(),
         }
-        if len(self.manifests) == 1:
+        if not self.is_index:
             response["containerimage.config.digest"] = str(self.manifests[0].config.digest)
+        if names:
+            response["image.name"] = ",".join(map(str, names))
         return response
 
 
@@ -70,42 +71,62 @@ class ImageWriter:
         self._cache = cache
         self._blobs = blobs
 
-    async def commit(self, results: Sequence[PlatformImage], options: ExportOptions) -> CommittedImage:
-        """One manifest for each result; an index when there are several, or annotations for one."""
-        if not results:
+    async def commit(self, result: BuildResult, options: ExportOptions) -> CommittedImage:
+        """One manifest for each platform, and an index of them when the result is a set. Raises UserError."""
+        if not result.images:
             raise UserError("the build produced no image to export")
-        layers: list[tuple[ExportLayer, ...]] = [()] * len(results)
+        options.annotations.check(result.platforms, multi_platform=result.multi_platform)
+        layers = await self._layers(result, options)
+        family = document.OCI if options.oci_media_types else document.DOCKER
+        made = [self._manifest(image, own, options, family) for image, own in zip(result.images, layers, strict=True)]
+        described = [
+            replace(
+                manifest.descriptor,
+                platform=image.platform,
+                annotations=options.annotations.manifest_descriptor(image.id),
+            )
+            for image, manifest in zip(result.images, made, strict=True)
+        ]
+        target = self._index(described, options, family) if result.multi_platform else described[0]
+        reach("export.committed")
+        return CommittedImage(target=target, manifests=tuple(made), layers=layers)
+
+    async def _layers(self, result: BuildResult, options: ExportOptions) -> tuple[tuple[ExportLayer, ...], ...]:
+        """Those of all platforms at once."""
+        layers: list[tuple[ExportLayer, ...]] = [()] * len(result.images)
 
         async def make(position: int) -> None:
-            layers[position] = await self._blobs.of(results[position].stack, options)
+            layers[position] = await self._blobs.of(result.images[position], options)
 
         with one_error():
             async with trio.open_nursery() as nursery:
-                for position in range(len(results)):
+                for position in range(len(layers)):
                     nursery.start_soon(make, position)
-        family = document.OCI if options.oci_media_types else document.DOCKER
-        made = [self._manifest(result, own, options, family) for result, own in zip(results, layers, strict=True)]
-        target = made[0].descriptor
-        if len(made) > 1 or options.index_annotations:
-            raw = document.index_bytes(
-                [(result.platform, manifest.raw) for result, manifest in zip(results, made, strict=True)],
-                family,
-                annotations=options.index_annotations,
-            )
-            self._cache.store.put(raw)
-            target = Descriptor(media_type=family.index, digest=Digest.sha256(raw), size=len(raw))
-        reach("export.committed")
-        return CommittedImage(target=target, manifests=tuple(made), layers=tuple(layers))
+        return tuple(layers)
+
+    def _index(
+        self, manifests: Sequence[Descriptor], options: ExportOptions, family: document.MediaTypes
+    ) -> Descriptor:
+        raw = document.index_bytes(manifests, family, annotations=options.annotations.index)
+        self._cache.store.put(raw)
+        return Descriptor(
+            media_type=family.index,
+            digest=Digest.sha256(raw),
+            size=len(raw),
+            annotations=options.annotations.index_descriptor,
+        )
 
     def _manifest(
         self,
-        result: PlatformImage,
+        image: PlatformImage,
         layers: Sequence[ExportLayer],
         options: ExportOptions,
         family: document.MediaTypes,
     ) -> Manifest:
-        config = document.config_bytes(result.config, result.platform, layers, epoch=options.epoch)
-        raw = document.manifest_bytes(config, layers, family, annotations=options.annotations)
+        config = document.config_bytes(
+            image.config, image.platform, layers, epoch=options.epoch, base=image.base_config
+        )
+        raw = document.manifest_bytes(config, layers, family, annotations=options.annotations.manifest(image.id))
         self._cache.store.put(config)
         self._cache.store.put(raw)
         return parse_manifest(raw)
@@ -115,15 +136,13 @@ async def store_image(
     cache: Cache, image: CommittedImage, options: ExportOptions, *, labels: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Give the image its names in the local store; without one it is dangling, as docker's are."""
+    names = options.names_of(image.target.digest)
     blobs = [blob.digest for blob in image.blobs]
     blobs += [layer.digest for layers in image.layers for layer in layers]
     await cache.images.add(
         image.target.digest,
-        names=[str(name) for name in options.names],
+        names=[str(name) for name in names],
         blobs=[image.target.digest, *blobs],
         chains=[chain for layers in image.layers for chain in chain_ids([layer.diff_id for layer in layers])],
     )
-    response = image.response()
-    if options.names:
-        response["image.name"] = ",".join(str(name) for name in options.names)
-    return response
+    return image.response(names)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 
+from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.reference import Reference, parse
+from buildengine.reference import Reference, parse, parse_repository
 from buildengine.values import dataclass
-from worker.layers.compress import Compression
+from worker.exporters.annotations import Annotations
+from worker.exporters.annotations import parse as parse_annotations
+from worker.layers.compress import Compression, encoder
 
 _COMMON = frozenset({"source-date-epoch"})
 _IMAGE = _COMMON | {
@@ -21,9 +25,10 @@ _IMAGE = _COMMON | {
     "compression-level",
     "force-compression",
     "oci-mediatypes",
+    "prefer-nondist-layers",
     "rewrite-timestamp",
 }
-_NAMING = ("dangling-name-prefix", "name-canonical")
+_NAMING = ("dangling-name-prefix", "danging-name-empty-only", "name-canonical")  # the second as BuildKit spells it
 KNOWN: Mapping[str, frozenset[str]] = {
     "image": _IMAGE | {"push", "push-by-digest", "registry.insecure", "store", *_NAMING, "unpack"},
     "oci": _IMAGE | {"tar"},
@@ -31,26 +36,44 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "tar": _COMMON | {"platform-split"},
     "local": _COMMON | {"platform-split", "mode"},
 }
-_PUSH = frozenset({"push", "push-by-digest"})
+_IMAGES = frozenset({"image", "oci", "docker"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What one exporter was asked for. `level` None is the compression's default; `epoch` is in seconds."""
+    """What one exporter was asked for. `level` None is the compression's default; `epoch` is in seconds.
+
+    An image that is only pushed (not `store`) may leave layers in the registry where they are.
+    """
 
     names: tuple[Reference, ...] = ()
     compression: Compression = Compression.GZIP
     level: int | None = None
     force_compression: bool = False
+    prefer_nondistributable: bool = False
     oci_media_types: bool = False
-    annotations: Mapping[str, str] | None = None
-    index_annotations: Mapping[str, str] | None = None
+    annotations: Annotations = Annotations()
     epoch: int | None = None
     rewrite_timestamp: bool = False
     tar: bool = True
     platform_split: bool | None = None
     delete: bool = False
     store: bool = True
+    push: bool = False
+    by_digest: bool = False
+    insecure: bool = False
+    dangling_prefix: str = ""
+    dangling_empty_only: bool = False
+    name_canonical: bool = False
+
+    def names_of(self, digest: Digest) -> tuple[Reference, ...]:
+        """Every name that an image of this digest gets in the store: those asked for, and those with its digest."""
+        names = [replace(name, digest=digest) if self.by_digest else name for name in self.names]
+        if self.dangling_prefix and not (self.names and self.dangling_empty_only):
+            names.append(parse(f"{self.dangling_prefix}@{digest}"))
+        if self.name_canonical:
+            names += [replace(name, digest=digest) for name in self.names if name.digest is None]
+        return tuple(dict.fromkeys(names))
 
 
 def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> ExportOptions:
@@ -61,75 +84,64 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
             f"unknown export type {kind!r}",
             hint=f"did you mean {close[0]}?" if close else f"one of {', '.join(sorted(KNOWN))}",
         )
-    manifest, index, plain = _annotations(attrs)
+    annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
-    if any(_flag(plain, name, False) for name in _PUSH):
-        raise UserError(
-            "pushing to a registry is not supported yet", hint="export type=oci and push the archive, e.g. with skopeo"
-        )
-    _check_supported(kind, plain)
+    _flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
+    push, by_digest = _flag(plain, "push", False), _flag(plain, "push-by-digest", False)
     own_epoch = plain.get("source-date-epoch")
+    compression = _compression(plain.get("compression", "gzip"))
+    oci = _flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
     return ExportOptions(
-        names=tuple(parse(name.strip()) for name in plain.get("name", "").split(",") if name.strip()),
-        compression=_compression(plain.get("compression", "gzip")),
-        level=_number(plain, "compression-level"),
+        names=_names(plain, push=push, by_digest=by_digest),
+        compression=compression,
+        level=_level(plain, compression),
         force_compression=_flag(plain, "force-compression", False),
-        oci_media_types=_flag(plain, "oci-mediatypes", kind == "oci") or bool(manifest or index),
-        annotations=manifest or None,
-        index_annotations=index or None,
+        prefer_nondistributable=_flag(plain, "prefer-nondist-layers", False),
+        oci_media_types=oci,
+        annotations=annotations,
         epoch=_number(plain, "source-date-epoch") if own_epoch else epoch,
         rewrite_timestamp=_flag(plain, "rewrite-timestamp", False),
         tar=_flag(plain, "tar", True),
         platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
         delete=_is_delete(plain.get("mode", "copy")),
-        store=_flag(plain, "store", True),
+        store=_flag(plain, "store", not push),
+        push=push,
+        by_digest=by_digest,
+        insecure=_flag(plain, "registry.insecure", False),
+        dangling_prefix=plain.get("dangling-name-prefix", ""),
+        dangling_empty_only=_flag(plain, "danging-name-empty-only", False),
+        name_canonical=_flag(plain, "name-canonical", False),
     )
 
 
-def check_platforms(kind: str, count: int) -> None:
-    """Refuse what holds one platform (docker's archive, a tar of files) for several. Raises UserError."""
-    if kind in ("docker", "tar") and count > 1:
-        other = {"docker": "oci", "tar": "local"}[kind]
-        raise UserError(f"type={kind} exports one platform, not {count}", hint=f"use type={other} for several")
+def check_platforms(kind: str, options: ExportOptions, count: int, *, multi_platform: bool = False) -> None:
+    """Refuse what one image can be made into, and a set of them cannot. Raises UserError."""
+    if kind == "docker" and (count > 1 or multi_platform):
+        held = f"{count} platforms" if count > 1 else "an index"
+        raise UserError(f"type=docker holds one image, not {held}", hint="use type=oci, or build for one platform")
+    if kind == "tar" and count > 1 and options.platform_split is False:
+        hint = "remove platform-split=false, or use type=local"
+        raise UserError("type=tar does not merge several platforms", hint=hint)
 
 
-def _check_supported(kind: str, attrs: Mapping[str, str]) -> None:
-    """Refuse what would change the result and is not made yet; what asks for nothing may stand.
-
-    `unpack` needs nothing done, whatever its value: the store unpacks the layers of an image when a step first
-    needs them, and those that were built here are unpacked already.
-    """
-    _flag(attrs, "unpack", False)
-    if kind == "tar" and _flag(attrs, "platform-split", False):
-        raise UserError("platform-split is not supported for an export of type tar", hint="use type=local")
-    if _flag(attrs, "name-canonical", False):
-        raise UserError("name-canonical is not supported", hint="the local store finds an image by its digest as well")
-    if attrs.get("dangling-name-prefix"):
-        raise UserError("dangling-name-prefix is not supported", hint="an image without a name is found by its id")
-    if _flag(attrs, "registry.insecure", False):
-        raise UserError("registry.insecure is not supported", hint="nothing is pushed to a registry yet")
+def _names(attrs: Mapping[str, str], *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
+    """The names of the image; those to push by digest are repositories, without a tag."""
+    texts = [text.strip() for text in attrs.get("name", "").split(",") if text.strip()]
+    if push and not texts:
+        raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
+    if not by_digest:
+        return tuple(map(parse, texts))
+    names = tuple(map(parse_repository, texts))
+    for name in names:
+        if name.tag or name.digest:
+            raise UserError(f"{name.familiar} has a tag, and push-by-digest pushes without one", hint="remove the tag")
+    return names
 
 
 def _is_delete(mode: str) -> bool:
     if mode not in ("copy", "delete"):
         raise UserError(f"unknown mode {mode!r} of a local export", hint="the modes are copy and delete")
     return mode == "delete"
-
-
-def _annotations(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Manifest annotations, index annotations, and the attributes that are neither."""
-    manifest: dict[str, str] = {}
-    index: dict[str, str] = {}
-    plain: dict[str, str] = {}
-    for name, value in attrs.items():
-        scope, dot, key = name.partition(".")
-        if dot and scope in ("annotation", "annotation-manifest"):
-            manifest[key] = value
-        elif dot and scope == "annotation-index":
-            index[key] = value
-        else:
-            plain[name] = value
-    return manifest, index, plain
 
 
 def _check_names(kind: str, attrs: Mapping[str, str]) -> None:
@@ -145,7 +157,16 @@ def _compression(name: str) -> Compression:
         return Compression(name)
     except ValueError:
         kinds = ", ".join(kind.value for kind in Compression)
+        if name == "estargz":
+            raise UserError("compression=estargz is not supported", hint=f"one of {kinds}") from None
         raise UserError(f"unsupported layer compression type {name!r}", hint=f"one of {kinds}") from None
+
+
+def _level(attrs: Mapping[str, str], compression: Compression) -> int | None:
+    """Raises UserError for a level that the compression does not have."""
+    level = _number(attrs, "compression-level")
+    encoder(compression, level)
+    return level
 
 
 def _flag(attrs: Mapping[str, str], name: str, default: bool) -> bool:

@@ -26,6 +26,7 @@ from worker.layers.failures import explained
 from worker.layers.lowers import LowerStack
 from worker.layers.names import OPAQUE, WHITEOUT, is_bookkeeping, parts_of, whiteout_target
 from worker.layers.tar import TarHeader
+from worker.layers.windows import plainly
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -41,13 +42,15 @@ class Applied:
 class LayerWriter:
     """Applies an archive that comes in chunks: `feed` them, then `finish`. Use as a context manager."""
 
-    def __init__(self, directory: Path, lowers: TreeMount | None = None) -> None:
+    def __init__(self, directory: Path, lowers: TreeMount | None = None, *, windows: bool = False) -> None:
         self._stack = ExitStack()
         with self._stack:
             self._root = os.open(directory, _DIRECTORY)
             self._stack.callback(os.close, self._root)
             self._lowers = self._stack.enter_context(LowerStack(lowers.lowers if lowers is not None else ()))
-            self._extraction = Extraction(self._root, self._lowers, fresh=True, left_out=self._is_marker)
+            self._extraction = Extraction(
+                self._root, self._lowers, fresh=True, left_out=self._is_marker, reshape=plainly() if windows else None
+            )
             self._stack.callback(self._extraction.close)
             self._stack = self._stack.pop_all()
         self._root_is_opaque = False
@@ -104,14 +107,15 @@ class LayerWriter:
             self._whiteout(self._root, (name,))
 
 
-def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None) -> Applied:
+def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None, windows: bool = False) -> Applied:
     """Apply the archive `stream`, compressed or not, to the empty `directory`.
 
     `lowers` are the layers below: parents that only they have are made alike, their symlinks are followed, and hard
-    links may lead to their files. Raises SourceError for a bad archive, StoreError when the disk is full.
+    links may lead to their files. `windows` says that it is a Windows layer (windows.py). Raises SourceError for a bad
+    archive, StoreError when the disk is full.
     """
     plain, digest, size = decompress(stream), hashlib.sha256(), 0
-    with LayerWriter(directory, lowers) as writer:
+    with LayerWriter(directory, lowers, windows=windows) as writer:
         while chunk := plain.read():
             digest.update(chunk)
             size += len(chunk)

@@ -22,7 +22,7 @@ from buildengine.values import dataclass
 from worker.layers.compress import Buffer, Check, Compression, Encoder, encoder
 from worker.layers.decompress import decompress
 from worker.layers.outcome import one_error
-from worker.layers.write import layer_blocks
+from worker.layers.write import PLAIN, Shape, layer_blocks
 
 _WORKERS = len(os.sched_getaffinity(0))
 _AHEAD = _WORKERS + 2
@@ -63,6 +63,7 @@ async def export_layer(
     level: int | None = None,
     reproducible: bool = False,
     epoch: int | None = None,
+    shape: Shape = PLAIN,
     open_writer: Callable[[], AbstractContextManager[BlobWriter]],
 ) -> LayerExport:
     """Write the layer in `directory`, on the merged tree `lower`, as a blob into the writer.
@@ -72,7 +73,7 @@ async def export_layer(
     made_by = encoder(compression, level, reproducible=reproducible)
     with (
         one_error(),
-        layer_blocks(directory, lower, epoch=epoch, block_size=made_by.block_size) as blocks,
+        layer_blocks(directory, lower, epoch=epoch, block_size=made_by.block_size, shape=shape) as blocks,
         open_writer() as writer,
     ):
         return await _write(blocks, writer, made_by)

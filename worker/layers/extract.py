@@ -37,7 +37,8 @@ class Extraction:
 
     `fresh` says that the directory began empty and is nobody else's: then what a new file has by itself (our own
     owner, its mode under the umask) need not be set. `owner` replaces every owner in the archive. `left_out` is asked
-    about each entry with `.wh.` in its name; what it says yes to is not made.
+    about each entry with `.wh.` in its name; what it says yes to is not made. `reshape` gives the entry that is made in
+    the place of each, or None.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Extraction:
         fresh: bool,
         owner: tuple[int, int] | None = None,
         left_out: Callable[[TarHeader], bool] | None = None,
+        reshape: Callable[[TarHeader], TarHeader | None] | None = None,
     ) -> None:
         self._root = root
         self._lowers = lowers
         self._fresh = fresh
         self._owner = owner
         self._left_out = left_out
+        self._reshape = reshape
         self._usual_owner = (os.geteuid(), os.getegid()) if fresh else None
         self._unusual_bits = unusual_bits() if fresh else -1
         self._reader = TarReader()
@@ -80,7 +83,12 @@ class Extraction:
                     self._write(event)
                     continue
                 name = event.name
-                if self._left_out is None or WHITEOUT not in name or not self._left_out(event):
+                if self._reshape is not None:
+                    changed = self._reshape(event)
+                    if changed is None:
+                        continue
+                    event = changed
+                if self._left_out is None or WHITEOUT not in event.name or not self._left_out(event):
                     self._make(event)
         except OSError as error:
             raise explain(error, f"cannot extract {shown(name)}", SourceError) from error

@@ -25,6 +25,7 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 XATTR_RECORD = b"SCHILY.xattr."
 NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
+NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
 
 _SECOND = 1_000_000_000
 _ZERO_BLOCK = bytes(BLOCK)
@@ -54,6 +55,7 @@ class TarHeader:
     """One entry. Names are bytes as the kernel has them; `mtime` counts nanoseconds.
 
     `size` is the length of the file, `holes` how many of its bytes a sparse archive does not hold (reading only).
+    `records` are further PAX records (writing only).
     """
 
     name: bytes
@@ -68,6 +70,7 @@ class TarHeader:
     minor: int = 0
     xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
     holes: int = 0
+    records: Mapping[bytes, bytes] = field(default_factory=lambda: NO_RECORDS)
 
 
 class RawHeader(NamedTuple):
@@ -117,6 +120,7 @@ def encode(header: TarHeader) -> bytes:
         and header.size <= _MAX_OCTAL_11
         and 0 <= seconds <= _MAX_OCTAL_11
         and not header.xattrs
+        and not header.records
     ):
         return _block(header, name, header.linkname, prefix)
     data = b"".join(_record(key, value) for key, value in sorted(_records(header, seconds).items()))
@@ -144,7 +148,7 @@ def _packed(name: bytes, numbers: bytes, kind: bytes, linkname: bytes, devices: 
 
 def _records(header: TarHeader, seconds: int) -> dict[bytes, bytes]:
     """What the plain block cannot say."""
-    records = {XATTR_RECORD + key.encode(): value for key, value in header.xattrs.items()}
+    records = {XATTR_RECORD + key.encode(): value for key, value in header.xattrs.items()} | dict(header.records)
     if len(header.name) > 100 or not header.name.isascii():
         records[b"path"] = header.name
     if len(header.linkname) > 100 or not header.linkname.isascii():

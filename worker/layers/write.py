@@ -6,12 +6,13 @@ The same layer always gives the same bytes. This module must not know compressio
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from buildengine.errors import StoreError
+from buildengine.values import dataclass
 from worker.layers.diff import Differ
 from worker.layers.names import shown
 from worker.layers.tar import BLOCK, END, TarHeader, encode, padded
@@ -22,9 +23,26 @@ _ZEROS = bytes(BLOCK)
 BLOCK_SIZE = 2 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How an archive differs from the plain one: entries in front, all others changed, no end because more comes."""
+
+    first: tuple[TarHeader, ...] = ()
+    reshape: Callable[[TarHeader], TarHeader] | None = None
+    ends: bool = True
+
+
+PLAIN = Shape()
+
+
 @contextmanager
 def layer_blocks(
-    directory: Path | int, lower: int | None, *, epoch: int | None = None, block_size: int = BLOCK_SIZE
+    directory: Path | int,
+    lower: int | None,
+    *,
+    epoch: int | None = None,
+    block_size: int = BLOCK_SIZE,
+    shape: Shape = PLAIN,
 ) -> Iterator[Blocks]:
     """The archive of the layer in `directory`, in blocks that are all full but the last.
 
@@ -39,14 +57,15 @@ def layer_blocks(
             stack.callback(os.close, upper)
         differ = Differ(upper, lower)
         stack.callback(differ.close)
-        yield Blocks(differ, epoch, block_size)
+        yield Blocks(differ, epoch, block_size, shape)
 
 
 class Blocks:
     """Lays the entries out in buffers; iterate once. A block stays as it is until it is given back."""
 
-    def __init__(self, differ: Differ, epoch: int | None, block_size: int) -> None:
+    def __init__(self, differ: Differ, epoch: int | None, block_size: int, shape: Shape) -> None:
         self._differ = differ
+        self._shape = shape
         self._epoch = epoch * _SECOND if epoch is not None else None
         self._size = block_size
         self._free: list[memoryview] = []  # append and pop are atomic: blocks may come back from other threads
@@ -59,9 +78,12 @@ class Blocks:
             self._free.append(block)
 
     def __iter__(self) -> Iterator[memoryview]:
+        reshape = self._shape.reshape
+        for header in self._shape.first:
+            yield from self._put(encode(header))
         for change in self._differ:
             header = self._clamped(change.header)
-            head = encode(header)
+            head = encode(header if reshape is None else reshape(header))
             start = self._used + len(head)
             size = header.size if change.fd >= 0 else 0
             end = start + padded(size)
@@ -76,7 +98,8 @@ class Blocks:
             yield from self._put(head)
             if size:
                 yield from self._put_file(change.fd, header)
-        yield from self._put(END)
+        if self._shape.ends:
+            yield from self._put(END)
         if self._used:
             yield self._buffer[: self._used]
 

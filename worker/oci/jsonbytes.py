@@ -17,9 +17,9 @@ from buildengine.errors import UserError
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def indented(document: Mapping[str, Any]) -> bytes:
-    """With two spaces of indent, as manifests, indexes and configs are stored."""
-    return _encode(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+def indented(document: Mapping[str, Any], *, indent: int | str = 2) -> bytes:
+    """With two spaces of indent, as manifests, indexes and configs are stored; docker's config.json has a tab."""
+    return _encode(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def compact(document: object) -> bytes:

@@ -78,7 +78,8 @@ class ImageSource:
                     digest=descriptor.digest,
                     size=descriptor.size,
                     media_type=descriptor.media_type,
-                    origins=(image.origin,) if image.origin else (),
+                    origins=(*((image.origin,) if image.origin else ()), *descriptor.urls),
+                    windows=image.config.platform.os == "windows",
                 ),
                 description=f"pulled from {self._origin.reference}",
             )

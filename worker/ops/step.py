@@ -21,6 +21,8 @@ from worker.ops import users
 from worker.ops.hostfiles import host_files
 from worker.ops.stepmounts import Prepared, StepMounts
 from worker.results import Snapshot
+from worker.runtime import emulators
+from worker.runtime.emulation import How
 from worker.runtime.runtime import Exit, Runtime
 from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
 from worker.session import SecretBytes
@@ -36,21 +38,22 @@ class Step:
         self._op = op
 
     async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        how = emulators.choose(self._context.platform, directory=self._context.build.emulators)
         runtime = await self._context.build.runtime()  # its launcher gets ready while the trees do
         stacks = [await self._context.trees.stack_of(result) for result in inputs]
         for stack in stacks:
             await self._context.trees.ensure(stack)
         async with AsyncExitStack() as cleanup:
             prepared = await StepMounts(self._context, self._op, cleanup).prepare(stacks)
-            await self._run(runtime, prepared)
+            await self._run(runtime, prepared, how)
             results = dict(prepared.results)
             for position, (stack, layer) in prepared.layers.items():
                 results[position] = (*stack, await layer.commit())
         layers = self._context.cache.layers
         return [Snapshot(layers, results[position]) for position in exec_outputs(self._op)]
 
-    async def _run(self, runtime: Runtime, prepared: Prepared) -> None:
-        spec, secrets = await self._spec(prepared)
+    async def _run(self, runtime: Runtime, prepared: Prepared, how: How) -> None:
+        spec, secrets = await self._spec(prepared, how)
         tail = bytearray()
 
         def on_output(stream: int, data: bytes) -> None:
@@ -60,9 +63,9 @@ class Step:
             self._context.reporter.log(stream, data)
 
         ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
-        self._check(ended, bytes(tail[-_TAIL:]))
+        self._check(ended, bytes(tail[-_TAIL:]), how)
 
-    def _check(self, ended: Exit, tail: bytes) -> None:
+    def _check(self, ended: Exit, tail: bytes, how: How) -> None:
         meta = self._op.meta
         if not ended.signal and ended.code in (meta.valid_exit_codes or (0,)):
             return
@@ -78,10 +81,10 @@ class Step:
             exit_code=ended.code,
             signal=ended.signal,
             output=tail,
-            hint="the step ran out of memory; raise [worker] step-memory" if ended.oom_killed else None,
+            hint=_hint(ended, how),
         )
 
-    async def _spec(self, prepared: Prepared) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
+    async def _spec(self, prepared: Prepared, how: How) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
         op, meta, context = self._op, self._op.meta, self._context
         if prepared.root is None or not meta.args:
             raise UserError("exec has no command")
@@ -111,6 +114,7 @@ class Step:
                 limits=context.build.limits,
                 cgroup_parent=meta.cgroup_parent,
                 files=host_files(meta, network=network, dns=context.build.dns),
+                emulator=how.emulator,
             ),
             prepared.secrets | secret_env,
         )
@@ -125,6 +129,17 @@ class Step:
             elif not secret.optional:
                 raise UserError(f"secret {secret.id}: not found", hint=f"pass it with --secret id={secret.id},src=FILE")
         return found
+
+
+def _hint(ended: Exit, how: How) -> str | None:
+    if ended.oom_killed:
+        return "the step ran out of memory; raise [worker] step-memory"
+    if how.emulator is not None:  # nobody can know whether that is why
+        return (
+            "the step ran emulated, in a user namespace of its own: if making device files, ports below 1024 or raw "
+            "sockets (ping) were refused to it, register qemu on the host, where they work"
+        )
+    return None
 
 
 def _environment(meta: ops.Meta, home: str) -> tuple[str, ...]:

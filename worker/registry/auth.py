@@ -19,12 +19,11 @@ import trio
 from buildengine.errors import RegistryError, SourceError
 from buildengine.values import dataclass
 from worker.oci.document import Fields
-from worker.registry.errors import RegistryRefused, refusal
+from worker.registry.errors import RegistryRefused, login_advice, refusal
 from worker.registry.hosts import is_loopback
 from worker.registry.transport import Transport, redacted
-from worker.session import Credential, Credentials
+from worker.session import IDENTITY_TOKEN, Credential, Credentials, SecretBytes
 
-IDENTITY_TOKEN = "<token>"  # the user name under which an identity token is kept (docker's credential helpers)
 _CLIENT_ID = "pybuild"
 _MAX_CHALLENGE = 8 << 10
 _MAX_TOKEN = 1 << 20
@@ -87,14 +86,29 @@ class _Bearer:
 
 
 class Authorizer:
-    """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once."""
+    """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once.
 
-    def __init__(self, host: str, *, key: str, is_plain: bool, transport: Transport, credentials: Credentials) -> None:
+    With `wants_identity` a token service is asked for an identity token as well: `identity`, once it gave one.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        key: str,
+        is_plain: bool,
+        transport: Transport,
+        credentials: Credentials,
+        wants_identity: bool = False,
+    ) -> None:
+        self._wants_identity = wants_identity
+        self.identity: SecretBytes | None = None
         self._host = host
         self._key = key
         self._is_plain = is_plain
         self._transport = transport
         self._credentials = credentials
+        self._account = ""
         self._basic: str | None = None
         self._bearer: _Bearer | None = None
         self._scopes: dict[str, str] = {}
@@ -107,6 +121,11 @@ class Authorizer:
             return self._basic
         async with self._lock:
             return await self._token(scope)
+
+    @property
+    def advice(self) -> str:
+        """What to do when this host denied something: it says as whom we asked."""
+        return login_advice(self._key, self._account)
 
     async def answer(self, www_authenticate: str, scope: str, *, sent: str | None, since: float) -> None:
         """Take the challenge of a 401 to a request begun at `since` that carried `sent`.
@@ -125,7 +144,7 @@ class Authorizer:
                 raise self._denied(f"it asks for authentication by {offered}; basic and bearer are supported")
 
     async def _answer_basic(self, sent: str | None) -> None:
-        credential = await self._credentials.get(self._key)
+        credential = await self._credential()
         if credential is None or credential.username == IDENTITY_TOKEN:
             raise self._denied("authentication required")
         self._basic = _basic(credential)
@@ -136,8 +155,8 @@ class Authorizer:
         bearer = _Bearer(realm=parameters.get("realm", ""), service=parameters.get("service", ""))
         self._check_realm(bearer.realm)
         known = self._tokens.get(scope)
-        if sent is not None and known is not None and known.header != sent:
-            return  # another task has a newer one already
+        if known is not None and known.header != sent:
+            return  # another task has one already, or a newer one
         wanted = merged_scopes(scope, self._scopes.get(scope, ""), parameters.get("scope", ""))
         fresh = known is not None and known.asked >= since
         if fresh and bearer == self._bearer and wanted == self._scopes.get(scope):
@@ -156,7 +175,7 @@ class Authorizer:
 
     async def _fetch(self, scopes: str) -> _Token:
         assert self._bearer is not None
-        credential = await self._credentials.get(self._key)
+        credential = await self._credential()
         if credential is not None and credential.username == IDENTITY_TOKEN:
             return await self._post(self._bearer, scopes, credential)
         try:
@@ -170,11 +189,19 @@ class Authorizer:
             except RegistryRefused:
                 raise error from None
 
+    async def _credential(self) -> Credential | None:
+        credential = await self._credentials.get(self._key)
+        if credential is not None:
+            self._account = "an identity token" if credential.username == IDENTITY_TOKEN else credential.username
+        return credential
+
     async def _get(self, bearer: _Bearer, scopes: str, credential: Credential | None) -> _Token:
         query = [("service", bearer.service)] if bearer.service else []
         query += [("scope", scope) for scope in scopes.split()]
         if credential is not None:
             query.append(("account", credential.username))
+        if self._wants_identity:
+            query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
         separator = "&" if urlsplit(bearer.realm).query else "?"
         headers = {} if credential is None else {"authorization": _basic(credential)}
         return await self._ask("GET", bearer.realm + separator + urlencode(query), headers, b"")
@@ -186,6 +213,8 @@ class Authorizer:
             form |= {"grant_type": "refresh_token", "refresh_token": secret}
         else:
             form |= {"grant_type": "password", "username": credential.username, "password": secret}
+        if self._wants_identity:
+            form["access_type"] = "offline"
         headers = {"content-type": "application/x-www-form-urlencoded"}
         return await self._ask("POST", bearer.realm, headers, urlencode(form).encode())
 
@@ -193,16 +222,19 @@ class Authorizer:
         asked = trio.current_time()
         async with self._transport.send(method, url, headers, content) as response:
             if response.status != 200:
-                raise await refusal(response, host=self._host, subject=f"a token from {redacted(url)}")
+                subject = f"a token from {redacted(url)}"
+                raise await refusal(response, host=self._host, subject=subject, advice=self.advice)
             body = await response.read(_MAX_TOKEN)
         try:
             fields = Fields.parse(body, what="the token service's answer", limit=_MAX_TOKEN)
             token = fields.text("token", default="") or fields.text("access_token")
+            identity = fields.text("refresh_token", default="") if self._wants_identity else ""
             life = max(fields.integer("expires_in", default=_DEFAULT_LIFE), _DEFAULT_LIFE)
         except SourceError as error:
             raise self._denied(error.message) from error
         if not token.isascii() or not token.isprintable():
             raise self._denied("the token service sent a token that is not printable")
+        self.identity = SecretBytes(identity.encode()) if identity else self.identity
         return _Token(header=f"Bearer {token}", asked=asked, expires=asked + life * _SHORTENED)
 
     def _check_realm(self, realm: str) -> None:
@@ -219,7 +251,7 @@ class Authorizer:
             f"{self._host}: {reason}",
             status=401,
             code="UNAUTHORIZED",
-            hint=f"log in with `docker login {self._key}`, or check that this account may read the repository",
+            hint=self.advice,
         )
 
 

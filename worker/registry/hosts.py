@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
+from urllib.parse import quote
 
 from buildengine.errors import ConfigError
 from buildengine.reference import DOCKER_HUB
@@ -84,11 +85,18 @@ class RegistryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One place to ask. `host` (with port) keys credentials and TLS; `base` is the URL up to `/v2[/prefix]`."""
+    """One place to ask. `host` (with port) keys credentials and TLS; `base` is the URL up to `/v2[/prefix]`.
+
+    A mirror is told whom it stands in for (`namespace`): it may do that for several, as containerd's may.
+    """
 
     host: str
     base: str
-    is_mirror: bool = False
+    namespace: str = ""
+
+    @property
+    def is_mirror(self) -> bool:
+        return bool(self.namespace)
 
     @property
     def is_plain(self) -> bool:
@@ -99,12 +107,12 @@ class Endpoint:
         return DOCKER_HUB if self.host == _DOCKER_HUB_API else self.host
 
     def url(self, path: str) -> str:
-        return f"{self.base}/{path}"
+        return f"{self.base}/{path}" + (f"?ns={quote(self.namespace, safe='')}" if self.namespace else "")
 
 
 def endpoints(domain: str, config: RegistryConfig) -> tuple[Endpoint, ...]:
     """Where repositories of `domain` can be asked for, in order; the registry itself is last."""
-    mirrors = tuple(_endpoint(mirror, config, is_mirror=True) for mirror in config.host(domain).mirrors)
+    mirrors = tuple(_endpoint(mirror, config, mirrored=domain) for mirror in config.host(domain).mirrors)
     own = domain if domain != DOCKER_HUB else _DOCKER_HUB_API
     return (*mirrors, _endpoint(own, config, configured_as=domain))
 
@@ -133,7 +141,7 @@ def _without_port(host: str) -> str:
 
 
 def _endpoint(
-    address: str, config: RegistryConfig, *, is_mirror: bool = False, configured_as: str | None = None
+    address: str, config: RegistryConfig, *, mirrored: str = "", configured_as: str | None = None
 ) -> Endpoint:
     scheme, separator, rest = address.rpartition("://")
     host, _, prefix = rest.rstrip("/").partition("/")
@@ -143,4 +151,4 @@ def _endpoint(
     if plain is None:
         plain = scheme == "http" or (not scheme and is_loopback(host))
     base = f"{'http' if plain else 'https'}://{host}/v2"
-    return Endpoint(host=host, base=f"{base}/{prefix}" if prefix else base, is_mirror=is_mirror)
+    return Endpoint(host=host, base=f"{base}/{prefix}" if prefix else base, namespace=mirrored)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -18,15 +18,17 @@ import trio
 
 from buildengine.errors import ConfigError, SourceError
 from worker.registry.hosts import Tls
-from worker.registry.transport import Unreachable, redacted
+from worker.registry.transport import Body, Unreachable, redacted
 
 _READ = 512 << 10
 _DRAINED = 64 << 10
 _CONNECT_TIMEOUT = 15.0
 _IDLE_TIMEOUT = 60.0
+_DIGESTED = 600.0  # a registry that was sent a large blob may copy it to its storage before it says a word
 _MAX_CONNECTIONS = 32
 _KEPT_ALIVE = 30.0
 _ALLOWED_IN_TARGET = "%/:=&?~+!$,;'@()*[]-._"
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 _FAILURES = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, OSError)
 
 _Pool = httpcore2.AsyncConnectionPool
@@ -39,30 +41,47 @@ class Pools:
         self._tls = tls
         self._proxy = proxy
         self._pools: dict[tuple[Tls | None, str], _Pool] = {}
+        self._answered: set[str] = set()
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes
+        self, method: str, url: str, headers: Mapping[str, str], content: Body
     ) -> AsyncIterator[HttpResponse]:
         """One request and its response; no redirects. Raises Unreachable, SourceError."""
-        request = _request(method, url, headers, content)
         try:
-            response = await self._pool(url).handle_async_request(request)
+            async with AsyncExitStack() as body:
+                if isinstance(content, bytes):
+                    request = _request(method, url, headers, content, len(content))
+                else:
+                    stream = await body.enter_async_context(aclosing(content.open()))
+                    request = _request(method, url, headers, stream, content.size)
+                response = await self._pool(url).handle_async_request(request)
         except _FAILURES as error:
-            if _is_unknown_host(error):
-                raise SourceError(
-                    f"cannot reach {redacted(url)}: {_reason(error)}", hint="check the name, and the host's DNS"
-                ) from error
-            raise Unreachable(f"cannot reach {redacted(url)}: {_reason(error)}") from error
+            raise self._unreachable(url, error) from error
+        self._answered.add(_host(url))
         try:
             yield HttpResponse(response, url)
         finally:
             with trio.CancelScope(shield=True):
                 await response.aclose()
 
+    def _unreachable(self, url: str, error: BaseException) -> SourceError:
+        """Worth another attempt, unless it is plain that nobody is there or that we shall not trust each other."""
+        message = f"cannot reach {redacted(url)}: {_reason(error)}"
+        cause = _innermost(error)
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return SourceError(message, hint="check the name, and the host's DNS")
+        if isinstance(cause, ConnectionRefusedError) and _host(url) not in self._answered:
+            return SourceError(message, hint="nothing listens there: check the host and the port")
+        if isinstance(cause, ssl.SSLError) and (hint := _tls_hint(cause, _host(url))):
+            return SourceError(message, hint=hint)
+        # A server that does not like our certificate may have gone before it is read why.
+        unheard = url.startswith("https:") and _host(url) not in self._answered
+        return Unreachable(message, hint=_certificate_hint(_host(url)) if unheard else None)
+
     def _pool(self, url: str) -> _Pool:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
+        host = _host(url)
         tls = self._tls(host) if parts.scheme == "https" else None
         key = (tls, self._proxy(parts.scheme, host))
         if key not in self._pools:
@@ -176,7 +195,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) -> httpcore2.Request:
+def _request(
+    method: str, url: str, headers: Mapping[str, str], content: bytes | AsyncIterator[bytes], size: int
+) -> httpcore2.Request:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna").decode(), parts.port
@@ -188,9 +209,10 @@ def _request(method: str, url: str, headers: Mapping[str, str], content: bytes) 
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     name = f"[{host}]" if ":" in host else host
     common = [(b"host", (f"{name}:{port}" if port else name).encode())]
-    if content:
-        common.append((b"content-length", str(len(content)).encode()))
-    timeouts = {"connect": _CONNECT_TIMEOUT, "read": _IDLE_TIMEOUT, "write": _IDLE_TIMEOUT}
+    if size or method not in ("GET", "HEAD"):  # many a proxy answers 411 to a POST that does not say "nothing"
+        common.append((b"content-length", str(size).encode()))
+    patience = _DIGESTED if method in ("PUT", "PATCH") else _IDLE_TIMEOUT
+    timeouts = {"connect": _CONNECT_TIMEOUT, "read": patience, "write": _IDLE_TIMEOUT}
     return httpcore2.Request(
         method,
         httpcore2.URL(scheme=parts.scheme, host=host, port=port, target=quote(target, safe=_ALLOWED_IN_TARGET)),
@@ -208,21 +230,45 @@ def _proxy_of(url: str) -> httpcore2.Proxy:
     return httpcore2.Proxy(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", auth=auth)
 
 
-def _is_unknown_host(error: BaseException | None) -> bool:
-    """Whether a name server said that there is no such name (EAI_NONAME): asking again changes nothing."""
-    while error is not None:
-        if isinstance(error, socket.gaierror):
-            return error.errno == socket.EAI_NONAME
-        error = error.__cause__ or error.__context__
-    return False
+def _host(url: str) -> str:
+    """Host and port, as the configuration names them."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost reason, in words: wrappers of wrappers say little."""
+def _innermost(error: BaseException) -> BaseException:
+    """The reason behind wrappers of wrappers, which say little."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     while isinstance(error, BaseExceptionGroup):  # one for each address of the host
         error = error.exceptions[-1]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _innermost(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return "it does not speak TLS"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"  # trio's own text has the address once more
+    if isinstance(error, trio.BrokenResourceError):
+        return "the connection was closed"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+
+
+def _tls_hint(error: ssl.SSLError, host: str) -> str:
+    """What to configure when the two sides cannot agree; "" when that is not what went wrong."""
+    section = f'[registry."{host}"]'
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"name the authority that signed it: `ca` in {section}, or a .crt file in /etc/docker/certs.d/{host}"
+    if error.reason in _NOT_TLS:
+        return f"if it is a plain HTTP registry, say `http = true` in {section}"
+    if "_ALERT_" in (error.reason or ""):
+        return _certificate_hint(host)
+    return ""  # cut off: the network's doing
+
+
+def _certificate_hint(host: str) -> str:
+    section, directory = f'[registry."{host}"]', f"/etc/docker/certs.d/{host}"
+    return f"it may want a client certificate: `keypair` in {section}, or .cert and .key in {directory}"

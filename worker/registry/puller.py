@@ -7,7 +7,7 @@ mirror are worth no less, since all but the tag is verified by digest.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from buildengine.errors import RegistryError, SourceError
 from buildengine.platform import Platform, rank
 from buildengine.reference import Reference, parse_repository
 from buildengine.values import dataclass
+from worker.layers.outcome import one_error
 from worker.oci.choose import candidates
 from worker.oci.document import InvalidImage
 from worker.oci.types import (
@@ -35,16 +36,20 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
-from worker.registry.auth import Authorizer
 from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
 from worker.registry.download import BlobSink, Download, Progress, check_extent
-from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, tls
+from worker.registry.errors import Damaged
+from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
+from worker.registry.places import AtUrl, InRepository, Place, is_foreign, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
 from worker.session import Credentials
 
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 _T = TypeVar("_T")
 _MAX_DEPTH = 3
+_MAX_MANIFESTS = 1000  # of one level
+_MAX_MANIFEST_BYTES = 64 << 20
+_REQUESTS = 8  # small ones at once
 # What early tools called a config; read as one by every client of today.
 _CONFIG_ALIASES = CONFIG_TYPES | {"application/octet-stream"}
 
@@ -54,21 +59,46 @@ KnownBlobs = Callable[[Digest], bytes | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteImage:
-    """An image in a registry, resolved. `digest` is what the reference named: the index where there is one.
+    """An image in a registry, resolved. `digest` is what the reference named: the first index where there is one.
 
-    `layers` are descriptors with their diff IDs, lowest first; `origin` (`host/repository`) is where they are.
+    `indexes` lead from there to the manifest, more than one where they are nested. `layers` are descriptors with
+    their diff IDs, lowest first; `origin` (`host/repository`) is where they are.
     """
 
     reference: Reference
     digest: Digest
-    index: Index | None
+    indexes: tuple[Index, ...]
     manifest: Manifest
     config: ImageConfig
     layers: tuple[tuple[Descriptor, Digest], ...]
 
     @property
+    def index(self) -> Index | None:
+        return self.indexes[0] if self.indexes else None
+
+    @property
     def origin(self) -> str:
         return self.reference.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteTree:
+    """All that a reference names: its root and every index and manifest below, with the configs of the images.
+
+    `documents` has the root first; `configs` are by the digest of the manifest, and of images only.
+    """
+
+    reference: Reference
+    documents: tuple[Manifest | Index, ...]
+    configs: Mapping[Digest, ImageConfig]
+
+    @property
+    def digest(self) -> Digest:
+        return self.documents[0].digest
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        return tuple(document for document in self.documents if isinstance(document, Manifest))
 
 
 @asynccontextmanager
@@ -103,20 +133,48 @@ class Registry:
         whatever its platform: see `config.platform`.
         """
         root = await self._root(reference, known, expected)
-        index = root if isinstance(root, Index) else None
         chosen = await self._choose(reference, root, platform, known, depth=0)
         if chosen is None:
             raise RegistryError(
                 f"{reference.familiar} has no image for {platform}", hint=f"it offers {_offered(root) or 'none'}"
             )
-        manifest, config = chosen
+        indexes, manifest, config = chosen
         return RemoteImage(
             reference=reference.with_digest(root.digest),
             digest=root.digest,
-            index=index,
+            indexes=indexes,
             manifest=manifest,
             config=config,
             layers=diff_ids_by_layer(manifest, config),
+        )
+
+    async def resolve_all(
+        self,
+        reference: Reference,
+        *,
+        known: KnownBlobs = lambda digest: None,
+        expected: Digest | None = None,
+    ) -> RemoteTree:
+        """What `reference` names now, for every platform. Raises RegistryError, InvalidImage. See `resolve`."""
+        root = await self._root(reference, known, expected)
+        documents: dict[Digest, Manifest | Index] = {root.digest: root}
+        level: list[Manifest | Index] = [root]
+        for depth in range(_MAX_DEPTH + 1):
+            children = _children(level, documents, what=reference.familiar)
+            if not children:
+                break
+            if depth == _MAX_DEPTH:
+                raise _nested_too_deeply(reference)
+            level = await _all_of(
+                [partial(self._document, reference.with_digest(child.digest), known, child) for child in children]
+            )
+            documents |= {document.digest: document for document in level}
+        images = [d for d in documents.values() if isinstance(d, Manifest) and d.config.media_type in CONFIG_TYPES]
+        configs = await _all_of([partial(self._config_of, reference, image, known) for image in images])
+        return RemoteTree(
+            reference=reference.with_digest(root.digest),
+            documents=tuple(documents.values()),
+            configs={image.digest: config for image, config in zip(images, configs, strict=True)},
         )
 
     async def fetch_blob(
@@ -127,19 +185,34 @@ class Registry:
         *,
         on_progress: Progress = lambda digest, current, total: None,
     ) -> None:
-        """Write the blob to `sink`, from the first of `origins` (`host/repository`) that has it. Raises SourceError.
+        """Write the blob to `sink`, from the first of `origins` that has it. Raises SourceError.
 
-        When it returns, `sink` holds exactly the bytes of the descriptor's digest. At most `max_downloads` run
-        at once.
+        An origin is `host/repository`, or a URL as the descriptor's own. When this returns, `sink` holds exactly the
+        bytes of the descriptor's digest. At most `max_downloads` connections are busy with blobs at once.
         """
-        places = [
-            (client, repository.path)
-            for repository in map(parse_repository, origins)
-            for client in self._clients_of(repository)
-        ]
-        download = Download(descriptor, sink, delays=self._config.retry_delays, on_progress=on_progress)
+        download = Download(descriptor, sink, spare=self._downloads, on_progress=on_progress)
         async with self._downloads:
-            await download.run(places)
+            await download.run(self.places(descriptor, origins))
+
+    def places(self, descriptor: Descriptor, origins: Sequence[str]) -> Sequence[Place]:
+        """As they are tried: the home of a foreign layer is its URLs, that of others a repository."""
+        repositories = [parse_repository(origin) for origin in origins if "://" not in origin]
+        clients = [(client, repository.path) for repository in repositories for client in self._clients_of(repository)]
+        stored: list[Place] = [
+            InRepository(client=client, repository=path, descriptor=descriptor, delays=self._delays(client))
+            for client, path in clients
+        ]
+        urls = dict.fromkeys((*descriptor.urls, *(origin for origin in origins if "://" in origin)))
+        local = any(is_loopback(client.endpoint.host) for client, _ in clients)
+        linked: list[Place] = [
+            AtUrl(transport=self._transport, url=url, user_agent=self._config.user_agent, delays=())
+            for url in usable_urls(urls, local=local)
+        ]
+        return linked + stored if is_foreign(descriptor) else stored + linked
+
+    def _delays(self, client: EndpointClient) -> tuple[float, ...]:
+        """A mirror is not waited for: there is the registry itself."""
+        return () if client.endpoint.is_mirror else self._config.retry_delays
 
     async def fetch_manifest(
         self, reference: Reference, *, known: KnownBlobs = lambda digest: None
@@ -179,7 +252,7 @@ class Registry:
         digest = Digest.sha256(raw)
         wanted = reference.digest or (promised if promised.startswith("sha256:") else digest)
         if digest != wanted:
-            raise RegistryError(
+            raise Damaged(
                 f"{client.endpoint.host} sent another manifest for {reference.familiar} than {wanted}: {digest}",
                 hint="the registry, a mirror or a proxy on the way altered or damaged the image",
             )
@@ -199,12 +272,12 @@ class Registry:
 
     async def _choose(
         self, reference: Reference, document: Manifest | Index, platform: Platform, known: KnownBlobs, *, depth: int
-    ) -> tuple[Manifest, ImageConfig] | None:
-        """The manifest below `document` that fits `platform` best, with its config; None when none does."""
+    ) -> tuple[tuple[Index, ...], Manifest, ImageConfig] | None:
+        """The manifest below `document` that fits `platform` best, with its config and what leads there; or None."""
         if isinstance(document, Manifest):
-            return document, await self._config_of(reference, document, known)
+            return (), document, await self._config_of(reference, document, known)
         if depth >= _MAX_DEPTH:
-            raise InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
+            raise _nested_too_deeply(reference)
         for descriptor in candidates(document, platform):
             try:
                 child = await self._document(reference.with_digest(descriptor.digest), known, descriptor)
@@ -213,8 +286,9 @@ class Registry:
                 if descriptor.platform is not None:
                     raise
                 continue  # what does not say its platform may be no image at all
-            if chosen is not None and (descriptor.platform or rank(platform, chosen[1].platform) is not None):
-                return chosen
+            if chosen is not None and (descriptor.platform or rank(platform, chosen[2].platform) is not None):
+                indexes, manifest, config = chosen
+                return (document, *indexes), manifest, config
         return None
 
     async def _config_of(self, reference: Reference, manifest: Manifest, known: KnownBlobs) -> ImageConfig:
@@ -232,19 +306,18 @@ class Registry:
     async def _get_config(self, reference: Reference, descriptor: Descriptor, client: EndpointClient) -> bytes:
         subject = f"config of {reference.familiar}"
         async with client.get(reference.path, blob_path(descriptor.digest), subject=subject) as response:
-            check_extent(response, 0, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
+            check_extent(response, 0, descriptor.size, descriptor.size, subject=f"{client.endpoint.host}: {subject}")
             raw = await _whole(response, descriptor.size, subject)
         if Digest.sha256(raw) != descriptor.digest:
-            raise RegistryError(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
+            raise Damaged(f"{client.endpoint.host}: {subject} is not {descriptor.digest}")
         return raw
 
     async def _somewhere(self, reference: Reference, ask: Callable[[EndpointClient], Awaitable[_T]]) -> _T:
         """What the first endpoint that can answer says; when none can, what the registry itself said."""
         failure: SourceError | None = None
         for client in self._clients_of(reference):
-            delays = () if client.endpoint.is_mirror else self._config.retry_delays
             try:
-                return await retrying(partial(ask, client), delays)
+                return await retrying(partial(ask, client), self._delays(client))
             except SourceError as error:
                 failure = error
         assert failure is not None
@@ -253,15 +326,44 @@ class Registry:
     def _clients_of(self, reference: Reference) -> Iterator[EndpointClient]:
         for endpoint in endpoints(reference.domain, self._config):
             if endpoint not in self._clients:
-                authorizer = Authorizer(
-                    endpoint.host,
-                    key=endpoint.credential_key,
-                    is_plain=endpoint.is_plain,
-                    transport=self._transport,
-                    credentials=self._credentials,
+                self._clients[endpoint] = EndpointClient.of(
+                    endpoint, self._transport, self._credentials, self._config.user_agent
                 )
-                self._clients[endpoint] = EndpointClient(endpoint, authorizer, self._transport, self._config.user_agent)
             yield self._clients[endpoint]
+
+
+def _children(level: Iterable[Manifest | Index], known: Collection[Digest], *, what: str) -> tuple[Descriptor, ...]:
+    """What the indexes among `level` name and is not `known`. Raises InvalidImage for more than anybody means."""
+    found = {
+        entry.digest: entry
+        for document in level
+        if isinstance(document, Index)
+        for entry in document.manifests
+        if entry.media_type in INDEX_TYPES | MANIFEST_TYPES and entry.digest not in known
+    }
+    if len(found) > _MAX_MANIFESTS or sum(entry.size for entry in found.values()) > _MAX_MANIFEST_BYTES:
+        raise InvalidImage(f"{what} names {len(found)} manifests, more than can be meant")
+    return tuple(found.values())
+
+
+def _nested_too_deeply(reference: Reference) -> InvalidImage:
+    return InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
+
+
+async def _all_of(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
+    """What the jobs return, in their order; a few are under way at once. Raises the first error."""
+    limiter = trio.CapacityLimiter(_REQUESTS)
+    results: dict[int, _T] = {}
+
+    async def run(position: int, job: Callable[[], Awaitable[_T]]) -> None:
+        async with limiter:
+            results[position] = await job()
+
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            for position, job in enumerate(jobs):
+                nursery.start_soon(run, position, job)
+    return [results[position] for position in range(len(jobs))]
 
 
 def _offered(root: Manifest | Index) -> str:

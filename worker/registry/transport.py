@@ -1,12 +1,14 @@
 """HTTP as registries and http sources need it: one request, its response as a stream, redirects followed safely.
 
 `Transport` has three methods to learn: `send` opens a response, `Response.read` takes a small body whole,
-`Response.chunks` streams a large one. What does the work is `worker.registry.http`; its import waits for the
-first request, since most commands contact nobody.
+`Response.chunks` streams a large one. What is sent may be a stream as well: one that can be opened again, since
+a request may have to be made twice. What does the work is `worker.registry.http`; its import waits for the first
+request, since most commands contact nobody.
 
 What a redirect may do is decided here once, for everybody: credentials stay with the scheme, host and port they
-were meant for, https never becomes http, a loop ends after ten steps. Bodies come as they were sent: content
-encodings are neither offered nor undone, since digests are taken of these bytes.
+were meant for, https never becomes http, a loop ends after ten steps; what has a body goes to the same host or
+nowhere. Bodies come as they were sent: content encodings are neither offered nor undone, since digests are taken
+of these bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import trio
 
 from buildengine.errors import SourceError
+from buildengine.values import dataclass
 from worker.registry.hosts import Tls
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ MAX_REDIRECTS = 10
 _MAX_URL = 16 << 10
 _PORTS = {"http": 80, "https": 443}
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
+_FOLLOWED_WITH_BODY = frozenset({307, 308})  # the others turn a request into a GET (RFC 9110 15.4)
 # What another host may see of a request. Anything not named here might be a secret.
 _HARMLESS = frozenset(
     ("accept", "accept-encoding", "if-modified-since", "if-none-match", "if-range", "range", "user-agent")
@@ -38,6 +42,17 @@ class Unreachable(SourceError):
     """No answer, or not all of it: refused, reset, timed out, cut off. Trying again may help."""
 
     grpc_code = 14  # UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedBody:
+    """A body of `size` bytes. `open` starts it from its beginning, once for each time it is sent."""
+
+    size: int
+    open: Callable[[], AsyncGenerator[bytes]]
+
+
+Body = bytes | StreamedBody
 
 
 class Response(Protocol):
@@ -63,7 +78,7 @@ class Response(Protocol):
 
 class Transport(Protocol):
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes = b""
+        self, method: str, url: str, headers: Mapping[str, str], content: Body = b""
     ) -> AbstractAsyncContextManager[Response]:
         """The response at the end of all redirects, whatever its status. Raises Unreachable, SourceError."""
         ...
@@ -79,17 +94,17 @@ class FollowingTransport:
 
     @asynccontextmanager
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes = b""
+        self, method: str, url: str, headers: Mapping[str, str], content: Body = b""
     ) -> AsyncIterator[Response]:
         sent = {"accept-encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS + 1):
             async with self._pools().exchange(method, url, sent, content) as response:
                 location = response.headers.get("location")
-                if response.status not in _FOLLOWED or not location or method not in ("GET", "HEAD"):
+                if not location or not _is_followed(method, url, response.status, location):
                     yield response
                     return
                 await response.drain()
-            target = _joined(url, location)
+            target = joined(url, location)
             sent = redirect_headers(sent, url, target)
             url = target
         raise SourceError(f"{redacted(url)}: more than {MAX_REDIRECTS} redirects")
@@ -144,6 +159,18 @@ def redirect_headers(headers: Mapping[str, str], source: str, target: str) -> di
     return {name: value for name, value in headers.items() if name.lower() in _HARMLESS}
 
 
+def _is_followed(method: str, url: str, status: int, location: str) -> bool:
+    if method in ("GET", "HEAD"):
+        return status in _FOLLOWED
+    return status in _FOLLOWED_WITH_BODY and is_same_origin(url, joined(url, location))
+
+
+def is_same_origin(url: str, other: str) -> bool:
+    """Whether both talk to the same host and port by the same scheme."""
+    origin = _origin(url)
+    return origin is not None and origin == _origin(other)
+
+
 class _Origin(NamedTuple):
     scheme: str
     host: str
@@ -163,7 +190,8 @@ def _origin(url: str) -> _Origin | None:
     return _Origin(parts.scheme, parts.hostname, port or default)
 
 
-def _joined(url: str, location: str) -> str:
+def joined(url: str, location: str) -> str:
+    """What `location`, absolute or relative, means in an answer from `url`. Raises SourceError."""
     try:
         return urljoin(url, location)
     except ValueError as error:

@@ -192,7 +192,10 @@ def readonly_root(a: Assembly) -> None:
 def network(a: Assembly) -> None:
     """A network namespace with nothing but a loopback interface that is up."""
     a.forget()  # a sysfs shows the network devices of the namespace that made it
-    syscalls.unshare(syscalls.CLONE_NEWNET)
+    if a.network >= 0:
+        syscalls.setns(a.network, syscalls.CLONE_NEWNET)
+    else:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
     any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     any_socket.close()

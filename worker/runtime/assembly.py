@@ -63,6 +63,7 @@ class Assembly:
         self.mknod = mknod
         self.cgroups = cgroups
         self.attributes = 0  # of every mount that may hold device files: ATTR_NODEV where nothing else stops them
+        self.network = -1  # an empty network namespace of the step's own user namespace
         self.root = -1
         self.bare = -1  # the root layer without what is mounted on it
         self.null = -1  # the step's own /dev/null

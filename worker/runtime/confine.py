@@ -32,13 +32,24 @@ def set_limits(rlimits: list[tuple[int, int, int]]) -> None:
             raise OSError(errno.EPERM, f"{error}: the engine has {resource.getrlimit(number)}", "ulimit") from None
 
 
-def restrict(process: dict[str, Any], *, landlock_abi: int) -> None:
-    """Filters that need CAP_SYS_ADMIN, since no_new_privs stays off: set-uid programs work in a build."""
-    if process["insecure"]:
-        return
-    if landlock_abi >= 6:
+def separate(process: dict[str, Any], *, landlock_abi: int) -> None:
+    """From abstract sockets and processes of others. Needs CAP_SYS_ADMIN, as does `filter_calls`: no_new_privs stays
+    off, since set-uid programs work in a build."""
+    if not process["insecure"] and landlock_abi >= 6:
         syscalls.landlock_scope()
-    syscalls.install_seccomp(process["seccomp"])
+
+
+def enter_user_namespace(user: int, process: dict[str, Any]) -> None:
+    """From here on there is every capability, but over nothing that was made outside: all that needs the host's
+    privileges has been done. An insecure step may mount, so it gets its mounts and its host name as its own."""
+    syscalls.setns(user, syscalls.CLONE_NEWUSER)
+    if process["insecure"]:
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
+
+
+def filter_calls(process: dict[str, Any]) -> None:
+    if not process["insecure"]:
+        syscalls.install_seccomp(process["seccomp"])
 
 
 def take_streams(streams: list[int], uid: int) -> None:
@@ -56,9 +67,11 @@ def become(process: dict[str, Any], *, bounding: int, mknod: bool) -> None:
     kept = bounding & (capabilities.ALL if insecure else capabilities.DEFAULT)
     if not mknod and not insecure:
         kept &= ~capabilities.MKNOD
-    for number in range(bounding.bit_length()):
-        if bounding >> number & 1 and not kept >> number & 1:
+    number = 0
+    while (held := syscalls.bounded(number)) is not None:  # all, also what a user namespace brought
+        if held and not kept >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+        number += 1
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setgroups(process["groups"])
     os.setresgid(process["gid"], process["gid"], process["gid"])

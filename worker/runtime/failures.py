@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from buildengine.errors import BuildError, HostError, InternalError, UserError
+from worker.runtime.emulation import REGISTER_HINT
 
 # How runc and crun say that the command of the user cannot be run.
 _USERS = (
@@ -27,6 +28,11 @@ def error(failure: Mapping[str, str]) -> BuildError:
         no_shell = message == 'exec: "/bin/sh": no such file or directory'
         return UserError(
             message, hint='the image has no shell: RUN ["program", "argument"] needs none' if no_shell else None
+        )
+    if fault == "emulation":
+        return HostError(
+            f"an emulator cannot be registered for the step: {message}",
+            hint=f"the kernel may be too old for it or forbid it: use Linux 6.7 or later, {REGISTER_HINT}",
         )
     if fault == "internal":
         return InternalError(f"a step could not be set up: {message}", hint=failure.get("trace"))

@@ -7,9 +7,10 @@ travels to the supervisor as data, so it is never taken for an exit code of the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 
-from worker.runtime import actions, confine, messages, ocirun, syscalls, targets, usual
+from worker.runtime import actions, confine, messages, ocirun, syscalls, targets, usernamespace, usual
 from worker.runtime.assembly import Assembly
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from worker.runtime.host import Host
 
-_CHANNEL = 3  # the one descriptor beside the streams that is open at exec, close-on-exec
+_CHANNEL, _USER = 3, 4  # the descriptors beside the streams that are open at exec, close-on-exec
 
 
 def run(channel: _socket.socket, host: Host, cgroups: list[tuple[str, str]]) -> NoReturn:
@@ -65,6 +66,8 @@ def failure(during: str, error: BaseException) -> dict[str, str]:
     """An exception as data: whose fault, and one sentence."""
     if isinstance(error, targets.Refused):
         return {"fault": "user", "message": str(error)}
+    if isinstance(error, usernamespace.Refused):
+        return {"fault": "emulation", "message": str(error)}
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         return {"fault": "host", "message": f"{during}: {what}{error.strerror}"}
@@ -84,10 +87,11 @@ def _trace(error: BaseException) -> str:
 def _step(
     channel: _socket.socket, host: Host, built: Assembly, setting: dict[str, Any], fds: list[int], during: list[str]
 ) -> NoReturn:
-    envelope, *pipes = fds
+    envelope, pipes, namespaces = fds[0], fds[1:3], fds[3:]
     request = messages.open_envelope(envelope)
     os.close(envelope)
     built.cgroups = setting["cgroups"]
+    built.network = namespaces[1] if len(namespaces) > 1 else -1
     if built.cgroups and not host.oci:  # an OCI runtime makes its own, and finds its place by ours
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     if setting["nodev"]:
@@ -102,15 +106,18 @@ def _step(
         ocirun.run(channel, request["oci"], [built.null, *pipes], guarded=not setting["nodev"])
     _pivot(built.root)
     confine.take_streams([built.null, *pipes], request["process"]["uid"])
-    channel = _close_all_but(channel)
+    channel, user = _close_all_but(channel, namespaces)
     during[0] = "confining the process"
-    _become(channel, host, request["process"], mknod=not setting["nodev"])
+    _become(channel, host, request["process"], user, mknod=not setting["nodev"])
 
 
-def _become(channel: _socket.socket, host: Host, process: dict[str, Any], *, mknod: bool) -> NoReturn:
+def _become(channel: _socket.socket, host: Host, process: dict[str, Any], user: int | None, *, mknod: bool) -> NoReturn:
     try:
-        confine.restrict(process, landlock_abi=host.landlock_abi)
+        confine.separate(process, landlock_abi=host.landlock_abi)
         confine.set_limits(process["rlimits"])  # after what opens files: the user may have allowed none
+        if user is not None:
+            confine.enter_user_namespace(user, process)
+        confine.filter_calls(process)
         confine.become(process, bounding=host.bounding, mknod=mknod)
         confine.die_with_parent()
         messages.send(channel, {"started": True})  # Lost: the supervisor had died before the line above
@@ -132,8 +139,11 @@ def _pivot(root: int) -> None:
     os.chdir("/")
 
 
-def _close_all_but(channel: _socket.socket) -> _socket.socket:
-    fd = channel.detach()
-    os.dup2(fd, _CHANNEL, inheritable=False)
-    syscalls.close_range(_CHANNEL + 1, 0xFFFFFFFF)
-    return messages.adopt(_CHANNEL)
+def _close_all_but(channel: _socket.socket, namespaces: list[int]) -> tuple[_socket.socket, int | None]:
+    """The channel and the user namespace, if there is one for this step."""
+    fds = [channel.detach(), *namespaces[:1]]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _USER + 1) for fd in fds]  # none of them in another's place
+    for fd, place in zip(high, (_CHANNEL, _USER), strict=False):
+        os.dup2(fd, place, inheritable=False)
+    syscalls.close_range(_CHANNEL + len(fds), 0xFFFFFFFF)
+    return messages.adopt(_CHANNEL), _USER if namespaces else None

@@ -9,11 +9,13 @@ import os
 import posixpath
 import resource
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from buildengine.errors import HostError, UserError
 from buildengine.ids import LARGEST_ID
 from worker.runtime import bundle, devices, seccomp
+from worker.runtime.emulation import REGISTER_HINT
 from worker.runtime.plan import plan
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
@@ -50,7 +52,20 @@ def build(
             "devices": rules,
         },
         "oci": bundle.message(spec, environment, oci, group) if oci else None,
+        "emulation": _emulation(spec, oci),
     }
+
+
+def _emulation(spec: ProcessSpec, oci: bundle.Program | None) -> dict[str, Any] | None:
+    """What the supervisor registers for the step: an `Emulator`'s fields, and whether it gets a network of its own."""
+    if spec.emulator is None:
+        return None
+    if oci is not None:
+        raise HostError(
+            f"{oci.name} cannot run a step whose emulator only the step has: {spec.emulator.program}",
+            hint=f"use the built-in runtime, {REGISTER_HINT}",
+        )
+    return asdict(spec.emulator) | {"network": spec.network == "none"}
 
 
 def _check(spec: ProcessSpec) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from buildengine.values import dataclass
 from cache.overlay import TreeMount
+from worker.runtime.emulation import Emulator
 
 DEFAULT_HOSTNAME = "buildkitsandbox"  # BuildKit's: it is in /etc/hosts and in the output of scripts
 
@@ -106,12 +107,13 @@ class ProcessSpec:
     limits: StepLimits = StepLimits()
     cgroup_parent: str = ""
     shm_size: int = 64 << 20  # bytes
+    emulator: Emulator | None = None  # to be registered for this step
 
     def to_json(self) -> dict[str, Any]:
         doc = {
             item.name: getattr(self, item.name)
             for item in fields(self)
-            if item.name not in ("root", "mounts", "files", "rlimits", "limits")
+            if item.name not in ("root", "mounts", "files", "rlimits", "limits", "emulator")
         }
         return doc | {
             "root": asdict(self.root),
@@ -119,6 +121,7 @@ class ProcessSpec:
             "files": {target: base64.b64encode(data).decode() for target, data in self.files.items()},
             "rlimits": [asdict(limit) for limit in self.rlimits],
             "limits": asdict(self.limits),
+            "emulator": _emulator_json(self.emulator),
         }
 
 
@@ -133,6 +136,7 @@ def from_json(doc: Mapping[str, Any]) -> ProcessSpec:
         "files": {target: base64.b64decode(data) for target, data in doc["files"].items()},
         "rlimits": tuple(Rlimit(**item) for item in doc["rlimits"]),
         "limits": StepLimits(**doc["limits"]),
+        "emulator": _emulator(doc["emulator"]),
     }
     return ProcessSpec(**plain | built)
 
@@ -152,3 +156,16 @@ def _mount(doc: Mapping[str, Any]) -> Mount:
             return TmpfsMount(**rest | {"options": tuple(rest["options"])})
         case _:
             return SecretFile(**rest)
+
+
+def _emulator_json(emulator: Emulator | None) -> dict[str, str] | None:
+    if emulator is None:
+        return None
+    return asdict(emulator) | {"magic": emulator.magic.hex(), "mask": emulator.mask.hex()}
+
+
+def _emulator(doc: Mapping[str, str] | None) -> Emulator | None:
+    if doc is None:
+        return None
+    magic, mask = bytes.fromhex(doc["magic"]), bytes.fromhex(doc["mask"])
+    return Emulator(name=doc["name"], program=doc["program"], magic=magic, mask=mask)

@@ -12,7 +12,7 @@ import os
 import select
 
 from buildengine.tracepoints import reach
-from worker.runtime import cgroups, init, messages, sweep, syscalls, targets
+from worker.runtime import cgroups, init, messages, sweep, syscalls, targets, usernamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Supervisor:
         self._channel: _socket.socket
         self._stubs: tuple[list[targets.Stub], int] | None = None
         self._said: dict[str, Any] = {}
+        self._registration = -1  # the mount of the step's own binfmt_misc: closed, its emulator is forgotten
 
     def prepare(self) -> None:
         """All that does not depend on the request."""
@@ -74,6 +75,9 @@ class Supervisor:
         _, received = messages.receive(self._engine)
         fds = received[:3]  # the request and two pipes; the rest are locks, which end with this process
         request = messages.open_envelope(fds[0])
+        if request["emulation"]:
+            self._registration, *namespaces = usernamespace.make(request["emulation"])
+            fds += namespaces
         group = self._limited(request["cgroup"])
         setting = {"nodev": not group.devices_enforced, "cgroups": group.views()}
         try:
@@ -129,6 +133,8 @@ class Supervisor:
     def _outcome(self, group: cgroups.Group) -> dict[str, Any]:
         _, status, usage = os.wait4(self._pid, 0)
         self._pid = 0
+        if self._registration >= 0:
+            os.close(self._registration)
         if self._stubs:
             targets.remove(self._stubs[1], self._stubs[0])
             os.close(self._stubs[1])  # the last hold on the root: its upper directory is quiet from here on

@@ -30,6 +30,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -90,6 +91,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def setns(namespace: int, kind: int) -> None:
+    """Enter a namespace, given by its file. `kind` is the CLONE_NEW flag that it must be of."""
+    _check(_libc.setns(namespace, ctypes.c_int(kind)), "setns")
+
+
 def pivot_root(new: str, old: str) -> None:
     _call("pivot_root", _PIVOT_ROOT, new.encode(), old.encode())
 
@@ -114,6 +120,12 @@ def close_range(first: int, last: int) -> None:
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     result = _libc.prctl(option, argument, second, 0, 0)
     return result if result >= 0 else _check(result, f"prctl {option}")
+
+
+def bounded(capability: int) -> bool | None:
+    """Whether the bounding set has a capability; None when this kernel knows no such number."""
+    result = int(_libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0))
+    return None if result < 0 else bool(result)
 
 
 def set_process_name(name: bytes) -> None:

@@ -8,6 +8,7 @@ from buildengine.cli.groups import LazyGroup
 
 _COMMANDS = {
     "dump-llb": ("buildengine.cli.debug.dump_llb", "Show an LLB definition as JSON or as a drawing"),
+    "platforms": ("buildengine.cli.debug.platforms", "Show for which platforms steps can run, and how"),
     "verify-store": ("buildengine.cli.debug.verify_store", "Check every blob, record and snapshot"),
 }
 

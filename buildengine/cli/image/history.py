@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
+from buildengine.cli import flags
 from buildengine.cli.app import App, pass_app
+from buildengine.cli.flags import value
 from buildengine.cli.groups import Command
 from buildengine.cli.image import names
 from buildengine.cli.table import render
 from buildengine.cli.usage import ago
+from buildengine.platform import Platform
 from buildengine.units import show_size
 
 _HEADERS = {
@@ -33,11 +36,16 @@ _MEANT_AS_NO_DATE = 946684800  # docker: nothing was made before the year 2000
 @click.option("-H", "--human/--no-human", default=True, help="Show sizes and dates for people.")
 @click.option("--no-trunc", is_flag=True, help="Show ids and commands in full.")
 @click.option("-q", "--quiet", is_flag=True, help="Show ids only.")
+@click.option(
+    "--platform", type=value(flags.platform), metavar="OS/ARCH", help="The platform to show, of an image for several."
+)
 @pass_app
-def command(app: App, /, image: str, format: str | None, human: bool, no_trunc: bool, quiet: bool) -> None:
+def command(
+    app: App, /, image: str, format: str | None, human: bool, no_trunc: bool, quiet: bool, platform: Platform | None
+) -> None:
     """Show the steps that made an image, the newest first."""
     with app.open_builder() as builder:
-        entries = builder.images.history(image)
+        entries = builder.images.history(image, platform=platform)
     rows = [_row(entry, human=human, full=no_trunc) for entry in entries]
     created = "CreatedSince" if human else "CreatedAt"
     shown = ("ID", created, "CreatedBy", "Size", "Comment")

@@ -121,6 +121,10 @@ class Draft:
             self.shared.linter.found("MultipleInstructionsDisallowed", message, before)
         self.last[instruction.name] = instruction.location
 
+    def owner(self, user: str) -> str | None:
+        """Who owns what an instruction makes. No file of a Windows image knows its accounts: layers name none."""
+        return user if user and self.platform.os != "windows" else None
+
     # --- variables ----------------------------------------------------------------------------------------
 
     def expand(self, text: str, instruction: ins.Instruction) -> str:

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 from buildengine.errors import ParseError
+from frontends.dockerfile import imagepaths
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.draft import NOT_IN_ENVIRONMENT, Draft, with_shell
 from frontends.dockerfile.imageconfig import Health
@@ -14,7 +15,6 @@ from frontends.dockerfile.lint import names_a_secret
 from frontends.dockerfile.notation import show_duration
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.words import quote
-from llb import paths
 from llb.actions import KEEP_TIME, mkdir
 
 
@@ -179,7 +179,7 @@ def on_build(draft: Draft, instruction: ins.OnBuild) -> None:
 def workdir(draft: Draft, instruction: ins.Workdir) -> None:
     """Makes a layer with the directory, also where it exists; only `/` needs none."""
     path = draft.expand(instruction.argument, instruction)
-    if not draft.absolute_workdir and not path.startswith("/"):
+    if not draft.absolute_workdir and not imagepaths.is_absolute(path, draft.platform.os):
         message = f"Relative workdir {quote(path)} can have unexpected results if the base image changes"
         draft.shared.linter.found("WorkdirRelativePath", message, instruction.location)
     draft.absolute_workdir = True
@@ -192,7 +192,7 @@ def workdir(draft: Draft, instruction: ins.Workdir) -> None:
     made = mkdir(
         directory,
         parents=True,
-        owner=draft.config.user or None,
+        owner=draft.owner(draft.config.user),
         timestamp=KEEP_TIME if epoch is None else epoch * 10**9,
     )
     draft.state = draft.state.file(made, name=draft.step_name(shown), place=draft.place(instruction))
@@ -200,8 +200,9 @@ def workdir(draft: Draft, instruction: ins.Workdir) -> None:
 
 
 def enter(draft: Draft, path: str) -> str:
-    """Make `path` the directory of the stage; what it is called in the config."""
-    directory = path if path.startswith("/") else paths.resolve(draft.config.working_dir, path)
-    draft.configure(replace(draft.config, working_dir=directory))
+    """Make `path` the directory of the stage; where that is."""
+    directory = imagepaths.work_directory(draft.config.working_dir, path, draft.platform.os)
+    shown = imagepaths.in_config(directory, draft.platform.os)
+    draft.configure(replace(draft.config, working_dir=shown))
     draft.state = draft.state.with_dir(directory)
     return directory

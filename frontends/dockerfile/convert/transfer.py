@@ -13,7 +13,7 @@ from buildengine.digest import Digest
 from buildengine.errors import ParseError, UserError
 from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
-from frontends.dockerfile import gitref
+from frontends.dockerfile import gitref, imagepaths
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.draft import COMMAND, Draft
 from frontends.dockerfile.convert.pending import rooted
@@ -56,7 +56,7 @@ class _Job:
     @property
     def common(self) -> _Common:
         return {
-            "owner": self.chown or None,
+            "owner": self.draft.owner(self.chown),
             "mode": _mode(self.chmod) if self.chmod else None,
             "exclude": self.instruction.exclude,
             "parents": True,
@@ -81,7 +81,12 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
             ignore_cache=draft.stage.ignore_cache,
         )
     used = source.stage.used if source else draft.shared.context_used
-    used.update(rooted(path) for path in job.sources if not (isinstance(instruction, ins.Add) and _is_remote(path)))
+    os = draft.platform.os
+    used.update(
+        rooted(imagepaths.slashed(path, os))
+        for path in job.sources
+        if not (isinstance(instruction, ins.Add) and _is_remote(path))
+    )
     draft.commit(_history_text(job), layer=True, suffix=" # buildkit")
 
 
@@ -96,7 +101,7 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
         instruction=instruction,
         sources=tuple(expand(path) for path in instruction.sources),
         destination=destination,
-        dest=paths.destination(draft.state.cwd, "./" if destination in ("", ".") else destination),
+        dest=imagepaths.destination(draft.state.cwd, destination, draft.platform.os),
         chown=_owner(expand(instruction.chown)),
         chmod=expand(instruction.chmod),
         checksum=expand(instruction.checksum) if isinstance(instruction, ins.Add) else "",
@@ -183,11 +188,11 @@ def _copy_files(job: _Job, actions: Actions, path: str) -> Actions:
     include: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     if isinstance(instruction, ins.Copy) and instruction.parents:
-        path, include, required = _with_parents(path)
+        path, include, required = _with_parents(imagepaths.slashed(path, job.draft.platform.os))
     unpack = isinstance(instruction, ins.Add) and instruction.unpack is not False
     return actions.copy(
         job.files,
-        paths.resolve("/", path),
+        imagepaths.source(path, job.draft.platform.os),
         job.dest,
         follow_symlink=True,
         contents=True,

@@ -1,0 +1,75 @@
+"""One blocking call of a command as one trio run: signals cancel it, and one error leaves it, never a group."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import trio
+
+from buildengine.errors import BuildError, InternalError
+
+_T = TypeVar("_T")
+_TICK = 0.1
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
+    """Run `main` in trio: SIGINT, SIGTERM and SIGHUP cancel it, and no ExceptionGroup leaves.
+
+    `on_tick` is called about ten times a second meanwhile.
+    """
+    outcome: list[_T] = []
+
+    async def supervised() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_end_on_signal)
+            if on_tick is not None:
+                nursery.start_soon(_tick, on_tick)
+            outcome.append(await main())
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(supervised)
+    except BaseExceptionGroup as group:
+        raise _leading(group) from None
+    return outcome[0]
+
+
+async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
+    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
+
+    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
+    """
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heeded) as received:
+        task_status.started()
+        async for _ in received:
+            raise KeyboardInterrupt
+
+
+async def _tick(on_tick: Callable[[], None]) -> None:
+    while True:
+        await trio.sleep(_TICK)
+        on_tick()
+
+
+def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
+    leaves = list(_leaves(group))
+    for kind in (KeyboardInterrupt, BuildError):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
+    error.__cause__ = leaves[0]
+    return error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,55 @@
+"""Whatever is killed, nothing of an emulated step is left either."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from tests.fakes.runtime_steps import Steps
+from tests.integration.test_runtime_killed import engine, named, until
+from worker.runtime import binfmt
+from worker.runtime.runtime import open_runtime
+
+pytest_plugins = ["tests.fakes.runtime_fixtures", "tests.fakes.emulation_fixtures"]
+pytestmark = pytest.mark.timeout(300)  # the first one fetches packages
+
+
+def test_engine_killed(arm64_steps: Steps) -> None:
+    with engine("builtin", arm64_steps, "emulated") as it:
+        assert it.leftovers()
+        it.process.kill()
+        it.process.wait()
+        until(lambda: not it.leftovers())
+
+
+def test_supervisor_killed(arm64_steps: Steps) -> None:
+    with engine("builtin", arm64_steps, "emulated") as it:
+        for pid in named(it.process.pid, "pybuild-step"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        it.process.wait()
+        assert it.process.returncode == 1
+        until(lambda: not it.leftovers())
+
+
+async def test_everything_of_ours_killed_at_once(arm64_steps: Steps) -> None:
+    before = binfmt.entries()
+    with engine("builtin", arm64_steps, "emulated") as it:
+        ours = [it.process.pid, *named(it.process.pid, "pybuild-launch"), *named(it.process.pid, "pybuild-step")]
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in ours:
+                os.kill(pid, sent)
+        it.process.wait()
+        async with open_runtime():
+            until(lambda: not it.leftovers())
+    assert binfmt.entries() == before
+
+
+def test_interrupted(arm64_steps: Steps) -> None:
+    with engine("builtin", arm64_steps, "emulated") as it:
+        it.process.send_signal(signal.SIGINT)
+        it.process.wait()
+        assert not it.leftovers()

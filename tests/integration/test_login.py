@@ -1,0 +1,286 @@
+"""`pybuild login` beside docker, skopeo and docker's registry: one file for all, no password where it can be seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+import trio
+
+from tests.fakes.commands import PYBUILD, Commands, Ended, open_commands
+from tests.fakes.http_server import Reply, Request
+from tests.fakes.registry_server import Image, fake_registry
+from tests.integration.test_registry_docker import HASH, Built, DockerRegistry
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("docker-registry", "skopeo"))), reason="needs docker-registry and skopeo"
+)
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+with_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="needs docker's client")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry that lets in `user` with `secret`."""
+    directory = tmp_path_factory.mktemp("registry")
+    (directory / "htpasswd").write_text(f"user:{HASH}\n")
+    access = {"htpasswd": {"realm": "here", "path": str(directory / "htpasswd")}}
+    running = DockerRegistry(directory / "state", auth=access)
+    source = Built(size=10).write(directory / "oci", "docker.io/library/app:1")
+    running.push(f"oci:{source}:1", "app:1", "--dest-creds=user:secret")
+    yield running.host
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    with open_commands() as opened:
+        yield opened
+
+
+@dataclass
+class Home:
+    """A user's directory, with what is in docker's file there."""
+
+    path: Path
+    commands: Commands
+
+    @property
+    def file(self) -> Path:
+        return self.path / ".docker/config.json"
+
+    @property
+    def auths(self) -> Mapping[str, Mapping[str, str]]:
+        found: Mapping[str, Mapping[str, str]] = json.loads(self.file.read_bytes())["auths"]
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.path), "PATH": f"{self.path}/bin:{os.environ['PATH']}"}
+
+    def run(self, *args: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) -> Ended:
+        return self.commands.run(*args, environment=self.environment, stdin=stdin, prefix=prefix)
+
+    def log_in(self, host: str, password: bytes = b"secret\n") -> Ended:
+        return self.run("login", "-u", "user", "--password-stdin", host, stdin=password)
+
+    def docker(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {**self.environment, "DOCKER_HOST": f"unix://{self.path}/no-engine"}
+        return subprocess.run(["docker", *args], input=stdin, env=environment, capture_output=True, check=False)
+
+    def skopeo(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["skopeo", *args, "--authfile", str(self.file)]
+        return subprocess.run(command, input=b"", env=self.environment, capture_output=True, check=False)
+
+    def add_helper(self) -> Path:
+        """docker-credential-test: keeps what it is told in a directory, and writes down how it was started."""
+        kept, program = self.path / "kept", self.path / "bin/docker-credential-test"
+        kept.mkdir()
+        program.parent.mkdir()
+        program.write_text(
+            f"""#!/bin/sh
+cd {kept}; tr '\\0' ' ' </proc/$$/cmdline >>../started; input=$(cat)
+case $1 in
+store) printf %s "$input" >"$(printf %s "$input" | sed 's/.*"ServerURL":"\\([^"]*\\)".*/\\1/' | tr / _)";;
+get) cat "$(echo "$input" | tr / _)" 2>/dev/null || {{ echo credentials not found in native keychain; exit 1; }};;
+erase) rm "$(echo "$input" | tr / _)" 2>/dev/null || {{ echo no such entry; exit 1; }};;
+esac
+"""
+        )
+        program.chmod(0o755)
+        return kept
+
+
+@pytest.fixture
+def home(tmp_path: Path, commands: Commands) -> Home:
+    return Home(tmp_path, commands)
+
+
+def test_a_login_lets_everybody_in_who_reads_the_file(home: Home, host: str) -> None:
+    ended = home.log_in(host)
+    assert (ended.status, ended.stdout) == (0, b"Login Succeeded\n")
+    assert f"stored unencrypted in '{home.file}'" in ended.text
+    assert home.file.stat().st_mode & 0o777 == 0o600
+    assert home.file.parent.stat().st_mode & 0o777 == 0o700
+    image = f"docker://{host}/app:1"
+    assert home.skopeo("inspect", "--tls-verify=false", image).returncode == 0
+    assert home.run("imagetools", "inspect", f"{host}/app:1").status == 0
+    assert home.run("logout", host).stdout == f"Removing login credentials for {host}\n".encode()
+    assert home.auths == {}
+    assert home.skopeo("inspect", "--tls-verify=false", image).returncode != 0
+    denied = home.run("imagetools", "inspect", f"{host}/app:1")
+    assert (denied.status, f"pybuild login {host}" in denied.text) == (1, True)
+
+
+def test_a_wrong_password_is_not_kept(home: Home, host: str) -> None:
+    ended = home.log_in(host, b"hunter2")
+    assert ended.status == 1
+    assert "the user name or password is wrong" in ended.text
+    assert "hunter2" not in ended.text
+    assert not home.file.exists()
+    debugged = home.run("--debug", "login", "-u", "user", "--password-stdin", host, stdin=b"hunter2")
+    assert "hunter2" not in debugged.text
+
+
+def test_a_login_needs_no_rights_and_touches_no_state(home: Home, host: str, tmp_path: Path) -> None:
+    arguments = ("--root", f"{tmp_path}/state", "login", "-u", "user", "--password-stdin", host)
+    ended = home.run(*arguments, stdin=b"secret", prefix=WITHOUT_RIGHTS)
+    assert ended.status == 0, ended.text
+    assert not (tmp_path / "state").exists()
+
+
+def test_skopeo_logs_in_for_us_and_out_for_us(home: Home, host: str) -> None:
+    login = home.skopeo("login", "--tls-verify=false", "-u", "user", "-p", "secret", host)
+    assert login.returncode == 0, login.stderr
+    assert home.run("imagetools", "inspect", f"{host}/app:1").status == 0
+    again = home.run("login", host)
+    assert (again.status, again.stdout) == (0, b"Login Succeeded\n")
+    assert "Authenticating with existing credentials... [Username: user]" in again.text
+    assert home.skopeo("logout", host).returncode == 0
+    assert home.run("imagetools", "inspect", f"{host}/app:1").status == 1
+
+
+async def test_an_identity_token_takes_the_place_of_the_password(home: Home) -> None:
+    def tokens(request: Request) -> Reply | None:
+        if request.path != "/token":
+            return None
+        form = parse_qs(request.body.decode())
+        if form.get("refresh_token") == ["for ever"]:
+            return Reply(body=b'{"access_token": "token-2"}')
+        offline = parse_qs(request.query).get("offline_token") == ["true"]
+        return Reply(body=b'{"token": "token-1", "refresh_token": "for ever"}') if offline else Reply(status=401)
+
+    async with fake_registry(bearer="user:secret", rules=[tokens]) as registry:
+        registry.put("app", "1", Image())
+        ended = await trio.to_thread.run_sync(home.log_in, registry.host)
+        assert (ended.status, ended.text) == (0, "Login Succeeded\n")
+        assert home.auths == {registry.host: {"auth": "dXNlcjo=", "identitytoken": "for ever"}}
+        inspect = ("imagetools", "inspect", f"{registry.host}/app:1")
+        assert (await trio.to_thread.run_sync(home.run, *inspect)).status == 0
+        assert len(registry.server.seen("POST", "/token")) == 1
+        again = await trio.to_thread.run_sync(home.run, "login", registry.host)
+        assert "standard input is not a terminal" in again.text  # as docker: who we are is asked once more
+
+
+@with_docker
+def test_docker_and_we_write_the_same_bytes(home: Home, host: str) -> None:
+    assert home.docker("login", "-u", "user", "--password-stdin", host, stdin=b"secret").returncode == 0
+    theirs = home.file.read_bytes()
+    home.file.unlink()
+    assert home.log_in(host).status == 0
+    assert home.file.read_bytes() == theirs
+    before = home.file.stat().st_ino
+    assert "stored unencrypted" not in home.log_in(host).text
+    assert home.file.stat().st_ino == before  # there was nothing to write
+    assert home.docker("logout", host).returncode == 0
+    emptied = home.file.read_bytes()
+    assert home.log_in(host).status == 0
+    assert home.run("logout", host).status == 0
+    assert home.file.read_bytes() == emptied
+
+
+@with_docker
+def test_the_statuses_are_dockers(home: Home, host: str) -> None:
+    for arguments, stdin in (
+        (("login", "-u", "user", "--password-stdin", host), b"wrong"),
+        (("login", "--password-stdin", host), b"secret"),
+        (("login", "-u", "user", "-p", "x", "--password-stdin", host), b"secret"),
+        (("login", "-u", "user", host), b""),
+        (("login", host), b""),
+        (("logout", host), b""),
+        (("logout",), b""),
+    ):
+        assert home.run(*arguments, stdin=stdin).status == home.docker(*arguments, stdin=stdin).returncode, arguments
+
+
+@pytest.mark.parametrize("section", ["credsStore", "credHelpers"])
+def test_a_credential_helper_keeps_the_password(home: Home, host: str, section: str) -> None:
+    kept = home.add_helper()
+    home.file.parent.mkdir()
+    settings = {section: "test" if section == "credsStore" else {host: "test"}, "detachKeys": "ctrl-x"}
+    home.file.write_text(json.dumps(settings))
+    ended = home.log_in(host)
+    assert ended.status == 0, ended.text
+    assert "unencrypted" not in ended.text
+    assert json.loads(home.file.read_bytes()) == {**settings, "auths": {host: {}}}
+    stored = json.loads((kept / host).read_bytes())
+    assert stored == {"ServerURL": host, "Username": "user", "Secret": "secret"}
+    assert home.run("imagetools", "inspect", f"{host}/app:1").status == 0
+    if section == "credHelpers":  # skopeo does not know the other one
+        assert home.skopeo("inspect", "--tls-verify=false", f"docker://{host}/app:1").returncode == 0
+    out = home.run("logout", host)
+    assert (out.status, out.stderr) == (0, b"")  # it knows one spelling of the host, and that is enough
+    assert os.listdir(kept) == []
+    assert home.auths == {}
+    assert b"secret" not in (home.path / "started").read_bytes()
+
+
+def test_a_helper_that_fails_keeps_nothing_and_says_nothing(home: Home, host: str) -> None:
+    home.add_helper()
+    program = home.path / "bin/docker-credential-test"
+    program.write_text("#!/bin/sh\ncat; cat >&2; exit 7\n")
+    home.file.parent.mkdir()
+    home.file.write_text('{"credsStore": "test"}')
+    ended = home.log_in(host)
+    assert ended.status == 1
+    assert "docker-credential-test store failed" in ended.text
+    assert b"secret" not in ended.stdout + ended.stderr
+    assert home.file.read_text() == '{"credsStore": "test"}'
+    assert b"could not erase credentials" in home.run("logout", host).stderr
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "password", "problem"),
+    [
+        ("https://", "user", b"x", "is not a registry"),
+        ("a b", "user", b"x", "is not a registry"),
+        ("-h.example", "user", b"x", "no such option"),
+        ("h.example:port", "user", b"x", "is not a registry"),
+        ("localhost:1", "us:er", b"x", "has a colon in it"),
+        ("localhost:1", "user", b"\xff", "must be valid UTF-8"),
+        ("localhost:1", "user", b"x", "cannot reach http://localhost:1/v2/"),
+    ],
+)
+def test_what_cannot_be_asked(home: Home, server: str, user: str, password: bytes, problem: str) -> None:
+    ended = home.run("login", "-u", user, "--password-stdin", server, stdin=password)
+    assert ended.status in (1, 2)
+    assert problem in ended.text
+    assert not home.file.exists()
+
+
+@pytest.mark.parametrize("point", ["file.written", "file.linked"])
+def test_a_login_that_is_killed_leaves_the_old_file(home: Home, host: str, point: str) -> None:
+    home.file.parent.mkdir()
+    home.file.write_text("{}")
+    arguments = ("login", "-u", "user", "--password-stdin", host)
+    environment = {**home.environment, "PYBUILD_TRACEPOINT": point}
+    assert home.commands.run(*arguments, environment=environment, stdin=b"secret").status == -9
+    assert home.file.read_text() == "{}"
+    for name in os.listdir(home.file.parent):
+        assert (home.file.parent / name).stat().st_mode & 0o077 == 0 or name == "config.json"
+    assert home.log_in(host).status == 0
+    assert os.listdir(home.file.parent) == ["config.json"]
+
+
+def test_logins_at_once_lose_nothing(home: Home, host: str) -> None:
+    port = host.partition(":")[2]
+    names = [host, f"localhost:{port}"]
+    started = [
+        subprocess.Popen(
+            [PYBUILD, "login", "-u", "user", "-p", "secret", name],
+            env=home.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in names
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    assert set(home.auths) == set(names)

@@ -1,0 +1,279 @@
+"""One blob into one repository: looked for, mounted from another one, else sent; resumed where it was cut off.
+
+Facts: distribution-spec, "Pushing blobs", "Resuming an upload", "Mounting a blob". A blob goes as one body first.
+What breaks off is gone on with from where the registry says it stands; where it cannot say, or says nonsense, the
+upload begins anew, in pieces from then on. The registry checks the digest in the end, so a wrong resumption costs
+time and never makes a wrong blob.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Protocol
+from urllib.parse import urlencode
+
+import trio
+
+from buildengine.digest import Digest
+from buildengine.errors import RegistryError, SourceError
+from worker.oci.types import Descriptor
+from worker.registry.client import PUSH, EndpointClient, blob_path, retrying, wait_before_retry
+from worker.registry.errors import RegistryRefused, deserves_retry
+from worker.registry.transport import Body, Response, StreamedBody
+
+_PIECE = 16 << 20
+_LEAST_PIECE = 1 << 20
+_MAX_ATTEMPTS = 40
+_MAX_RESTARTS = 6
+_DENIED = (401, 403)
+_OCTETS = {"content-type": "application/octet-stream"}
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+
+Progress = Callable[[Digest, int, int], object]
+"""Called with the digest, the bytes so far and all of them; a restart goes back."""
+
+
+class BlobReader(Protocol):
+    """An open blob, wherever it is."""
+
+    def chunks(self, start: int, end: int) -> AsyncGenerator[bytes]:
+        """Its bytes from `start` up to `end`, in steps of about 1 MiB. Called again for every attempt."""
+        ...
+
+
+class SessionLost(RegistryError):
+    """The registry forgot an upload, or said of it what cannot be."""
+
+
+class BlobUpload:
+    """The way of one blob into `repository`, over as many requests as it takes."""
+
+    def __init__(
+        self,
+        client: EndpointClient,
+        repository: str,
+        descriptor: Descriptor,
+        *,
+        delays: tuple[float, ...],
+        on_progress: Progress = lambda digest, current, total: None,
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._digest = descriptor.digest
+        self._size = descriptor.size
+        self._delays = delays
+        self._on_progress = on_progress
+        self._subject = f"blob {descriptor.digest} of {repository}"
+        self._location = ""  # where the session goes on; "" when there is none
+        self._offset = 0  # what of the blob the registry has, as far as we know
+        self._piece = 0  # bytes a request; 0: all in one
+        self._least = _LEAST_PIECE
+        self._cut = False  # a body broke off: the registry has to say where it stands
+        self._unreadable: SourceError | None = None  # what was wrong with the source of the bytes
+
+    async def exists(self) -> bool:
+        """Whether the repository has the blob already."""
+        return await retrying(self._exists, self._delays)
+
+    async def mount(self, sources: Sequence[str]) -> bool:
+        """Whether the registry could take the blob from one of `sources`, other repositories of its own."""
+        for source in sources:
+            await self._abandon()
+            if await retrying(partial(self._mount, source), self._delays):
+                return True
+        return False
+
+    async def send(self, reader: BlobReader) -> None:
+        """Upload the blob. Raises SourceError when the registry will not have it."""
+        delays, restarts = iter(self._delays), 0
+        for _ in range(_MAX_ATTEMPTS):
+            before = self._offset
+            try:
+                return await self._attempt(reader)
+            except SourceError as error:
+                failure = error
+                if error is self._unreadable:
+                    raise
+                if deserves_retry(error):
+                    if self._offset > before:
+                        delays = iter(self._delays)  # it moves: patience starts anew
+                    delay = next(delays, None)
+                    if delay is None:
+                        raise
+                    self._cut = bool(self._location)
+                    await trio.sleep(wait_before_retry(error, delay))
+                elif restarts < _MAX_RESTARTS and self._may_begin_anew(error):
+                    restarts += 1
+                    self._begin_anew()
+                else:
+                    raise
+        raise failure
+
+    # --- what a failure means --------------------------------------------------------------------------------
+
+    def _may_begin_anew(self, error: SourceError) -> bool:
+        """Whether another session, or smaller requests, may fare better. Changes the size of pieces."""
+        if isinstance(error, SessionLost):
+            self._piece = self._piece or _PIECE
+            return True
+        if not isinstance(error, RegistryRefused) or error.status in _DENIED or not self._location:
+            return False
+        if error.status == 413 and self._piece:
+            smaller = self._piece // 4
+            if smaller < self._least:
+                return False
+            self._piece = smaller
+        else:
+            self._piece = max(self._piece or _PIECE, self._least)
+        return True
+
+    def _begin_anew(self) -> None:
+        self._location, self._offset, self._cut = "", 0, False
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    async def _exists(self) -> bool:
+        try:
+            async with self._client.request(
+                "HEAD", self._repository, blob_path(self._digest), subject=self._subject, actions=PUSH
+            ) as response:
+                length = response.headers.get("content-length")
+        except RegistryRefused as error:
+            if deserves_retry(error):
+                raise
+            return False  # what is wrong besides, the upload will say, with a body that explains it
+        return length is None or length == str(self._size)
+
+    async def _mount(self, source: str) -> bool:
+        query = urlencode({"mount": str(self._digest), "from": source})
+        try:
+            async with self._client.request(
+                "POST",
+                self._repository,
+                f"blobs/uploads/?{query}",
+                subject=self._subject,
+                actions=PUSH,
+                mount_from=(source,),
+            ) as response:
+                if response.status == 201:
+                    return True
+                self._take_session(response)  # it began an upload instead
+        except RegistryError as error:
+            if deserves_retry(error):
+                raise
+        return False  # it knows no mounts, or the source is not ours to read
+
+    async def _abandon(self) -> None:
+        """Tell the registry that a session will not be used."""
+        if self._location:
+            with suppress(SourceError):
+                await self._discard()
+            self._begin_anew()
+
+    async def _discard(self) -> None:
+        async with self._client.request(
+            "DELETE", self._repository, self._location, subject=self._subject, actions=PUSH
+        ):
+            pass
+
+    async def _attempt(self, reader: BlobReader) -> None:
+        if self._cut:
+            if await self._exists():  # all arrived, only the answer did not
+                return
+            await self._ask_where_it_stands()
+        if not self._location:
+            await self._begin()
+        if self._offset == 0 and self._piece == 0:
+            await self._finish(self._body(reader, 0, self._size))
+            return
+        while self._offset < self._size:
+            await self._send_piece(reader)
+        await self._finish(b"")
+
+    async def _begin(self) -> None:
+        async with self._client.request(
+            "POST", self._repository, "blobs/uploads/", subject=self._subject, actions=PUSH
+        ) as response:
+            self._take_session(response)
+
+    async def _ask_where_it_stands(self) -> None:
+        try:
+            async with self._client.request(
+                "GET", self._repository, self._location, subject=self._subject, actions=PUSH
+            ) as response:
+                stands = _received(response)
+                if response.headers.get("location"):
+                    self._location = self._client.location(response)
+        except RegistryRefused as error:
+            if deserves_retry(error) or error.status in _DENIED:
+                raise
+            raise SessionLost(error.message, status=error.status, code=error.code) from error
+        if stands is None or stands > self._size:
+            raise SessionLost(f"{self._client.endpoint.host}: {self._subject}: it lost count of what it has")
+        # `0-0` is said of nothing at all as well as of one byte; that byte is sent again.
+        self._offset, self._cut = stands if stands > 1 else 0, False
+
+    async def _send_piece(self, reader: BlobReader) -> None:
+        start = self._offset
+        end = min(start + (self._piece or self._size), self._size)
+        headers = {**_OCTETS, "content-range": f"{start}-{end - 1}"}
+        async with self._client.request(
+            "PATCH",
+            self._repository,
+            self._location,
+            subject=self._subject,
+            actions=PUSH,
+            headers=headers,
+            body=self._body(reader, start, end),
+        ) as response:
+            stands = _received(response)
+            self._location = self._client.location(response)
+        if stands is not None and not start < stands <= end:
+            raise SessionLost(f"{self._client.endpoint.host}: {self._subject}: it lost count of what it has")
+        self._offset = end if stands is None else stands
+
+    async def _finish(self, body: Body) -> None:
+        separator = "&" if "?" in self._location else "?"
+        async with self._client.request(
+            "PUT",
+            self._repository,
+            f"{self._location}{separator}{urlencode({'digest': str(self._digest)})}",
+            subject=self._subject,
+            actions=PUSH,
+            headers=_OCTETS,
+            body=body,
+        ) as response:
+            stored = response.headers.get("docker-content-digest", str(self._digest))
+        if stored.startswith(self._digest.algorithm) and stored != self._digest:
+            raise SessionLost(f"{self._client.endpoint.host} stored {stored[:100]} in the place of {self._subject}")
+
+    def _take_session(self, response: Response) -> None:
+        self._location, self._offset, self._cut = self._client.location(response), 0, False
+        least = response.headers.get("oci-chunk-min-length", "")
+        if least.isdigit() and len(least) < 12:
+            self._least = max(_LEAST_PIECE, int(least))
+            self._piece = max(self._piece, self._least) if self._piece else 0
+
+    def _body(self, reader: BlobReader, start: int, end: int) -> StreamedBody:
+        async def pieces() -> AsyncGenerator[bytes]:
+            sent = start
+            try:
+                async with aclosing(reader.chunks(start, end)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                        sent += len(chunk)
+                        self._on_progress(self._digest, sent, self._size)
+            except SourceError as error:
+                self._unreadable = error
+                raise
+
+        return StreamedBody(size=end - start, open=pieces)
+
+
+def _received(response: Response) -> int | None:
+    """How many bytes the registry has of an upload; None when it does not say what can be understood."""
+    found = _RANGE.fullmatch(response.headers.get("range", ""))
+    return None if found is None else int(found[1]) + 1
