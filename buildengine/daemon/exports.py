@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from buildengine.builder import BuildRequest, Export
 from buildengine.daemon.steps import step
@@ -147,8 +148,7 @@ class Exports:
             directory = sinks.directory(number)
             if directory is None:
                 raise UserError("export type=local needs a destination", hint="--output type=local,dest=DIRECTORY")
-            with _part(reporter, "copying files"):
-                await files.write_directory(trees, directory, result, options)
+            await files.write_directory(trees, directory, result, options, partial(_part, reporter))
             return {}
         opened = sinks.file(number)
         if opened is None:

@@ -11,8 +11,8 @@ root file system. Several platforms go into a directory each, `linux_amd64`, unl
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
 from buildengine.errors import UserError
@@ -30,8 +30,17 @@ from worker.layers.write import PLAIN, Shape, layer_blocks
 from worker.trees import Trees
 
 
-async def write_directory(trees: Trees, directory: str, result: BuildResult, options: ExportOptions) -> None:
-    """Copy each image below `directory`, in a directory of its platform when the result is a set."""
+async def write_directory(
+    trees: Trees,
+    directory: str,
+    result: BuildResult,
+    options: ExportOptions,
+    part: Callable[[str], AbstractContextManager[None]],
+) -> None:
+    """Copy each image below `directory`, in a directory of its platform when the result is a set.
+
+    Each copy is a `part` with a name, for progress.
+    """
     if options.delete and os.path.realpath(directory) == "/":
         raise UserError("mode=delete would delete everything on this host", hint="name another directory than /")
     try:
@@ -43,9 +52,11 @@ async def write_directory(trees: Trees, directory: str, result: BuildResult, opt
             copied = [await _opened(trees, image, result, options, opened) for image in result.images]
             if not _is_split(result, options):
                 await offload(_check_apart, result.platforms, [tree.root for tree in copied], limiter=DISK)
-            for tree in copied:
-                action = _copy_all(tree, options)
-                await copytree.copy(tree.root, target, action, owner=(os.geteuid(), os.getegid()), unprivileged=True)
+            owner = (os.geteuid(), os.getegid())
+            for image, tree in zip(result.images, copied, strict=True):
+                with part(f"copying files {image.id}" if tree.below else "copying files"):
+                    action = _copy_all(tree, options)
+                    await copytree.copy(tree.root, target, action, owner=owner, unprivileged=True)
             if options.delete:  # afterwards, so that a copy that fails has deleted nothing
                 with explained("cannot delete what is not in the result"):
                     await offload(remove_others, target, copied, limiter=DISK)
