@@ -9,7 +9,9 @@
 
 What counts is what can be traced to the command, since others may work on the same host: processes by a marker in
 their command line or environment, by the control group that the command was started in (nobody leaves it),
-by what they have mounted, or as new orphans in namespaces of their own; control groups by the engine's pid.
+by what they have mounted, or as orphans in namespaces of their own, which while a watch lasts come to the process
+that watches (PR_SET_CHILD_SUBREAPER) and not to PID 1; control groups by the engine's pid; states of an OCI runtime
+by the bundle that they name.
 """
 
 from __future__ import annotations
@@ -21,11 +23,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from worker.runtime import syscalls
+from worker.runtime.assembly import SCRATCH
+
 _GROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _RUNTIME_STATES = (Path("/run/runc"), Path("/run/crun"))
 _OTHERS = ("pybuild-test", "pybuild-bench", "pybuild-quickstart")  # who may run beside us
-_PATIENCE = 15.0  # seconds that the kernel may take with what has been killed, on a busy host
+_OTHERS_NETWORKS = ("/netns/netns-", "/net/cni/")  # where buildah and BuildKit mount theirs
+_PATIENCE = 30.0  # seconds that the kernel may take with what has been killed, on a busy host
+_LONGEST_LOOK = 1.0  # seconds; what is longer was no look: somebody had stopped this process
 
 
 class Watch:
@@ -36,7 +43,7 @@ class Watch:
         self._marker = marker.encode()
         self.group = group
         self._engines: set[int] = set()
-        self._pids = set(_pids())
+        self._pids = set(pids())
         self._namespaces = {name for pid in self._pids for name in _namespaces(pid)}
         self._host_mounts = _host_mounts()
         self._states = _states()
@@ -82,11 +89,18 @@ class Watch:
         for pid in sorted({*self._new(), *enclosed}):
             if pid in enclosed or self._is_marked(pid):
                 yield f"process {pid}: {_describe(pid)}"
-            elif _is_orphan(pid) and (own := _namespaces(pid) - self._namespaces):
+            elif _state(pid) == (True, os.getpid()) and (own := _namespaces(pid) - self._namespaces):
                 yield f"orphan {pid} with {', '.join(sorted(own))}: {_describe(pid)}"
 
     def _new(self) -> set[int]:
-        return set(_pids()) - self._pids - {os.getpid()}
+        return set(pids()) - self._pids - {os.getpid()}
+
+    def reap(self) -> None:
+        """Take the orphans that have ended. The engines are for those to wait for who started them."""
+        for pid in self._new() - self._engines:
+            if _state(pid) == (False, os.getpid()):
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _is_marked(self, pid: int) -> bool:
         return any(self._marker in _read(f"/proc/{pid}/{name}") for name in ("cmdline", "environ"))
@@ -100,12 +114,13 @@ class Watch:
 
     def _mounts(self) -> Iterator[str]:
         """In whatever namespace: a process of somebody else may have copied ours while it lived."""
-        for pid in _pids():
+        for pid in pids():
             for line in _read(f"/proc/{pid}/mountinfo").decode(errors="replace").splitlines():
                 if self._place in line:
                     yield f"mount of {pid}: {line}"
         for line in sorted(_host_mounts() - self._host_mounts):
-            if " - nsfs " in line or " /proc/fs" in line:
+            nsfs = " - nsfs " in line and not any(path in line for path in _OTHERS_NETWORKS)
+            if nsfs or f" {SCRATCH}" in line:
                 yield f"mount of the host: {line}"
 
     def _groups(self) -> Iterator[str]:
@@ -117,7 +132,10 @@ class Watch:
                     yield f"control group {directory}/{name}"
 
     def _states_left(self) -> Iterator[str]:
-        yield from (f"state of an OCI runtime: {path}" for path in sorted(_states() - self._states))
+        for path in sorted(_states() - self._states):
+            texts = (_read(str(file)).decode(errors="replace") for file in Path(path).rglob("*"))
+            if Path(path).name == "step" or any(SCRATCH in text or self._place in text for text in texts):
+                yield f"state of an OCI runtime: {path}"
 
     def _temporary_left(self) -> Iterator[str]:
         """The engine has no business in /tmp; what others put there has no such name."""
@@ -131,10 +149,12 @@ def watch(place: Path, *, marker: str) -> Iterator[Watch]:
     """Look at the host now. Whatever still runs at the end is killed, so that no test harms the next."""
     group = _make_group(f"test-{marker}")
     watching = Watch(place, marker=marker, group=group)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield watching
     finally:
         _end(watching)
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _end(watching: Watch) -> None:
@@ -142,6 +162,7 @@ def _end(watching: Watch) -> None:
         for pid in watching.members():
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
+        watching.reap()
         with suppress(OSError):
             for directory, _, _ in os.walk(watching.group, topdown=False):
                 os.rmdir(directory)
@@ -164,12 +185,18 @@ def files(root: Path) -> list[str]:
 
 
 def until(condition: Callable[[], bool], patience: float = _PATIENCE) -> bool:
-    """Wait for something outside this process, which cannot tell us; whether it came true."""
-    deadline = time.monotonic() + patience
+    """Wait for something outside this process, which cannot tell us; whether it came true.
+
+    The time during which we were stopped does not count (SIGSTOP, a suspended machine): who stopped us has most
+    likely stopped what we wait for.
+    """
+    waited, before = 0.0, time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        if waited > patience:
             return False
         time.sleep(0.005)
+        now = time.monotonic()
+        waited, before = waited + min(now - before, _LONGEST_LOOK), now
     return True
 
 
@@ -181,7 +208,7 @@ def command_line(pid: int) -> bytes:
 # --- looking at the host ---------------------------------------------------------------------------------------
 
 
-def _pids() -> list[int]:
+def pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
@@ -203,10 +230,10 @@ def _describe(pid: int) -> str:
     return f"{status.get('Name')} [{status.get('State')}] parent {status.get('PPid')} {command!r}"
 
 
-def _is_orphan(pid: int) -> bool:
-    """A living child of PID 1: nobody who started it still waits for it. A zombie is PID 1's to take."""
-    status = _read(f"/proc/{pid}/status").decode()
-    return bool(re.search(r"^State:\t[^ZX].*^PPid:\t1$", status, re.MULTILINE | re.DOTALL))
+def _state(pid: int) -> tuple[bool, int]:
+    """(whether it lives, its parent); a zombie does not live. (False, 0) for none."""
+    found = re.search(r"^State:\t(.).*^PPid:\t(\d+)$", _read(f"/proc/{pid}/status").decode(), re.MULTILINE | re.DOTALL)
+    return (found[1] not in "ZX", int(found[2])) if found else (False, 0)
 
 
 def _namespaces(pid: int) -> set[str]:

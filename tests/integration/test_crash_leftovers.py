@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builds import FIXTURES
+from tests.builds import FIXTURES, write
 from tests.fakes import leftovers
 from tests.fakes.crash_builds import Site, send
 
@@ -55,6 +56,41 @@ def test_an_orphan_in_namespaces_of_its_own_is_seen(tmp_path: Path) -> None:
     argv = ("env", "-i", "unshare", "--uts", "sleep", "1000")
     with leftovers.watch(tmp_path, marker=MARKER) as watch, orphan(watch, *argv):
         assert "uts:[" in watch.found()[0]
+
+
+def test_an_orphan_of_somebody_else_is_none_of_ours(tmp_path: Path) -> None:
+    """It was nobody's child when the watch began."""
+    os.mkfifo(tmp_path / "go")
+    script = f"(read x < {tmp_path}/go; env -i unshare --uts sleep {MARKER} &) > /dev/null 2>&1 & echo $!"
+    stranger = int(subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True).stdout)
+    wanted = f"sleep\0{MARKER}\0".encode()
+    with leftovers.watch(tmp_path, marker=f"{MARKER}-other") as watch:
+        (tmp_path / "go").write_text("x\n")
+        assert leftovers.until(lambda: wanted in map(leftovers.command_line, leftovers.pids()))
+        (theirs,) = (pid for pid in leftovers.pids() if leftovers.command_line(pid) == wanted)
+        try:
+            assert leftovers.until(lambda: stranger not in leftovers.pids())
+            assert watch.found() == []
+        finally:
+            send([theirs], signal.SIGKILL)
+
+
+def test_a_state_of_a_runtime_is_seen_when_it_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "_RUNTIME_STATES", (tmp_path,))
+    with leftovers.watch(tmp_path, marker=MARKER) as watch:
+        state = write(tmp_path / "container", {"state.json": '{"labels": ["bundle=/somewhere/else"]}'})
+        assert watch.found() == []
+        write(state, {"state.json": '{"labels": ["bundle=/proc/fs/bundle"]}'})
+        assert watch.found() == [f"state of an OCI runtime: {state}"]
+
+
+def test_time_in_which_we_were_stopped_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark may stop all others on the host, us and what we wait for, for a minute."""
+    clock = itertools.count(0.0, 60.0)
+    monkeypatch.setattr(leftovers.time, "monotonic", lambda: next(clock))
+    looks = itertools.count()
+    assert leftovers.until(lambda: next(looks) == 3, patience=5.0)
+    assert not leftovers.until(lambda: False, patience=5.0)
 
 
 def test_a_mount_is_seen_in_any_namespace(tmp_path: Path) -> None:
