@@ -64,7 +64,7 @@ def _report(channel: _socket.socket, during: str, error: BaseException) -> None:
 def failure(during: str, error: BaseException) -> dict[str, str]:
     """An exception as data: whose fault, and one sentence."""
     if isinstance(error, targets.Refused):
-        return {"fault": "user", "message": str(error)}
+        return {"fault": "user", "message": str(error)} | ({"hint": error.hint} if error.hint else {})
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         return {"fault": "host", "message": f"{during}: {what}{error.strerror}"}
