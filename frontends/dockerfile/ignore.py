@@ -9,13 +9,16 @@ from frontends.dockerfile.terminals import SPACES
 from llb.paths import clean
 from llb.patterns import PatternMatcher
 
+LONGEST = 1 << 16  # characters of all patterns. A bound of ours: reading and compiling them takes up to 3 s
+
 
 def read(source: SourceFile) -> tuple[str, ...]:
     """The patterns of an ignore file: comments and blank lines gone, paths cleaned, relative to the context.
 
-    Raises ParseError at the line whose pattern is no pattern.
+    Raises ParseError at the line whose pattern is no pattern, or one too many.
     """
     patterns: list[str] = []
+    left = LONGEST
     for number, line in enumerate(source.data.removeprefix(BOM).split(b"\n"), 1):
         text = line.decode("utf-8", "replace")
         if text.startswith("#"):  # a comment only at the very beginning of a line
@@ -23,6 +26,13 @@ def read(source: SourceFile) -> tuple[str, ...]:
         pattern = _pattern(text.strip(SPACES))
         if not pattern:
             continue
+        left -= len(pattern)
+        if left < 0:
+            raise ParseError(
+                f"the patterns of {source.filename} have more than {LONGEST} characters",
+                hint="name directories instead of the files in them",
+                locations=(source.at_lines(number, number),),
+            )
         try:
             PatternMatcher([pattern])
         except UserError as error:

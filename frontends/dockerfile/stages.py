@@ -92,6 +92,7 @@ class Graph:
         self.lexer = lexer
         self.stages: list[Stage] = []
         self.written = 0  # how many of them the file has
+        self._triggers_left = parse.MOST
         self._by_name: dict[str, Stage] = {}
 
     def add(self, stage: Stage) -> None:
@@ -222,9 +223,20 @@ class Graph:
         for stage in unread:
             stage.triggers_read = True
             triggers = tuple(self._triggers(stage))
+            self._count_triggers(stage, triggers)
             stage.steps = triggers + stage.steps
             stage.total += len(triggers)
         return bool(unread)
+
+    def _count_triggers(self, stage: Stage, triggers: Sequence[Step]) -> None:
+        """n triggers run in each of m stages: that is bounded as what is written is."""
+        self._triggers_left -= len(triggers)
+        if self._triggers_left < 0:
+            raise ParseError(
+                f"ONBUILD triggers bring more than {parse.MOST} instructions to the stages of the Dockerfile",
+                hint="write fewer triggers, or build fewer stages on the one that has them",
+                locations=(stage.location,),
+            )
 
     def _triggers(self, stage: Stage) -> Iterable[Step]:
         for text in _trigger_texts(stage):

@@ -21,6 +21,8 @@ from frontends.dockerfile.terminals import SPACE
 DEEPEST = 100  # of ${a:-${b:-...}}; a bound of ours, so that no file can exhaust the stack
 LARGEST = 1 << 20  # characters from the variables of one text: no process can have a variable of 128 KiB, execve(2)
 _LARGEST_SUM = 64 << 20  # and of all texts of a file
+_MOST_STEPS = 1 << 30  # of patterns, a character of one on a character of a value, in one file: about two seconds
+_MOST_PORTS = 1 << 21  # that EXPOSE lists, in one file: about two seconds
 _MOST_NAMES = 50_000  # compared for suggestions, in one file: about half a second
 
 _SPLIT = re.compile(f"[{SPACE}]+")
@@ -51,16 +53,32 @@ class Expansion:
 class Budget:
     """How much the variables of a whole file may still put into its texts: a few lines can double one to any size."""
 
-    __slots__ = ("left", "names")
+    __slots__ = ("left", "names", "ports", "steps")
 
     def __init__(self) -> None:
         self.left = _LARGEST_SUM
+        self.steps = _MOST_STEPS
+        self.ports = _MOST_PORTS
         self.names = _MOST_NAMES
 
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
             raise _too_large("all instructions together", _LARGEST_SUM, _MANY)
+
+    def match(self, pattern: str, value: str) -> None:
+        """A fixed piece of a pattern may have to be tried at each place of the value."""
+        self.steps -= len(pattern) * len(value)
+        if self.steps < 0:
+            raise ParseError(
+                "the patterns of all substitutions together take too long", hint="use shorter patterns or values"
+            )
+
+    def expose(self, added: int, before: int) -> None:
+        """`added` ports are listed, beside `before` that were: those are copied, which costs a 64th."""
+        self.ports -= added + before // 64
+        if self.ports < 0:
+            raise ParseError("all EXPOSE instructions together list too many ports", hint="list each port once")
 
     def search(self, names: Collection[str]) -> bool:
         """Whether these names may still be looked at for one that was meant: a suggestion is no duty."""
@@ -102,6 +120,14 @@ class Lexer:
     def spend(self, size: int) -> None:
         if self.budget is not None:
             self.budget.spend(size)
+
+    def match(self, pattern: str, value: str) -> None:
+        if self.budget is not None:
+            self.budget.match(pattern, value)
+
+    def expose(self, added: int, before: int) -> None:
+        if self.budget is not None:
+            self.budget.expose(added, before)
 
     def suggest(self, name: str, names: Collection[str], *, prefix: str = "") -> str:
         """` (did you mean x?)`, or nothing; nothing at all when the file has asked too often."""
@@ -234,7 +260,7 @@ class _Scan:
         kept = [escape] if self.raw_escapes else []
         if self.peek() in ('"', "$", escape):
             return [*kept, self.take()]
-        return [*kept, escape] if self.peek() else kept
+        return [*kept, escape]
 
     def unbalanced(self, kind: str) -> ParseError:
         return ParseError(
@@ -324,6 +350,7 @@ class _Scan:
             return value or ""
         if trims:
             longest = word.startswith(modifier)
+            self.lexer.match(word, value or "")
             trim = shellpattern.trim_prefix if modifier == "#" else shellpattern.trim_suffix
             return trim(word[longest:], value or "", longest=longest)
         raise _unsupported(shown)
@@ -336,6 +363,7 @@ class _Scan:
         value = self.look_up(name)
         if value is None and self.lexer.keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
+        self.lexer.match(pattern, value or "")
         return shellpattern.replace(pattern, value or "", replacement, every=every, longest=LARGEST)
 
     def inner(self, stop: str, raw_escapes: bool, missing: str) -> str:

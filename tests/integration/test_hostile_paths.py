@@ -51,14 +51,23 @@ ESCAPES: dict[str, tuple[str, dict[str, Put], tuple[str, ...], int]] = {
     "a bind mount through a link": (
         "FROM base\nRUN --mount=type=bind,source=a,target=/x cat /x/shadow\n",
         {"a": link("/etc")},
-        ("/a to be mounted at /x: No such file or directory",),
+        (
+            "/a to be mounted at /x: /a is a symbolic link to /etc in the source of the mount, which leads nowhere",
+            "hint: no link leads out of the source of a mount",
+        ),
         2,
+    ),
+    "a bind mount of a link to itself": (
+        "FROM base AS b\nRUN ln -s x /x\nFROM base\nRUN --mount=type=bind,from=b,source=/x/y,target=/x true\n",
+        {},
+        ("'/x/y': not found", "hint: /x is a symbolic link"),
+        4,
     ),
     "a cache mount through a link of another step": (
         "FROM base\nRUN --mount=type=cache,target=/c,id=links ln -sfn CANARY /c/l\n"
         "RUN --mount=type=cache,target=/x,id=links,source=l cat /x/secret\n",
         {},
-        ("/l to be mounted at /x",),
+        ("/l to be mounted at /x: /l is a symbolic link to ", "in the source of the mount, which leads nowhere"),
         3,
     ),
     "a secret below a file": (

@@ -184,7 +184,7 @@ def test_descriptions_come_from_the_comments_above() -> None:
     "text",
     [
         "FROM a\n" + "RUN b\n" * parse.MOST,
-        "FROM a\nENV" + " a=b" * 10_000 + "\nLABEL" + " a=b" * 10_000,
+        "FROM a\nENV" + " a=b" * 5_000 + "\nLABEL" + " a=b" * 5_000,
         "FROM a\nCOPY" + " a" * 20_000 + " /b/",
         "FROM a\nRUN" + " --mount=type=cache,target=/c \\\n" * 20_000 + "true",
     ],
@@ -198,12 +198,12 @@ def test_a_file_has_so_many_parts_and_no_more(text: str) -> None:
 
 def test_parsing_is_linear_in_lines_and_in_words() -> None:
     def seconds(data: bytes) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         list(parse.instructions(split(SourceFile(filename="", data=data))))
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     seconds(b"FROM a\n")
-    assert seconds(b"".join(b"RUN echo %d\n" % n for n in range(19_000))) < 4
-    many = b" \\\n".join(b"k%d=v" % n for n in range(19_000))
-    assert seconds(b"ENV " + many) < 4
-    assert seconds(b"COPY " + many.replace(b"=", b"") + b" /") < 4
+    assert seconds(b"".join(b"RUN echo %d\n" % n for n in range(9_900))) < 3
+    many = b" \\\n".join(b"k%d=v" % n for n in range(9_900))
+    assert seconds(b"ENV " + many) < 3
+    assert seconds(b"COPY " + many.replace(b"=", b"") + b" /") < 3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import ParseError
-from frontends.dockerfile.words import DEEPEST, LARGEST, Lexer, quote
+from frontends.dockerfile.words import DEEPEST, LARGEST, Budget, Lexer, quote
 
 ENV = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
 ERROR = None
@@ -274,6 +274,15 @@ def test_hostile_patterns_are_linear() -> None:
     for text in ("${F#" + "*a" * 200 + "b}", "${F%%" + "a*" * 200 + "b}", "${F//a*b/c}", "${F//a/bb}"):
         expand(text, {"F": "a" * 60_000})
     assert time.perf_counter() - begin < 3
+
+
+def test_patterns_of_a_file_are_bounded_together() -> None:
+    env = {"F": "a" * 60_000}
+    with pytest.raises(ParseError, match="patterns of all substitutions together take too long"):
+        Lexer(budget=Budget()).expand("${F/" + "?" * 30_000 + "b/c}", env)
+    lexer = Lexer(budget=Budget())
+    with pytest.raises(ParseError, match="take too long"):
+        lexer.expand(("${F%%*" + "?" * 3_000 + "b}") * 10, env)
 
 
 def test_substitutions_side_by_side_are_not_nested() -> None:

@@ -144,7 +144,7 @@ def walk(matcher: PatternMatcher, path: str) -> int:
 
 def plain(pattern: str) -> re.Pattern[str]:
     """The translation that moby/patternmatcher makes, as directly as possible (without sets)."""
-    if pattern.startswith("**") and not set(pattern[2:]) & set("*?") and pattern[2:3] not in ("", "/"):
+    if pattern.startswith("**") and not set(pattern[2:]) & set("*?[") and pattern[2:3] not in ("", "/"):
         return re.compile(".*" + re.escape(pattern[2:]) + r"\Z", re.DOTALL)
     out = re.sub(r"\*\*/?\Z|\*\*/?|\*|\?|\[\^a\]|[^*?[]+", lambda m: plain_token(m, pattern), pattern)
     return re.compile(out + r"\Z", re.DOTALL)

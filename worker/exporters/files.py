@@ -50,8 +50,9 @@ async def write_directory(
     try:
         with ExitStack() as opened:
             copied = [await _opened(trees, image, result, options, opened) for image in result.images]
-            if not _is_split(result, options):
-                await offload(_check_apart, result.platforms, [tree.root for tree in copied], limiter=DISK)
+            if len(copied) > 1 and not _is_split(result, options):
+                with explained("cannot compare the results of the platforms"):
+                    await offload(_check_apart, result.platforms, [tree.root for tree in copied], limiter=DISK)
             owner = (os.geteuid(), os.getegid())
             for image, tree in zip(result.images, copied, strict=True):
                 with part(f"copying files {image.id}" if tree.below else "copying files"):

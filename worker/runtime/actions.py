@@ -67,10 +67,8 @@ def tree(
     if selector:
         try:
             mounted = a.overlay.part(mounted, selector, attach=a.place())
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-                raise
-            raise targets.Refused(f"{selector} to be mounted at {target}: {error.strerror}") from None
+        except targets.Refused as error:
+            raise targets.Refused(f"{selector} to be mounted at {target}: {error}", hint=error.hint) from None
     syscalls.restrict_mount(mounted, a.attributes | (syscalls.ATTR_RDONLY if readonly else 0))
     a.mount(mounted, target)
 

@@ -20,15 +20,14 @@ _USERS = (
 
 
 def error(failure: Mapping[str, str]) -> BuildError:
-    """`failure` has `fault` (user, host, internal, oci) and `message`."""
+    """`failure` has `fault` (user, host, internal, oci), `message`, and sometimes `hint` or `trace`."""
     fault, message = failure["fault"], failure["message"]
     if fault == "oci":
         return _of_oci_runtime(message)
     if fault == "user":
         no_shell = message == 'exec: "/bin/sh": no such file or directory'
-        return UserError(
-            message, hint='the image has no shell: RUN ["program", "argument"] needs none' if no_shell else None
-        )
+        no_shell_hint = 'the image has no shell: RUN ["program", "argument"] needs none' if no_shell else None
+        return UserError(message, hint=failure.get("hint") or no_shell_hint)
     if fault == "emulation":
         return HostError(
             f"an emulator cannot be registered for the step: {message}",

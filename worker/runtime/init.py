@@ -65,7 +65,7 @@ def _report(channel: _socket.socket, during: str, error: BaseException) -> None:
 def failure(during: str, error: BaseException) -> dict[str, str]:
     """An exception as data: whose fault, and one sentence."""
     if isinstance(error, targets.Refused):
-        return {"fault": "user", "message": str(error)}
+        return {"fault": "user", "message": str(error)} | ({"hint": error.hint} if error.hint else {})
     if isinstance(error, usernamespace.Refused):
         return {"fault": "emulation", "message": str(error)}
     if isinstance(error, OSError):

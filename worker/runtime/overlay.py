@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from worker.runtime import syscalls
+from worker.runtime import syscalls, targets
 
 MAX_LAYERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
 
@@ -70,13 +70,16 @@ class Overlay:
             return fd
 
     def part(self, tree: int, path: str, *, attach: str) -> int:
-        """The file or directory `path` of a detached tree as a detached mount. Closes `tree`."""
+        """The file or directory `path` of a detached tree as a detached mount. Closes `tree`.
+
+        Raises Refused when there is no such place in the tree.
+        """
         attached = False
         try:
             if not self.clone_detached:
                 _attach(tree, attach)
                 attached = True
-            inside = syscalls.open_beneath(tree, path, os.O_PATH)
+            inside = _enter(tree, path)
             try:
                 return syscalls.clone_mount(inside)
             except OSError as error:
@@ -92,6 +95,17 @@ class Overlay:
             os.close(tree)
             if attached:
                 syscalls.unmount(attach)
+
+
+def _enter(tree: int, path: str) -> int:
+    try:
+        return syscalls.open_beneath(tree, path, os.O_PATH)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        why = targets.obstacle(tree, path, where="in the source of the mount")
+        hint = "no link leads out of the source of a mount: give as its source what the link should lead to"
+        raise targets.Refused(why or str(error.strerror), hint=hint if "symbolic link" in why else "") from None
 
 
 def _forget_volatile(work: str) -> bool:

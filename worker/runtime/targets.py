@@ -34,7 +34,11 @@ Stub = tuple[str, str, bool, int, int, int, int]
 
 
 class Refused(Exception):
-    """The user's image or mounts make this impossible; the message says which and why."""
+    """The user's image or mounts make this impossible; the message says which and why, the hint what to try."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> int | None:
@@ -45,7 +49,7 @@ def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> in
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            raise Refused(f"{path} cannot be reached: {_obstacle(root, path) or error.strerror}") from None
+            raise Refused(f"{path} cannot be reached: {_above(root, path) or error.strerror}") from None
         raise
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode) != directory or stat.S_ISLNK(mode):
@@ -57,10 +61,17 @@ def find(root: int, path: str, *, directory: bool, nofollow: bool = False) -> in
     return fd
 
 
-def _obstacle(root: int, path: str) -> str:
-    """What above the last component of `path` is in the way, for messages; nothing when that is not to be seen."""
+def _above(root: int, path: str) -> str:
+    return obstacle(root, os.path.dirname(path.rstrip("/")))
+
+
+def obstacle(root: int, path: str, *, where: str = "in the image") -> str:
+    """What on the way to the directory `path` below `root` is in the way, for messages.
+
+    Nothing when that is not to be seen. `where` says whose tree it is.
+    """
     walked = ""
-    for name in [part for part in path.split("/") if part not in ("", ".")][:-1]:
+    for name in [part for part in path.split("/") if part not in ("", ".")]:
         walked += f"/{name}"
         try:
             fd = syscalls.open_beneath(root, walked, os.O_PATH | os.O_NOFOLLOW)
@@ -69,13 +80,13 @@ def _obstacle(root: int, path: str) -> str:
         try:
             mode, link = os.fstat(fd).st_mode, ""
             if stat.S_ISLNK(mode):
-                link = f"{walked} is a symbolic link to {os.readlink('', dir_fd=fd)} in the image"
+                link = f"{walked} is a symbolic link to {os.readlink('', dir_fd=fd)} {where}"
                 os.close(fd)
                 fd = -1
                 fd = syscalls.open_beneath(root, walked, os.O_PATH)
                 mode = os.fstat(fd).st_mode
             if not stat.S_ISDIR(mode):
-                return f"{link}, which is no directory" if link else f"{walked} is no directory in the image"
+                return f"{link}, which is no directory" if link else f"{walked} is no directory {where}"
         except OSError as error:
             return f"{link}, {_DEAD.get(error.errno or 0, 'which cannot be followed')}"
         finally:
@@ -104,7 +115,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
                 os.close(fd)
                 links += 1
                 if links > _MAX_LINKS:
-                    raise Refused(f"{path} cannot be reached: {_obstacle(root, path) or os.strerror(errno.ELOOP)}")
+                    raise Refused(f"{path} cannot be reached: {_above(root, path) or os.strerror(errno.ELOOP)}")
                 rest += [part for part in text.split("/") if part not in ("", ".")][::-1]
                 if text.startswith("/"):
                     names.clear()
@@ -116,7 +127,7 @@ def make(root: int, path: str, *, directory: bool, made: Made) -> int:
         return held.pop()
     except OSError as error:
         if error.errno in _CANNOT_MAKE:
-            raise Refused(f"{path} cannot be made: {_obstacle(root, path) or error.strerror}") from None
+            raise Refused(f"{path} cannot be made: {_above(root, path) or error.strerror}") from None
         raise
     finally:
         for fd in held:

@@ -20,7 +20,9 @@ def expose(draft: Draft, instruction: ins.Expose) -> None:
     ports: list[str] = []
     for argument in instruction.arguments:
         for text in draft.shared.lexer.process(argument, draft.env).words:
-            ports += _ports(draft, instruction, text)
+            found = _ports(draft, instruction, text)
+            draft.shared.lexer.expose(len(found), len(draft.config.exposed_ports))
+            ports += found
     draft.configure(replace(draft.config, exposed_ports=draft.config.exposed_ports.union(ports)))
     draft.commit(f"EXPOSE [{' '.join(ports)}]")
 
