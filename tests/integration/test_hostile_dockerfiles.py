@@ -144,7 +144,7 @@ def test_is_refused(attack: Attack, name: str) -> None:
 
 HARMLESS: dict[str, str | bytes] = {
     "a thousand stages": "FROM base\n" + "".join(f"FROM scratch AS s{n}\n" for n in range(1000)),
-    "ten thousand labels": "FROM base\n" + "LABEL a=b\n" * 10_000,
+    "nine thousand labels": "FROM base\n" + "LABEL a=b\n" * 9_000,
     "an odd inline file": b"FROM base\nCOPY <<E /x\n\xff\0\nE\n",
     "an unreachable monster": "FROM ../../x AS evil\nFROM base\n",
 }

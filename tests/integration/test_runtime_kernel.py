@@ -13,7 +13,7 @@ import pytest
 from buildengine.errors import HostError
 from cache.overlay import TreeMount
 from worker.mounts.tree import open_tree
-from worker.runtime import cgroups, devices, isolate, overlay, sweep
+from worker.runtime import cgroups, devices, isolate, overlay, sweep, targets
 
 pytest_plugins = ["tests.fakes.runtime_fixtures"]
 
@@ -104,7 +104,7 @@ def test_part_of_a_tree(many_layers: list[str], cloning: bool) -> None:
     for path in ("same", "."):
         tree = made.assemble(many_layers[:2], None, None, attach="/proc/fs")
         os.close(made.part(tree, path, attach="/proc/fs"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(targets.Refused, match="No such file"):
         made.part(made.assemble(many_layers[:2], None, None, attach="/proc/fs"), "missing", attach="/proc/fs")
     assert Path("/proc/self/mountinfo").read_text() == before
 
