@@ -18,6 +18,8 @@ from buildengine.values import dataclass
 
 ACTIVE, LAZY, FILLED = "active", "lazy", "filled"
 _COLUMNS = "id, parent, kind, description, created, state, size, diff_id, chain_id, remote, last_used, usage_count"
+_Text = str | None
+_Row = tuple[str, _Text, str, str, float, str, int | None, _Text, _Text, _Text, float | None, int]  # of _COLUMNS
 
 
 class LayerMissing(StoreError):
@@ -95,21 +97,25 @@ def find_all(connection: sqlite3.Connection, stack: Sequence[str]) -> list[Layer
 def everything(connection: sqlite3.Connection) -> list[tuple[Layer, str]]:
     """All layers with their states."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM layers ORDER BY created, id").fetchall()
-    return [(layer_of(row), str(row[5])) for row in rows]
+    return [(layer_of(row), row[5]) for row in rows]
 
 
 @lru_cache(maxsize=2048)  # the same rows are read for every step of a build: 1 us instead of 10
-def layer_of(row: tuple[object, ...]) -> Layer:
+def layer_of(row: _Row) -> Layer:
     id, parent, kind, description, created, state, size, diff_id, chain_id, remote, last_used, usage_count = row
-    fields = {"id": id, "parent": parent, "kind": kind, "description": description, "created": created, "size": size}
     return Layer(
-        **fields,  # type: ignore[arg-type]  # a row of our own schema
+        id=id,
+        parent=parent,
+        kind=kind,
+        description=description,
+        created=created,
+        size=size,
         diff_id=None if diff_id is None else Digest(diff_id),
         chain_id=None if chain_id is None else Digest(chain_id),
-        remote=None if remote is None else load_remote(str(remote)),
+        remote=None if remote is None else load_remote(remote),
         filled=state == FILLED,
-        last_used=last_used,  # type: ignore[arg-type]
-        usage_count=usage_count,  # type: ignore[arg-type]
+        last_used=last_used,
+        usage_count=usage_count,
     )
 
 

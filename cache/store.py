@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
 from buildengine.digest import Digest
 from buildengine.errors import StoreError
@@ -27,6 +27,9 @@ from buildengine.tracepoints import reach
 from buildengine.values import dataclass
 from cache.diskerrors import explained
 from cache.writeback import begin_writeback
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _ABSORBED = 1 << 20
 _DIRTY = 8 << 20  # what is given to the disk at once, long before somebody waits for it
@@ -264,11 +267,12 @@ class _VerifiedReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: Buffer, always a memoryview
-        count = self._file.readinto(buffer)
-        self._hash.update(buffer[:count])
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        count = self._file.readinto(view)
+        self._hash.update(view[:count])
         self._count += count
-        ended = count == 0 and len(buffer) > 0
+        ended = count == 0 and len(view) > 0
         damaged = ended and (self._count != self._info.size or self._hash.hexdigest() != self._info.digest.hex)
         if damaged or self._count > self._info.size:
             raise StoreError(

@@ -12,7 +12,7 @@ from llb.definition import Definition
 from llb.ops import Op, OpMetadata
 from llb.order import postorder
 from llb.sourcemap import Place, SourceFile, SourceMap
-from llb.vertices import DefinitionVertex, Inputs, Output, Target, Vertex
+from llb.vertices import DefinitionVertex, Inputs, OperationVertex, Output, Target, Vertex
 
 
 def marshal(result: Output | None, target: Target) -> Definition:
@@ -21,10 +21,10 @@ def marshal(result: Output | None, target: Target) -> Definition:
         return Definition()
     collected = _Collected()
     for vertex in postorder(result.vertex, lambda v: [source.vertex for source in v.sources]):
-        if isinstance(vertex, DefinitionVertex):
-            collected.take_over(vertex.definition)
-        else:
+        if isinstance(vertex, OperationVertex):
             collected.encode(vertex, target)
+        elif isinstance(vertex, DefinitionVertex):
+            collected.take_over(vertex.definition)
     return collected.finish(result)
 
 
@@ -37,7 +37,7 @@ class _Collected:
         self.metadata: dict[Digest, OpMetadata] = {}
         self.places: dict[Digest, dict[Place, None]] = {}  # the keys, in order
 
-    def encode(self, vertex: Vertex, target: Target) -> None:
+    def encode(self, vertex: OperationVertex, target: Target) -> None:
         op = vertex.op(Inputs(self.digests), target)
         data = codec.encode(op)
         digest = self.digests[vertex] = Digest.sha256(data)

@@ -93,7 +93,7 @@ class Inputs:
 
 
 class Vertex(ABC):
-    """Immutable; `sources` are all outputs that `op` will ask for."""
+    """Something that has outputs, immutable. `sources` are the outputs that it is made of."""
 
     __slots__ = ()
 
@@ -103,13 +103,19 @@ class Vertex(ABC):
     @abstractmethod
     def sources(self) -> tuple[Output, ...]: ...
 
+
+class OperationVertex(Vertex):
+    """One operation still to be encoded. `op` asks for all of its `sources`."""
+
+    __slots__ = ()
+
     @abstractmethod
     def op(self, inputs: Inputs, target: Target) -> Op:
         """The operation, its inputs taken from `inputs`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SourceVertex(Vertex):
+class SourceVertex(OperationVertex):
     identifier: str
     attrs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     platform: Platform | None = None
@@ -132,7 +138,7 @@ class SourceVertex(Vertex):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ExecVertex(Vertex):
+class ExecVertex(OperationVertex):
     """`mounts` pairs each mount with the tree under it; their `input` is filled in when that has a digest."""
 
     exec: ExecOp  # without mounts
@@ -163,7 +169,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FileVertex(Vertex):
+class FileVertex(OperationVertex):
     """Actions on one tree, each on the result of the one before; the last is the result."""
 
     base: Output | None
@@ -206,7 +212,7 @@ def _with_names_from(action: Action, base: int) -> Action:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class MergeVertex(Vertex):
+class MergeVertex(OperationVertex):
     layers: tuple[Output, ...]
     about: About = About()
 
@@ -224,7 +230,7 @@ class MergeVertex(Vertex):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class DiffVertex(Vertex):
+class DiffVertex(OperationVertex):
     lower: Output | None
     upper: Output | None
     about: About = About()
@@ -264,6 +270,3 @@ class DefinitionVertex(Vertex):
     @property
     def sources(self) -> tuple[Output, ...]:
         return ()
-
-    def op(self, inputs: Inputs, target: Target) -> Op:
-        raise NotImplementedError("a definition is taken over, never encoded again")

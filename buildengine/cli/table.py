@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from buildengine.cli.progress.lines import safe
@@ -37,11 +38,11 @@ def render(rows: Iterable[Row], headers: Mapping[str, str], shown: Sequence[str]
         format = "table " + "\t".join(f"{{{{.{field}}}}}" for field in shown)
     assert format is not None
     template = format.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
-    lines = (fill(template, lambda keys, row=row: _field(row, headers, keys)) for row in rows)  # type: ignore[misc]
+    lines = (fill(template, partial(_field, row, headers)) for row in rows)
     if not format.startswith("table "):
         yield from lines
         return
-    head = fill(template, lambda keys: _field(headers, headers, keys))
+    head = fill(template, partial(_field, headers, headers))
     yield from align([head, *lines])
 
 

@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from buildengine.builder import BuildRequest
 from cache.opened import Cache
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 @asynccontextmanager
@@ -61,7 +64,8 @@ class Pulled(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer; io passes this
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        data = self._read(len(view))
+        view[: len(data)] = data
         return len(data)

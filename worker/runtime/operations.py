@@ -6,18 +6,19 @@ names the operation. Nothing here touches anything.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(ABC):
     """One thing that PID 1 does. Subclasses are named by the function that does it."""
 
     kind: ClassVar[str]
 
-    def describe(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def describe(self) -> str: ...
 
     def wire(self) -> tuple[str, str, dict[str, Any]]:
         return self.kind, self.describe(), {item.name: getattr(self, item.name) for item in fields(self)}

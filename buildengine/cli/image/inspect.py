@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import click
 
@@ -36,5 +37,5 @@ def command(app: App, /, images: tuple[str, ...], format: str | None, platform: 
         click.echo(json.dumps(documents, indent=4, ensure_ascii=False))
     else:
         for document in documents:
-            click.echo(fill(format or "", lambda keys, document=document: at(document, keys)))  # type: ignore[misc]
+            click.echo(fill(format or "", partial(at, document)))
     failures.raise_any()

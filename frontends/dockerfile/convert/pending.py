@@ -9,11 +9,11 @@ from buildengine.values import dataclass
 from llb import paths
 from llb.ops import Op
 from llb.state import State
-from llb.vertices import About, Inputs, Output, Target, Vertex
+from llb.vertices import About, Inputs, OperationVertex, Output, Target
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PendingLocal(Vertex):
+class PendingLocal(OperationVertex):
     """Becomes what `make(follow_paths)` gives when it is marshalled; `used` grows until then."""
 
     make: Callable[[tuple[str, ...]], State]
@@ -26,7 +26,7 @@ class PendingLocal(Vertex):
 
     def op(self, inputs: Inputs, target: Target) -> Op:
         output = self.make(follow_paths(self.used)).output
-        if output is None:
+        if output is None or not isinstance(output.vertex, OperationVertex):
             raise InternalError("a local directory without an operation")
         return output.vertex.op(inputs, target)
 
