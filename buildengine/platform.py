@@ -27,12 +27,12 @@ _MACHINES = {  # what uname calls what Go calls otherwise
     "armv5tel": "arm/v5", "armv6l": "arm/v6", "armv7l": "arm/v7", "armv8l": "arm/v8",
 }  # fmt: skip
 _FORMAT = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([^()]*)\))?")
-_ARCHITECTURES = (
+_GOARCH = (
     "386 amd64 amd64p32 arm armbe arm64 arm64be loong64 mips mipsle mips64 mips64le mips64p32 mips64p32le ppc"
     " ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm"
 )
-_SYSTEMS = "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos"
-_KNOWN_ARCHITECTURES, _KNOWN_SYSTEMS = frozenset(_ARCHITECTURES.split()), frozenset(_SYSTEMS.split())
+_GOOS = "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos"
+_KNOWN_ARCHITECTURES, _KNOWN_SYSTEMS = frozenset(_GOARCH.split()), frozenset(_GOOS.split())
 _FIRST_STABLE_WINDOWS = 20348  # Server 2022: from here on a host runs the images of the last LTSC release as well
 _WINDOWS_LTSC = (20348, 26100)
 
