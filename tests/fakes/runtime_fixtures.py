@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.runtime_steps import Steps, make_rootfs
+from tests.fakes.runtime_steps import KINDS, Steps, make_rootfs
 from worker.runtime import isolate
 from worker.runtime.runtime import Kind, Runtime, open_runtime
-
-KINDS = ["builtin", *(name for name in ("runc", "crun") if shutil.which(name))]
 
 
 @pytest.fixture(scope="session")

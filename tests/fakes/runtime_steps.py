@@ -17,6 +17,7 @@ from worker.session import SecretBytes
 
 BUSYBOX = "/bin/busybox"
 PATH = "PATH=/bin:/usr/bin"
+KINDS = ("builtin", "runc", "crun")
 
 
 def make_rootfs(directory: Path, *, mount_points: bool = True) -> Path:

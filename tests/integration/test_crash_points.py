@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from pathlib import Path
 
@@ -28,8 +27,6 @@ HELPERS = worker.HELPER_TRACEPOINTS
 CHOSEN = ("layer.committed", "step.requested", "step.ended")  # where the runtime makes a difference
 COPIED = ("layer.filled",)  # and the snapshotter
 
-needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
-
 
 def test_every_point_of_the_source_is_in_a_list() -> None:
     here = Path(__file__).parents[2]
@@ -44,7 +41,6 @@ def test_command_killed(site: Site, point: str) -> None:
     command_killed(site, point)
 
 
-@needs_runc
 @pytest.mark.parametrize("point", [pytest.param(p, marks=() if p in CHOSEN else pytest.mark.slow) for p in POINTS])
 def test_command_killed_with_runc(new_site: NewSite, point: str) -> None:
     command_killed(new_site(runtime="runc"), point)
@@ -55,7 +51,6 @@ def test_helper_killed(site: Site, point: str) -> None:
     helper_killed(site, point)
 
 
-@needs_runc
 @pytest.mark.slow
 @pytest.mark.parametrize("point", HELPERS)
 def test_helper_killed_with_runc(new_site: NewSite, point: str) -> None:

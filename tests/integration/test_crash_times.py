@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -15,21 +14,18 @@ from tests.fakes.crash_builds import NewSite, Site, send
 
 pytest_plugins = [FIXTURES, "tests.fakes.crash_fixtures"]
 
-needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
-
 
 def test_at_ten_times(site: Site) -> None:
     assert kills(site, 10) == 10
 
 
-@needs_runc
 def test_at_three_times_with_runc(new_site: NewSite) -> None:
     assert kills(new_site(runtime="runc"), 3) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("runtime", ["builtin", pytest.param("runc", marks=needs_runc)])
+@pytest.mark.parametrize("runtime", ["builtin", "runc"])
 def test_at_fifty_times(new_site: NewSite, runtime: str) -> None:
     assert kills(new_site(runtime=runtime, thorough=True), 50) == 50
 

@@ -97,7 +97,7 @@ async def test_the_table(empty_store: Store) -> None:
     assert "linux/arm64      emulated by /usr/bin/qemu-aarch64-static in the step" in ended.stdout.splitlines()
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="a program of x86's ancestor")
+@pytest.mark.machine("x86_64")  # a program of its ancestor
 async def test_a_32_bit_step_runs_natively(empty_store: Store, tmp_path: Path) -> None:
     """Under the filter of its own architecture."""
     context = write(tmp_path / "context", {"Dockerfile": 'FROM scratch\nADD program /\nRUN ["/program"]\n'})

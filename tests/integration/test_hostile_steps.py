@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,13 +13,13 @@ import pytest
 
 from cache.overlay import TreeMount
 from tests.fakes.hostile import Attack, Put, link
-from tests.fakes.runtime_elf import MACHINE, elf_interpreter, exit_with_errno_of_opening, write_program
+from tests.fakes.runtime_elf import elf_interpreter, exit_with_errno_of_opening, write_program
+from tests.fakes.runtime_steps import KINDS
 from worker.mounts.tree import open_tree
 from worker.runtime import isolate, runtime
 
 pytest_plugins = ["tests.fakes.hostile_fixtures"]
 
-KINDS = ["builtin", *(name for name in ("runc", "crun") if shutil.which(name))]
 EVIL = b"import posix\nfd = posix.open('/PWNED', 65, 0o644)\n"  # O_WRONLY | O_CREAT; needs no other module
 
 
@@ -70,7 +69,7 @@ RUN exit 0; test ! -e /PWNED
         attack.build(f"FROM base\nCOPY rootfs /\n{last}\n", files=files).refused(fragment, line=3)
 
 
-@pytest.mark.skipif(MACHINE != "x86_64", reason="a program in machine code of x86_64")
+@pytest.mark.machine("x86_64")  # a program in its machine code
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_that_runs_our_python(attack: Attack, kind: str) -> None:
     """/proc/self/exe is this host's interpreter; with a loader of the image's it tries to write to itself."""

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +20,6 @@ from tests.fakes.own_registry import OwnRegistry, own_registry
 from tests.fakes.registry_server import Image, descriptor, index
 from tests.integration.test_registry_docker import DockerRegistry
 from worker.oci import jsonbytes, types
-
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo"))), reason="needs docker-registry and skopeo"
-)
 
 SHARED = gzip.compress(b"shared " * 1000, mtime=0)
 AMD64 = Image(layers=[SHARED, gzip.compress(os.urandom(3_000_000), 1)])

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import random
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -174,7 +173,6 @@ def test_what_changed_nothing_makes_an_empty_archive(stacks: dict[str, Stack], n
     assert stacks[name].archives[-1] == END
 
 
-@pytest.mark.skipif(shutil.which("umoci") is None, reason="needs umoci")
 def test_umoci_unpacks_the_same_tree(stacks: dict[str, Stack], tmp_path: Path) -> None:
     stack = stacks[UMOCI]
     _write_image(tmp_path / "image", stack.archives)

@@ -1,106 +1,23 @@
-"""`pybuild login` beside docker, skopeo and docker's registry: one file for all, no password where it can be seen."""
+"""`pybuild login` beside skopeo and docker's registry: one file for all, no password where it can be seen."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 import trio
 
-from tests.fakes.commands import PYBUILD, Commands, Ended, open_commands
+from tests.fakes.commands import PYBUILD
+from tests.fakes.docker_home import Home
 from tests.fakes.http_server import Reply, Request
 from tests.fakes.registry_server import Image, fake_registry
-from tests.integration.test_registry_docker import HASH, Built, DockerRegistry
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo"))), reason="needs docker-registry and skopeo"
-)
+pytest_plugins = ["tests.fakes.login_fixtures"]
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-with_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="needs docker's client")
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry that lets in `user` with `secret`."""
-    directory = tmp_path_factory.mktemp("registry")
-    (directory / "htpasswd").write_text(f"user:{HASH}\n")
-    access = {"htpasswd": {"realm": "here", "path": str(directory / "htpasswd")}}
-    running = DockerRegistry(directory / "state", auth=access)
-    source = Built(size=10).write(directory / "oci", "docker.io/library/app:1")
-    running.push(f"oci:{source}:1", "app:1", "--dest-creds=user:secret")
-    yield running.host
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with open_commands() as opened:
-        yield opened
-
-
-@dataclass
-class Home:
-    """A user's directory, with what is in docker's file there."""
-
-    path: Path
-    commands: Commands
-
-    @property
-    def file(self) -> Path:
-        return self.path / ".docker/config.json"
-
-    @property
-    def auths(self) -> Mapping[str, Mapping[str, str]]:
-        found: Mapping[str, Mapping[str, str]] = json.loads(self.file.read_bytes())["auths"]
-        return found
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"HOME": str(self.path), "PATH": f"{self.path}/bin:{os.environ['PATH']}"}
-
-    def run(self, *args: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) -> Ended:
-        return self.commands.run(*args, environment=self.environment, stdin=stdin, prefix=prefix)
-
-    def log_in(self, host: str, password: bytes = b"secret\n") -> Ended:
-        return self.run("login", "-u", "user", "--password-stdin", host, stdin=password)
-
-    def docker(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        environment = {**self.environment, "DOCKER_HOST": f"unix://{self.path}/no-engine"}
-        return subprocess.run(["docker", *args], input=stdin, env=environment, capture_output=True, check=False)
-
-    def skopeo(self, *args: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["skopeo", *args, "--authfile", str(self.file)]
-        return subprocess.run(command, input=b"", env=self.environment, capture_output=True, check=False)
-
-    def add_helper(self) -> Path:
-        """docker-credential-test: keeps what it is told in a directory, and writes down how it was started."""
-        kept, program = self.path / "kept", self.path / "bin/docker-credential-test"
-        kept.mkdir()
-        program.parent.mkdir()
-        program.write_text(
-            f"""#!/bin/sh
-cd {kept}; tr '\\0' ' ' </proc/$$/cmdline >>../started; input=$(cat)
-case $1 in
-store) printf %s "$input" >"$(printf %s "$input" | sed 's/.*"ServerURL":"\\([^"]*\\)".*/\\1/' | tr / _)";;
-get) cat "$(echo "$input" | tr / _)" 2>/dev/null || {{ echo credentials not found in native keychain; exit 1; }};;
-erase) rm "$(echo "$input" | tr / _)" 2>/dev/null || {{ echo no such entry; exit 1; }};;
-esac
-"""
-        )
-        program.chmod(0o755)
-        return kept
-
-
-@pytest.fixture
-def home(tmp_path: Path, commands: Commands) -> Home:
-    return Home(tmp_path, commands)
 
 
 def test_a_login_lets_everybody_in_who_reads_the_file(home: Home, host: str) -> None:
@@ -167,37 +84,6 @@ async def test_an_identity_token_takes_the_place_of_the_password(home: Home) -> 
         assert len(registry.server.seen("POST", "/token")) == 1
         again = await trio.to_thread.run_sync(home.run, "login", registry.host)
         assert "standard input is not a terminal" in again.text  # as docker: who we are is asked once more
-
-
-@with_docker
-def test_docker_and_we_write_the_same_bytes(home: Home, host: str) -> None:
-    assert home.docker("login", "-u", "user", "--password-stdin", host, stdin=b"secret").returncode == 0
-    theirs = home.file.read_bytes()
-    home.file.unlink()
-    assert home.log_in(host).status == 0
-    assert home.file.read_bytes() == theirs
-    before = home.file.stat().st_ino
-    assert "stored unencrypted" not in home.log_in(host).text
-    assert home.file.stat().st_ino == before  # there was nothing to write
-    assert home.docker("logout", host).returncode == 0
-    emptied = home.file.read_bytes()
-    assert home.log_in(host).status == 0
-    assert home.run("logout", host).status == 0
-    assert home.file.read_bytes() == emptied
-
-
-@with_docker
-def test_the_statuses_are_dockers(home: Home, host: str) -> None:
-    for arguments, stdin in (
-        (("login", "-u", "user", "--password-stdin", host), b"wrong"),
-        (("login", "--password-stdin", host), b"secret"),
-        (("login", "-u", "user", "-p", "x", "--password-stdin", host), b"secret"),
-        (("login", "-u", "user", host), b""),
-        (("login", host), b""),
-        (("logout", host), b""),
-        (("logout",), b""),
-    ):
-        assert home.run(*arguments, stdin=stdin).status == home.docker(*arguments, stdin=stdin).returncode, arguments
 
 
 @pytest.mark.parametrize("section", ["credsStore", "credHelpers"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,6 @@ from worker.registry import download
 from worker.registry.hosts import RegistryConfig
 from worker.registry.puller import open_registry
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo"))), reason="needs docker-registry and skopeo"
-)
 SIZE = 1_500_000
 PLATFORM = parse("linux/amd64")
 

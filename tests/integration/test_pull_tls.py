@@ -13,10 +13,6 @@ from buildengine.daemon.registries import registry_config
 from tests.fakes.commands import Commands, open_commands
 from tests.integration.test_registry_docker import Built, DockerRegistry, certificate
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo", "openssl"))), reason="needs docker-registry and openssl"
-)
-
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:

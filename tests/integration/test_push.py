@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,9 +32,6 @@ from worker.oci.types import Descriptor
 from worker.registry.puller import RemoteImage
 
 pytest_plugins = [FIXTURES]
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo"))), reason="needs docker-registry and skopeo"
-)
 
 BASE = Image(layers=[gzip.compress(os.urandom(200_000), 1), gzip.compress(b"small", mtime=0)])
 BOTH = ("--platform", "linux/amd64,linux/arm64")

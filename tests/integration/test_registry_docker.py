@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import tarfile
 import time
@@ -32,12 +31,6 @@ from worker.registry.hosts import HostConfig, KeyPair
 
 AMD64 = parse("linux/amd64")
 HASH = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"  # bcrypt of `secret`
-
-needs = pytest.mark.skipif(
-    not all(map(shutil.which, ("docker-registry", "skopeo", "umoci", "openssl"))),
-    reason="needs docker-registry, skopeo, umoci and openssl",
-)
-
 
 # --- images -------------------------------------------------------------------------------------------------
 
@@ -156,7 +149,6 @@ def pushed(registry: DockerRegistry, built: Built, tmp_path_factory: pytest.Temp
 # --- pulls --------------------------------------------------------------------------------------------------
 
 
-@needs
 @pytest.mark.parametrize("tag", ["oci", "docker"])
 async def test_a_pull_into_the_content_store(pushed: str, built: Built, tmp_path: Path, tag: str) -> None:
     store = ContentStore(tmp_path)
@@ -180,7 +172,6 @@ async def test_a_pull_into_the_content_store(pushed: str, built: Built, tmp_path
     assert {digest for digest, current, total in events if current == total} == {d.digest for d, _ in image.layers}
 
 
-@needs
 async def test_the_second_pull_of_a_tag_is_one_head_request(pushed: str) -> None:
     async with client() as registry:
         first = await registry.resolve(reference.parse(f"{pushed}/app:oci"), AMD64)
@@ -192,7 +183,6 @@ async def test_the_second_pull_of_a_tag_is_one_head_request(pushed: str) -> None
     assert first.digest == again.digest == tagged.digest
 
 
-@needs
 async def test_an_index_of_two_platforms(registry: DockerRegistry, tmp_path: Path) -> None:
     images = {"amd64": Built(size=10), "arm64": Built("arm64", size=10)}
     entries = []
@@ -212,7 +202,6 @@ async def test_an_index_of_two_platforms(registry: DockerRegistry, tmp_path: Pat
             await puller.resolve(reference.parse(f"{registry.host}/multi:both"), parse("linux/s390x"))
 
 
-@needs
 async def test_what_it_does_not_have(pushed: str) -> None:
     async with client() as registry:
         for name in ("app:gone", "gone:1"):
@@ -225,7 +214,6 @@ async def test_what_it_does_not_have(pushed: str) -> None:
         assert caught.value.code == "BLOB_UNKNOWN"
 
 
-@needs
 async def test_it_asks_for_a_password(tmp_path: Path) -> None:
     file = tmp_path / "htpasswd"
     file.write_text(f"user:{HASH}\n")
@@ -266,7 +254,6 @@ def certificate(directory: Path, name: str, *, signer: str = "") -> tuple[str, s
     return out, key
 
 
-@needs
 async def test_certificates_are_checked_unless_the_configuration_says_not_to(tmp_path: Path) -> None:
     ca, _ = certificate(tmp_path, "ca")
     server, key = certificate(tmp_path, "server", signer=str(tmp_path / "ca"))
@@ -305,7 +292,6 @@ def inspect(source: str) -> Mapping[str, object]:
     return found
 
 
-@needs
 def test_others_read_our_archives(built: Built, tmp_path: Path) -> None:
     name = "docker.io/library/app:1"
     oci, docker = tmp_path / "oci.tar", tmp_path / "docker.tar"
@@ -324,7 +310,6 @@ def test_others_read_our_archives(built: Built, tmp_path: Path) -> None:
     assert (tmp_path / "bundle/rootfs/a").read_bytes() == b"a" * 10
 
 
-@needs
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
 def test_we_read_the_archives_of_others(built: Built, tmp_path: Path, kind: str) -> None:
     directory = built.write(tmp_path / "oci", "docker.io/library/app:1")

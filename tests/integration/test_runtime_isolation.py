@@ -15,8 +15,8 @@ import pytest
 
 from buildengine.errors import HostError, UserError
 from cache.overlay import TreeMount
-from tests.fakes.runtime_elf import MACHINE, elf_interpreter, exit_with_errno_of_opening, write_program
-from tests.fakes.runtime_steps import Steps, control_groups, listing, upper
+from tests.fakes.runtime_elf import elf_interpreter, exit_with_errno_of_opening, write_program
+from tests.fakes.runtime_steps import KINDS, Steps, control_groups, listing, upper
 from worker.runtime import cgroups, syscalls
 from worker.runtime.runtime import Kind, Runtime, open_runtime
 from worker.runtime.spec import StepLimits, TmpfsMount
@@ -61,7 +61,7 @@ print(*(call(*a) for a in %r))
 """
 
 
-@pytest.mark.skipif(MACHINE != "x86_64", reason="numbers of x86_64")
+@pytest.mark.machine("x86_64")  # its numbers
 async def test_system_calls(runtime: Runtime, steps: Steps, kind: Kind) -> None:
     calls = [
         (272, 0x10000000),  # unshare(CLONE_NEWUSER)
@@ -101,13 +101,14 @@ def loop_device(tmp_path: Path) -> Iterator[tuple[int, int]]:
     subprocess.run(["losetup", "-d", name], check=True)
 
 
-@pytest.mark.parametrize("lacking", [(), ("cgroups",)])
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [*((kind, ()) for kind in KINDS), ("builtin", ("cgroups",))],  # an OCI runtime brings its own control groups
+)
 async def test_devices_of_the_host(
     kind: Kind, lacking: tuple[str, ...], steps: Steps, loop_device: tuple[int, int]
 ) -> None:
     major, minor = loop_device
-    if lacking and kind != "builtin":
-        pytest.skip("an OCI runtime brings its own control groups")
     script = f"mknod /dev/l b {major} {minor}; mknod /l b {major} {minor}; cat /dev/l /l /image; mknod /n c 1 3; cat /n"
     spec = steps.spec("/bin/sh", "-c", script + "; echo x > /dev/null && head -c 1 /dev/zero | wc -c")
     os.mknod(upper(spec) / "image", 0o60666, os.makedev(major, minor))  # came with the image
@@ -165,7 +166,13 @@ except OSError as error:
 """
 
 
-@pytest.mark.skipif(syscalls.landlock_abi() < 6, reason="no Landlock scopes in this kernel")
+@pytest.fixture
+def landlock_scopes() -> None:
+    if syscalls.landlock_abi() < 6:
+        pytest.skip("no Landlock scopes in this kernel")
+
+
+@pytest.mark.usefixtures("landlock_scopes")
 @pytest.mark.parametrize(("lacking", "answer"), [((), "Operation not permitted"), (("landlock",), "reached")])
 async def test_abstract_sockets_of_the_host(steps: Steps, lacking: tuple[str, ...], answer: str) -> None:
     with socket.socket(socket.AF_UNIX) as server:
@@ -192,13 +199,13 @@ async def test_masked_and_read_only_parts_of_proc(runtime: Runtime, steps: Steps
     assert "umount: can't unmount" in result.err
 
 
-needs_cgroups = pytest.mark.skipif(
-    cgroups.detect(*(Path(f"/proc/self/{name}").read_text() for name in ("mountinfo", "cgroup"))).kind == "none",
-    reason="no control groups on this host",
-)
+@pytest.fixture
+def limiting_host() -> None:
+    if cgroups.detect(*(Path(f"/proc/self/{name}").read_text() for name in ("mountinfo", "cgroup"))).kind == "none":
+        pytest.skip("no control groups on this host")
 
 
-@needs_cgroups
+@pytest.mark.usefixtures("limiting_host")
 async def test_own_control_groups_are_visible_and_read_only(builtin: Runtime, steps: Steps) -> None:
     result = await steps.sh(
         builtin, "cat /proc/self/cgroup; find /sys/fs/cgroup -name 'pids.max' -exec cat {} +; echo 1 > /sys/fs/cgroup/x"
@@ -225,7 +232,7 @@ async def test_insecure(kind: Kind, steps: Steps) -> None:
     assert control_groups("inner") == []
 
 
-@needs_cgroups
+@pytest.mark.usefixtures("limiting_host")
 async def test_processes_are_limited(runtime: Runtime, steps: Steps) -> None:
     script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do sleep 5 & done; echo all"
     result = await steps.sh(runtime, script, limits=StepLimits(pids=20))
@@ -233,7 +240,7 @@ async def test_processes_are_limited(runtime: Runtime, steps: Steps) -> None:
     assert "can't fork" in result.err
 
 
-@needs_cgroups
+@pytest.mark.usefixtures("limiting_host")
 async def test_memory_is_limited(runtime: Runtime, steps: Steps) -> None:
     limits = StepLimits(memory=40 << 20)
     result = await steps.sh(runtime, "head -c 200000000 /dev/zero | tail; exit 3", limits=limits)
@@ -243,7 +250,7 @@ async def test_memory_is_limited(runtime: Runtime, steps: Steps) -> None:
     assert not result.exit.oom_killed
 
 
-@needs_cgroups
+@pytest.mark.usefixtures("limiting_host")
 async def test_cpu_is_limited(builtin: Runtime, steps: Steps) -> None:
     script = (
         "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us || cat /sys/fs/cgroup/cpu.max"
@@ -259,7 +266,7 @@ async def test_limits_without_control_groups(steps: Steps) -> None:
             await steps.sh(runtime, "true", limits=StepLimits(memory=1 << 30))
 
 
-@needs_cgroups
+@pytest.mark.usefixtures("limiting_host")
 async def test_cgroup_parent(kind: Kind, steps: Steps) -> None:
     parent = f"pybuildtest-{os.getpid()}"
     async with open_runtime(kind) as runtime:
@@ -291,7 +298,7 @@ async def test_an_image_cannot_shadow_pythons_library(kind: Kind, steps: Steps) 
     assert "taken" not in listing(upper(spec))
 
 
-@pytest.mark.skipif(MACHINE != "x86_64", reason="the program is x86_64 machine code")
+@pytest.mark.machine("x86_64")  # a program in its machine code
 async def test_the_interpreter_cannot_be_overwritten(builtin: Runtime, steps: Steps) -> None:
     """`#!/proc/self/exe` makes the kernel run our Python with a dynamic loader of the image's choice."""
     spec = steps.spec("/script")

@@ -15,6 +15,7 @@ from buildengine.cli.usage import to_filters
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from llb.state import image
 from tests.fakes.builder import FakeBuilder, FakeImages, Ran, run_cli
 
 HOUR = 3600.0
@@ -374,8 +375,7 @@ def test_debug_verify_store(tmp_path: Path) -> None:
 
 
 def test_debug_dump_llb(tmp_path: Path) -> None:
-    llb = pytest.importorskip("llb.state")
-    definition = llb.image("docker.io/library/busybox:latest").run(["true"]).root.marshal().to_bytes()
+    definition = image("docker.io/library/busybox:latest").run(["true"]).root.marshal().to_bytes()
     path = tmp_path / "definition"
     path.write_bytes(definition)
     lines = run_cli(FakeBuilder(), "debug", "dump-llb", str(path)).stdout.splitlines()

@@ -47,8 +47,11 @@ def test_descriptor(generated: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ops_pb2.py", "ops_pb2.pyi"])
 def test_files(generated: Path, name: str) -> None:
-    version = re.compile(r"Protobuf Python Version: (\S+)")
-    made, committed = [(root / "llb" / "pb" / "ops_pb2.py").read_text() for root in (generated, ROOT)]
-    if version.findall(made) != version.findall(committed):
-        pytest.skip("another protoc than the one that made the committed files")
-    assert (generated / "llb" / "pb" / name).read_text() == (ROOT / "llb" / "pb" / name).read_text()
+    made, committed = [_without_version((root / "llb" / "pb" / name).read_text()) for root in (generated, ROOT)]
+    assert made == committed
+
+
+def _without_version(text: str) -> str:
+    """What every protoc makes of the file: without its version, in a comment and as numbers of a call."""
+    text = re.sub(r"(# Protobuf Python Version: )\S+", r"\1", text)
+    return re.sub(r"(ValidateProtobufRuntimeVersion\()[^)]*", r"\1", text)
