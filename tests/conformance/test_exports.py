@@ -80,7 +80,7 @@ def ours(store: Store, context: Path, platforms: str, output: str) -> None:
 def contents(archive: Path) -> dict[str, bytes]:
     """The files of a tar archive."""
     with tarfile.open(archive) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+        return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
 
 
 @pytest.mark.parametrize(

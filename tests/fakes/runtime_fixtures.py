@@ -45,7 +45,7 @@ def bare_steps(busybox_base: Path, tmp_path: Path) -> Steps:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture

@@ -82,9 +82,9 @@ async def test_a_step_leaves_what_it_leaves_under_a_host_registration(
     assert left == entries(upper(hosts))
     assert left["made"][:2] == (stat.S_IFDIR | 0o2750, (60000, 60001))
     assert left["etc/hosts"][2] == 0  # a whiteout: overlay's device 0:0
-    assert stat.S_ISCHR(left["etc/hosts"][0])  # type: ignore[arg-type]
+    assert stat.S_ISCHR(left["etc/hosts"][0])
     assert left["native"][-1] == {"trusted.overlay.opaque": b"y"}
-    assert list(left["made/program"][-1]) == ["security.capability"]  # type: ignore[call-overload]
+    assert list(left["made/program"][-1]) == ["security.capability"]
 
 
 async def test_every_runtime_uses_what_the_host_has_registered(

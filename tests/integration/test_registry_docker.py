@@ -264,7 +264,7 @@ async def test_certificates_are_checked_unless_the_configuration_says_not_to(tmp
     try:
 
         async def attempt(**fields: object) -> None:
-            host = HostConfig(plain_http=False, **fields)  # type: ignore[arg-type]
+            host = HostConfig(plain_http=False, **fields)
             async with client(hosts={running.host: host}) as registry:
                 await registry.resolve(reference.parse(f"{running.host}/app:1"), AMD64)
 

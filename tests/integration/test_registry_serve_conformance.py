@@ -334,7 +334,7 @@ def test_tags_page_by_page(registry: RegistryClient, name: str) -> None:
         response = registry.ask("GET", target)
         pages.append(response.json()["tags"])
         link = response.header("Link")
-        target = None if link is None else re.fullmatch(r'<([^>]+)>; rel="next"', link)[1]  # type: ignore[index]
+        target = None if link is None else re.fullmatch(r'<([^>]+)>; rel="next"', link)[1]
     assert pages == [tags[:3], tags[3:6], tags[6:]]
     assert registry.ask("GET", f"/v2/{name}/tags/list?last=t4").json()["tags"] == ["t5", "t6"]
     none = registry.ask("GET", f"/v2/{name}/tags/list?n=0")

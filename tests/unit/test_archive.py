@@ -26,7 +26,7 @@ def test_an_archive_is_known_by_its_checksum(format: int) -> None:
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
 def test_what_is_compressed_is_an_archive(mode: str) -> None:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{mode}"):  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode=f"w:{mode}"):
         pass
     assert is_archive(buffer.getvalue())
 

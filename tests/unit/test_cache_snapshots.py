@@ -215,7 +215,7 @@ def perform(root: int, operation: Operation) -> None:
         if kind in ("file", "chmod") and is_linked(fd, name):
             trees.remove(fd, name)
         if kind == "file":
-            trees.write_file(fd, name, bytes(argument))  # type: ignore[call-overload]
+            trees.write_file(fd, name, bytes(argument))
             os.utime(name, ns=(5, 5), dir_fd=fd)
         elif kind == "mkdir":
             os.mkdir(name, dir_fd=fd)

@@ -239,7 +239,7 @@ def test_a_dockerfile_in_a_pipe(context: Path) -> None:
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_context_as_archive_on_standard_input(mode: str) -> None:
     data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=data, mode=mode) as archive:
         info = tarfile.TarInfo("Dockerfile")
         info.size = 5000
         archive.addfile(info, io.BytesIO(bytes(5000)))
@@ -247,7 +247,7 @@ def test_a_context_as_archive_on_standard_input(mode: str) -> None:
     class Reading(FakeBuilder):
         def build(self, request: BuildRequest, *args: Any) -> BuildOutcome:
             assert request.context_archive is not None
-            parts = list(iter(lambda: request.context_archive(700), b""))  # type: ignore[misc]
+            parts = list(iter(lambda: request.context_archive(700), b""))
             assert max(map(len, parts)) <= 700
             assert b"".join(parts) == data.getvalue()
             return super().build(request, *args)

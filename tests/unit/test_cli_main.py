@@ -118,7 +118,7 @@ def test_a_builder_that_cannot_be_opened() -> None:
 
     stderr, sys.stderr = sys.stderr, io.StringIO()
     try:
-        assert main(["build", "."], App(refuse)) == 3  # type: ignore[arg-type]
+        assert main(["build", "."], App(refuse)) == 3
         assert sys.stderr.getvalue() == "error: pybuild needs root\nhint: sudo\n"
     finally:
         sys.stderr = stderr
@@ -144,7 +144,7 @@ def test_debug_from_the_configuration_shows_tracebacks(context: Path, monkeypatc
 def run_program(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "buildengine.cli.main", *args], capture_output=True, text=True, check=False, **more
-    )  # type: ignore[call-overload, no-any-return]
+    )
 
 
 REPOSITORY = Path(__file__).parents[2]

@@ -35,7 +35,10 @@ async def test_any_part_of_a_blob(start: int, end: int) -> None:
 
 
 async def test_a_registry_that_knows_no_ranges() -> None:
-    whole = lambda request: Reply(body=DATA) if "/blobs/" in request.path else None  # noqa: E731
+
+    def whole(request: Request) -> Reply | None:
+        return Reply(body=DATA) if "/blobs/" in request.path else None
+
     async with fake_registry(rules=[whole]) as fake:
         assert await read(fake, "app", start=100, end=300_000) == DATA[100:300_000]
 
@@ -58,7 +61,10 @@ async def test_what_breaks_off_is_gone_on_with() -> None:
 
 
 async def test_the_next_repository_that_has_it() -> None:
-    gone = lambda request: Reply(status=404) if request.path.startswith("/v2/first/") else None  # noqa: E731
+
+    def gone(request: Request) -> Reply | None:
+        return Reply(status=404) if request.path.startswith("/v2/first/") else None
+
     async with fake_registry(rules=[gone]) as fake:
         fake.put("second", "1", IMAGE)
         assert await read(fake, "first", "second") == DATA
@@ -69,7 +75,10 @@ async def test_the_next_repository_that_has_it() -> None:
 
 
 async def test_more_bytes_than_were_promised() -> None:
-    more = lambda request: Reply(body=DATA + b"x") if "/blobs/" in request.path else None  # noqa: E731
+
+    def more(request: Request) -> Reply | None:
+        return Reply(body=DATA + b"x") if "/blobs/" in request.path else None
+
     async with fake_registry(rules=[more]) as fake:
         with pytest.raises(SourceError, match="announces"):
             await read(fake, "app")

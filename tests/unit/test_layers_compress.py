@@ -195,7 +195,7 @@ class _Dribble(io.RawIOBase):
 
 def test_pipes_may_give_little_at_once() -> None:
     for format, pack in PACK.items():
-        stream = decompress(_Dribble(pack(b"hello") + (pack(b"again") if format is not Format.PLAIN else b"")))  # type: ignore[arg-type]
+        stream = decompress(_Dribble(pack(b"hello") + (pack(b"again") if format is not Format.PLAIN else b"")))
         assert stream.format is format
         assert b"".join(iter(stream.read, b"")) == (b"helloagain" if format is not Format.PLAIN else b"hello")
 

@@ -64,7 +64,7 @@ class Trees:
         done = await copy(
             self._fds[0],
             self._fds[1],
-            CopyAction(src=src, dest=dest, **(usual | action)),  # type: ignore[arg-type]
+            CopyAction(src=src, dest=dest, **(usual | action)),
             owner=owner,
             include=PatternMatcher(include) if include else None,
             exclude=PatternMatcher(exclude) if exclude else None,

@@ -152,7 +152,7 @@ def test_names_of_inputs_are_shortened() -> None:
 
 def exec_with(**options: object) -> ops.ExecOp:
     fields = {"meta": ops.Meta(args=("x",)), "mounts": (), **options}
-    return ops.ExecOp(**fields)  # type: ignore[arg-type]
+    return ops.ExecOp(**fields)
 
 
 ALWAYS = {"exec.meta.base", "exec.meta.setsdefaultpath"}

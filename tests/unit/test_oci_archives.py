@@ -48,7 +48,7 @@ def written(image: Image, *names: str, extra: Mapping[str, bytes] | None = None)
 def tar(members: Sequence[tuple[str, bytes | str]], **options: object) -> bytes:
     """An archive by the standard library; a string is where a symlink leads, or `=name` for a hard link."""
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", **options) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=sink, mode="w", **options) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
             if isinstance(content, bytes):
@@ -105,7 +105,7 @@ def test_a_file_larger_than_ustar_knows() -> None:
     class Counting(io.RawIOBase):
         written = b""
 
-        def write(self, data: bytes) -> int:  # type: ignore[override]
+        def write(self, data: bytes) -> int:
             self.written += data[:2048]
             return len(data)
 

@@ -11,7 +11,7 @@ from buildengine.events import LogEvent, Outcome, ProgressGroup, StatusEvent, Ve
 
 
 def vertex(digest: str, *inputs: str, outcome: Outcome = Outcome.RUNNING, **more: object) -> VertexEvent:
-    return VertexEvent(digest=digest, name=digest.upper(), inputs=inputs, outcome=outcome, **more)  # type: ignore[arg-type]
+    return VertexEvent(digest=digest, name=digest.upper(), inputs=inputs, outcome=outcome, **more)
 
 
 def done(digest: str, *inputs: str, outcome: Outcome = Outcome.DONE) -> VertexEvent:

@@ -37,7 +37,7 @@ async def fetch(server: Server, directory: Path, **settings: object) -> list[int
     """Fetch the blob into a content store, which verifies it once more; the progress that was told."""
     told: list[int] = []
     store = ContentStore(directory)
-    async with client(**settings) as registry:  # type: ignore[arg-type]
+    async with client(**settings) as registry:
         with store.writer(expected=WANTED.digest, size=WANTED.size) as writer:
             await registry.fetch_blob(
                 WANTED, (f"{server.host}/app",), writer, on_progress=lambda _digest, so_far, _size: told.append(so_far)
@@ -184,7 +184,7 @@ async def test_what_a_helper_fails_to_get_is_left_to_the_first(tmp_path: Path) -
     """Whoever asks for the second part first meets errors that would end a download."""
     second = f"bytes={PART}-{2 * PART - 1}"
     for reply in (Reply(status=403), Reply(status=404), Reply(status=503), Reply(body=b"x", length=12)):
-        async with serve(serving(once(second, lambda request, reply=reply: reply))) as server:  # type: ignore[misc]
+        async with serve(serving(once(second, lambda request, reply=reply: reply))) as server:
             try:
                 await fetch(server, tmp_path / str(reply.status))
             except RegistryError:
@@ -248,13 +248,13 @@ def _moods(seed: int) -> Iterator[Callable[[Request], Reply]]:
         size = dice.randrange(PART)
         match mood:
             case "cut":
-                yield lambda request, size=size: cut(request, size)  # type: ignore[misc]
+                yield lambda request, size=size: cut(request, size)
             case "nothing":
                 yield lambda request: cut(request, 0)
             case "whole":
                 yield lambda request: Reply(body=BLOB)
             case "503" | "416":
-                yield lambda request, mood=mood: Reply(status=int(mood))  # type: ignore[misc]
+                yield lambda request, mood=mood: Reply(status=int(mood))
             case "odd":
                 yield lambda request: Reply(status=206, body=b"?", headers={"content-range": "bytes 1-1/2"})
             case _:

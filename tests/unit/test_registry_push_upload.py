@@ -236,7 +236,7 @@ async def test_a_source_that_fails_is_not_taken_for_the_registry() -> None:
 async def test_an_upload_that_leads_nowhere() -> None:
     for headers in ({}, {"location": "ftp://x/y"}, {"location": "http://[/"}):
         reply = Reply(status=202, headers=headers)
-        async with push_registry(rules=[lambda request, reply=reply: reply]) as fake:  # type: ignore[list-item, misc]
+        async with push_registry(rules=[lambda request, reply=reply: reply]) as fake:
             with pytest.raises(SourceError):
                 await send(fake, b"data")
 

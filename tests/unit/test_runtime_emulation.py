@@ -106,7 +106,7 @@ def test_a_spec_with_an_emulator_can_be_written_and_read_back() -> None:
 
 @pytest.mark.parametrize("network", ["host", "none"])
 def test_the_request_says_what_to_register(network: str) -> None:
-    built = request.build(replace(step(), network=network), {}, group="g")  # type: ignore[arg-type]
+    built = request.build(replace(step(), network=network), {}, group="g")
     expected = {"name": "qemu-x", "program": "/usr/bin/qemu", "magic": b"\x7fELF", "mask": b"\xff\0\xff\xff"}
     assert built["emulation"] == {**expected, "network": network == "none"}
     assert request.build(replace(step(), emulator=None), {}, group="g")["emulation"] is None

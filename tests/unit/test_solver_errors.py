@@ -311,7 +311,7 @@ async def test_cancelled_before_it_has_started_it_ends(store: CountingStore) -> 
 async def test_a_scheduler_that_breaks_says_so_and_leaves_nobody_waiting(world: World, store: CountingStore) -> None:
     async def solve() -> None:
         async with open_scheduler(store) as scheduler, open_job(scheduler, "job") as job:
-            scheduler._advance = lambda edge: 1 / 0  # type: ignore[method-assign,assignment]
+            scheduler._advance = lambda edge: 1 / 0
             await job.solve([world.const(1)])
 
     with pytest.raises(InternalError, match="the scheduler has failed"):

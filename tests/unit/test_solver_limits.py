@@ -198,7 +198,7 @@ async def test_a_job_that_leaves_while_its_execution_waits_for_another_engine(
         values.append(await value(job, graph("-" + job.id)))
 
     released = trio.Event()
-    store.exclusive = lambda _key: _Waiting(released)  # type: ignore[method-assign,assignment]
+    store.exclusive = lambda _key: _Waiting(released)
     async with open_scheduler(store) as scheduler, open_job(scheduler, "b") as b, trio.open_nursery() as nursery:
         async with open_job(scheduler, "a") as a:
             with trio.CancelScope() as scope:
@@ -331,7 +331,7 @@ async def test_inputs_are_lent(world: World, store: CountingStore) -> None:
             self._op = op
 
         async def cache_map(self) -> object:
-            return await self._op.cache_map()  # type: ignore[attr-defined]
+            return await self._op.cache_map()
 
         async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
             nonlocal seen

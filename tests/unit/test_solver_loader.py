@@ -36,7 +36,7 @@ class Sum:
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         self.executed = True
-        return [self._ledger.new(1 + sum([unwrap(one) for one in inputs]))]  # type: ignore[arg-type,misc]
+        return [self._ledger.new(1 + sum([unwrap(one) for one in inputs]))]
 
 
 def node(name: str, *inputs: Node, payload: Payload | None = None, metadata: OpMetadata | None = None) -> Node:

@@ -266,7 +266,7 @@ async def test_merged_edges_cycle(world: World, store: CountingStore, order: tup
 
 async def test_stale_edge_merge(world: World, store: CountingStore) -> None:
     """An execution is found as long as somebody has a part in it, also after the job that began it."""
-    store.save = _save_nothing  # type: ignore[method-assign]
+    store.save = _save_nothing
 
     def graph(name: str) -> Edge:
         return world.add(2, world.const(1, "dep" + name), name=name)
@@ -292,7 +292,7 @@ async def _save_nothing(key: str, result: object) -> None:
 
 
 async def test_results_live_as_long_as_their_job_and_clones_longer(world: World, store: CountingStore) -> None:
-    store.save = _save_nothing  # type: ignore[method-assign]
+    store.save = _save_nothing
     async with open_scheduler(store) as scheduler:
         async with open_job(scheduler, "job") as job:
             (result,) = await job.solve([world.sum(1, world.const(2))])

@@ -48,7 +48,7 @@ class Place:
         self.root, self.server, self.source, self.out = root, server, source, out
 
     def origin(self, path: str = "/dir/file.txt", **fields: object) -> HttpOrigin:
-        return HttpOrigin(url=self.server.url + path, **fields)  # type: ignore[arg-type]
+        return HttpOrigin(url=self.server.url + path, **fields)
 
     async def get(self, origin: HttpOrigin, secrets: Mapping[str, str] | None = None) -> Path:
         revision = await self.source.resolve(origin, Given(secrets))

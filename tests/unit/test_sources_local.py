@@ -88,7 +88,7 @@ def test_what_follow_paths_lead_to(root: Path, paths: list[str], expected: list[
 
 def test_follow_paths_are_added_to_the_patterns(root: Path) -> None:
     def included(**fields: tuple[str, ...]) -> tuple[str, ...]:
-        return include_patterns(str(root), LocalOrigin(name="context", **fields))  # type: ignore[arg-type]
+        return include_patterns(str(root), LocalOrigin(name="context", **fields))
 
     assert included() == ()
     assert included(include_patterns=("a*",)) == ("a*",)

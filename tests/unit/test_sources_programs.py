@@ -61,7 +61,7 @@ def wait_until_dead(word: str) -> bool:
 
 
 async def sh(script: str, **options: object) -> programs.Completed:
-    return await run(["sh", "-c", script], env=ENV, **options)  # type: ignore[arg-type]
+    return await run(["sh", "-c", script], env=ENV, **options)
 
 
 async def test_output_exit_code_and_input(guard: str) -> None:

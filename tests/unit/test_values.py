@@ -42,7 +42,7 @@ def test_values_are_equal_and_hash_by_their_compared_fields() -> None:
 def test_values_are_frozen_and_slotted() -> None:
     point = Point(x=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        point.x = 2  # type: ignore[misc]
+        point.x = 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         del point.x
     assert not hasattr(point, "__dict__")
@@ -50,9 +50,9 @@ def test_values_are_frozen_and_slotted() -> None:
 
 def test_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="x"):
-        Point()  # type: ignore[call-arg]
+        Point()
     with pytest.raises(TypeError):
-        Point(1)  # type: ignore[misc]
+        Point(1)
     with pytest.raises(ValueError, match="negative"):
         Pair(-1)
 
