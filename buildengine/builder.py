@@ -17,6 +17,8 @@ from buildengine.events import EventSink
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 
+ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:

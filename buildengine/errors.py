@@ -16,6 +16,7 @@ Raise at the lowest place that knows the user's noun. Add context once per packa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 from buildengine.values import dataclass
@@ -38,6 +39,13 @@ class Location:
     filename: str
     ranges: tuple[SourceRange, ...]
     text: bytes = b""
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """For a hint: the known name that is spelt much like `word`; None when none is."""
+    import difflib  # only a mistake needs it
+
+    return next(iter(difflib.get_close_matches(word, sorted(known), 1)), None)
 
 
 class BuildError(Exception):

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from buildengine.errors import UserError
+from buildengine.errors import UserError, meant
 from buildengine.values import dataclass
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where an image says none (not Windows)
@@ -131,20 +131,16 @@ def check_known(platform: Platform) -> None:
         return
     turned = given[1] in _KNOWN_SYSTEMS and given[0] in _KNOWN_ARCHITECTURES
     os, architecture = given[::-1] if turned else given
-    meant = (_nearest(os, _KNOWN_SYSTEMS), _nearest(architecture, _KNOWN_ARCHITECTURES))
+    nearest = (_nearest(os, _KNOWN_SYSTEMS), _nearest(architecture, _KNOWN_ARCHITECTURES))
     raise UserError(
         f"unknown platform {platform}",
-        hint=f"did you mean {'/'.join(meant)}?" if all(meant) else "e.g. linux/amd64, linux/arm64 or linux/arm/v7",
+        hint=f"did you mean {'/'.join(nearest)}?" if all(nearest) else "e.g. linux/amd64, linux/arm64 or linux/arm/v7",
     )
 
 
 def _nearest(word: str, known: frozenset[str]) -> str:
     """`word` if it is known, else what is spelt much like it, else ""."""
-    if word in known:
-        return word
-    import difflib  # for slips only
-
-    return next(iter(difflib.get_close_matches(word, sorted(known), 1)), "")
+    return word if word in known else meant(word, known) or ""
 
 
 def preference(wanted: Platform) -> tuple[Platform, ...]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from buildengine.errors import ConfigError, Location, SourceRange, UserError
+from buildengine.errors import ConfigError, Location, SourceRange, UserError, meant
 from buildengine.units import parse_duration, parse_size
 from buildengine.values import dataclass
 
@@ -239,11 +239,9 @@ def make(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _suggestion(key: str, known: Mapping[str, Any]) -> str:
-    import difflib  # only a mistake needs it
-
-    close = difflib.get_close_matches(key, known, n=1)
+    close = meant(key, known)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"did you mean {close}?"
     return "the keys here are " + ", ".join(key for key in known if key.islower())
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from buildengine.errors import UserError
+from buildengine.errors import UserError, meant
 from frontends.gateway import Frontend
 
 _NAMES = ("dockerfile.v0",)
@@ -16,5 +14,5 @@ def find(name: str) -> Frontend:
         from frontends.dockerfile.build import DockerfileFrontend
 
         return DockerfileFrontend()
-    close = difflib.get_close_matches(name, _NAMES, 1)
-    raise UserError(f"unknown frontend {name!r}", hint=f"did you mean {close[0]}?" if close else f"try {_NAMES[0]}")
+    close = meant(name, _NAMES)
+    raise UserError(f"unknown frontend {name!r}", hint=f"did you mean {close}?" if close else f"try {_NAMES[0]}")

@@ -7,14 +7,15 @@ with 2. Facts: docker/buildx util/buildflags, docker/cli opts, docker/go-units u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from buildengine.builder import Export, SecretSource, SshSource
-from buildengine.errors import UserError
+from buildengine.builder import ANNOTATION_SCOPES, Export, SecretSource, SshSource
+from buildengine.errors import UserError, meant
 from buildengine.platform import Platform, check_known, local, parse
 from buildengine.reference import normalize
 from buildengine.units import parse_size
@@ -25,7 +26,6 @@ _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 )  # fmt: skip
-_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 _ENTITLEMENTS = ("network.host", "security.insecure")
 
 
@@ -113,7 +113,11 @@ def _checked_output(kind: str, attrs: dict[str, str], dest: str | None) -> Expor
     return Export(type=kind, attrs=attrs, dest=dest)
 
 
-def annotation(text: str) -> tuple[tuple[str, ...], str]:
+Annotation = tuple[tuple[str, ...], str]
+"""The attributes of an image output that one --annotation sets, and their value."""
+
+
+def annotation(text: str) -> Annotation:
     """`[SCOPE[[PLATFORM]][,...]:]KEY=VALUE`: for each scope the attribute of an image output, and the value.
 
     >>> annotation("index,manifest[linux/arm64]:com.example.a=1")
@@ -132,23 +136,25 @@ def annotation(text: str) -> tuple[tuple[str, ...], str]:
 def _annotation_scope(text: str) -> str:
     match = re.fullmatch(r"([a-z-]+)(?:\[([^\[\]]+)\])?", text)
     name = match[1] if match else text
-    if match is None or name not in _ANNOTATED:
-        import difflib  # only a mistake needs it
-
-        close = difflib.get_close_matches(name, _ANNOTATED, 1)
-        hint = f"did you mean {close[0]}?" if close else "the types are " + ", ".join(_ANNOTATED)
+    if match is None or name not in ANNOTATION_SCOPES:
+        close = meant(name, ANNOTATION_SCOPES)
+        hint = f"did you mean {close}?" if close else "the types are " + ", ".join(ANNOTATION_SCOPES)
         raise UserError(f"unknown annotation type {text!r}", hint=hint)
     if match[2] and name.startswith("index"):
         raise UserError(f"{text}: an index is for all platforms", hint=f"write {name}:KEY=VALUE")
     return f"-{name}[{parse(match[2])}]" if match[2] else f"-{name}"
 
 
-def annotated(export: Export, annotations: tuple[tuple[tuple[str, ...], str], ...]) -> Export:
+def annotation_attributes(annotations: Iterable[Annotation]) -> dict[str, str]:
+    """What all of --annotation sets: the last one counts."""
+    return {attribute: value for attributes, value in annotations for attribute in attributes}
+
+
+def annotated(export: Export, annotations: Iterable[Annotation]) -> Export:
     """`export` with what --annotation gave, if it is an image."""
-    if export.type not in _IMAGE_TYPES or not annotations:
+    if export.type not in _IMAGE_TYPES:
         return export
-    given = {attribute: value for attributes, value in annotations for attribute in attributes}
-    return Export(type=export.type, attrs={**export.attrs, **given}, dest=export.dest)
+    return replace(export, attrs={**export.attrs, **annotation_attributes(annotations)})
 
 
 def is_false(text: str) -> bool:
@@ -160,7 +166,7 @@ def named(export: Export, names: tuple[str, ...]) -> Export:
     """`export` under the names that --tag gave."""
     if export.type not in _IMAGE_TYPES or not names:
         return export
-    return Export(type=export.type, attrs={**export.attrs, "name": ",".join(names)}, dest=export.dest)
+    return replace(export, attrs={**export.attrs, "name": ",".join(names)})
 
 
 def secret(text: str) -> SecretSource:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from buildengine.errors import meant
+
 _TRUE = frozenset(("1", "t", "T", "true", "True", "TRUE"))
 _FALSE = frozenset(("0", "f", "F", "false", "False", "FALSE"))
 
@@ -42,10 +44,8 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in self._lazy or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        import difflib  # only a mistake needs it
-
-        close = difflib.get_close_matches(name, self._lazy, n=1)
-        hint = f"did you mean {close[0]}?" if close else "the commands are " + ", ".join(self._lazy)
+        close = meant(name, self._lazy)
+        hint = f"did you mean {close}?" if close else "the commands are " + ", ".join(self._lazy)
         raise Misuse(f"there is no command {name!r}", hint, ctx)
 
 

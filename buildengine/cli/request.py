@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
-from buildengine.cli.flags import annotated, is_false, named
+from buildengine.cli.flags import Annotation, annotated, is_false, named
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -39,7 +39,7 @@ class BuildFlags:
     secret: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     label: tuple[Assignment, ...] = ()
-    annotation: tuple[tuple[tuple[str, ...], str], ...] = ()
+    annotation: tuple[Annotation, ...] = ()
     network: str = "default"
     allow: tuple[str, ...] = ()
     ulimit: tuple[tuple[str, int, int], ...] = ()

@@ -9,17 +9,16 @@ platforms, whatever is written in brackets.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from types import MappingProxyType
 
 from buildengine import platform as platforms
-from buildengine.errors import UserError
+from buildengine.builder import ANNOTATION_SCOPES
+from buildengine.errors import UserError, meant
 from buildengine.values import dataclass
 
-SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 _KEY = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_./()-]+)\])?\.(\S+)")
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -81,7 +80,8 @@ def parse(attrs: Mapping[str, str]) -> tuple[Annotations, dict[str, str]]:
         if match is None:
             others[name] = value
             continue
-        scope = checked_scope(match[1] or "manifest")
+        scope = match[1] or "manifest"
+        _check_scope(scope)
         platform = str(platforms.parse(match[2])) if match[2] and not scope.startswith("index") else ""
         grouped.setdefault((scope, platform), {})[match[3]] = value
     found = Annotations(
@@ -92,11 +92,8 @@ def parse(attrs: Mapping[str, str]) -> tuple[Annotations, dict[str, str]]:
     return found, others
 
 
-def checked_scope(scope: str) -> str:
-    """Raises UserError for a scope that nobody knows."""
-    if scope not in SCOPES:
-        close = difflib.get_close_matches(scope, SCOPES, 1)
-        raise UserError(
-            f"unknown annotation type {scope!r}", hint=f"did you mean {close[0]}?" if close else ", ".join(SCOPES)
-        )
-    return scope
+def _check_scope(scope: str) -> None:
+    if scope not in ANNOTATION_SCOPES:
+        close = meant(scope, ANNOTATION_SCOPES)
+        hint = f"did you mean {close}?" if close else ", ".join(ANNOTATION_SCOPES)
+        raise UserError(f"unknown annotation type {scope!r}", hint=hint)
