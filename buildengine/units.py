@@ -19,6 +19,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_YEAR_10000 = 253402300800
 
 
 def parse_size(text: str) -> int:
@@ -41,6 +42,17 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise UserError(f"invalid duration {text!r}", hint="a duration is e.g. 90s, 1h30m, 48h or 7d")
     return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def parse_epoch(name: str, text: str) -> int:
+    """What `name` gives as a time, in seconds since 1970, before the year 10000: no notation of time here reaches
+    further. Raises UserError.
+    """
+    if not re.fullmatch("[+]?[0-9]{1,18}", text):
+        raise UserError(f"invalid {name}={text}: not a number of seconds", hint="seconds since 1970")
+    if int(text) >= _YEAR_10000:
+        raise UserError(f"invalid {name}={text}: this is no time", hint="seconds since 1970")
+    return int(text)
 
 
 def show_size(size: float, digits: int = 4) -> str:

@@ -15,6 +15,7 @@ from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.events import EventSink
+from buildengine.units import parse_epoch
 from cache.layers import Layer
 from solver.reporter import Reporter
 from worker.context import BuildContext
@@ -30,7 +31,7 @@ _TITLES = {
     "local": "exporting to client directory",
     "tar": "exporting to client tarball",
 }
-_EPOCH = "build-arg:SOURCE_DATE_EPOCH"
+_EPOCH = "SOURCE_DATE_EPOCH"
 
 
 class Exports:
@@ -55,10 +56,8 @@ class Exports:
         return self._blobs.received
 
     def _epoch(self) -> int | None:
-        text = self._request.options.get(_EPOCH, "")
-        if text and not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise UserError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds")
-        return int(text) if text else None
+        text = self._request.options.get(f"build-arg:{_EPOCH}", "")
+        return parse_epoch(_EPOCH, text) if text else None
 
     async def run(self, result: BuildResult) -> dict[str, str]:
         """The exporter response: all exporters' keys, the first that says something wins."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from buildengine.errors import UserError
+from buildengine.units import parse_epoch
 from buildengine.values import dataclass
 from frontends.dockerfile import lint, notation
 from frontends.dockerfile.suggest import did_you_mean
@@ -18,6 +19,7 @@ from llb.ops import HostIP, NetMode, ProxyEnv, Ulimit
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NETWORKS = {"": NetMode.SANDBOX, "sandbox": NetMode.SANDBOX, "none": NetMode.NONE, "host": NetMode.HOST}
 _RESOLVE_MODES = ("default", "pull", "local")
+_EPOCH = "SOURCE_DATE_EPOCH"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # how Python holds bytes of the command line that are no text
 T = TypeVar("T")
@@ -101,7 +103,7 @@ def read(options: Mapping[str, str]) -> Options:
         cache_namespace=build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         multi_platform=_multi_platform(build_args.get("BUILDKIT_MULTI_PLATFORM") or get("multi-platform", "")),
         implicit_platform=not get("platform"),
-        epoch=_epoch(build_args.get("SOURCE_DATE_EPOCH", "")),
+        epoch=parse_epoch(_EPOCH, build_args[_EPOCH]) if build_args.get(_EPOCH) else None,
         lint=_lint(build_args.get("BUILDKIT_DOCKERFILE_CHECK")),
         syntax=build_args.get("BUILDKIT_SYNTAX", "").strip() if "cmdline" not in options else "",
         request=get("requestid", ""),
@@ -136,15 +138,6 @@ def _integer(what: str, text: str) -> int:
     if not re.fullmatch("[+-]?[0-9]{1,18}", text):
         raise UserError(f"{what}: {text!r} is no number")
     return int(text)
-
-
-def _epoch(text: str) -> int | None:
-    if not text:
-        return None
-    epoch = _integer("invalid SOURCE_DATE_EPOCH", text)
-    if not 0 <= epoch < 253402300800:  # the year 10000: no notation of time here reaches further
-        raise UserError(f"invalid SOURCE_DATE_EPOCH: {text} is no time", hint="seconds since 1970")
-    return epoch
 
 
 def _multi_platform(text: str) -> bool | None:

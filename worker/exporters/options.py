@@ -6,13 +6,14 @@ misspelt option that is silently ignored makes a wrong image.
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from buildengine.digest import Digest
-from buildengine.errors import UserError
+from buildengine.errors import UserError, meant
 from buildengine.reference import Reference, parse, parse_repository
+from buildengine.units import parse_epoch
 from buildengine.values import dataclass
 from worker.exporters.annotations import Annotations
 from worker.exporters.annotations import parse as parse_annotations
@@ -79,10 +80,10 @@ class ExportOptions:
 def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> ExportOptions:
     """The options of an exporter of this type. Raises UserError."""
     if kind not in KNOWN:
-        close = difflib.get_close_matches(kind, [*KNOWN, "registry"], 1)
+        close = meant(kind, [*KNOWN, "registry"])
         raise UserError(
             f"unknown export type {kind!r}",
-            hint=f"did you mean {close[0]}?" if close else f"one of {', '.join(sorted(KNOWN))}",
+            hint=f"did you mean {close}?" if close else f"one of {', '.join(sorted(KNOWN))}",
         )
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
@@ -99,7 +100,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         prefer_nondistributable=_flag(plain, "prefer-nondist-layers", False),
         oci_media_types=oci,
         annotations=annotations,
-        epoch=_number(plain, "source-date-epoch") if own_epoch else epoch,
+        epoch=parse_epoch("source-date-epoch", own_epoch) if own_epoch else epoch,
         rewrite_timestamp=_flag(plain, "rewrite-timestamp", False),
         tar=_flag(plain, "tar", True),
         platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
@@ -147,8 +148,8 @@ def _is_delete(mode: str) -> bool:
 def _check_names(kind: str, attrs: Mapping[str, str]) -> None:
     for name in attrs:
         if name not in KNOWN[kind]:
-            close = difflib.get_close_matches(name, KNOWN[kind], 1)
-            hint = f"did you mean {close[0]}?" if close else f"type={kind} takes {', '.join(sorted(KNOWN[kind]))}"
+            close = meant(name, KNOWN[kind])
+            hint = f"did you mean {close}?" if close else f"type={kind} takes {', '.join(sorted(KNOWN[kind]))}"
             raise UserError(f"unknown attribute {name!r} for an export of type {kind}", hint=hint)
 
 
@@ -164,7 +165,10 @@ def _compression(name: str) -> Compression:
 
 def _level(attrs: Mapping[str, str], compression: Compression) -> int | None:
     """Raises UserError for a level that the compression does not have."""
-    level = _number(attrs, "compression-level")
+    text = attrs.get("compression-level")
+    if text is not None and not re.fullmatch("-?[0-9]{1,17}", text):
+        raise UserError(f"compression-level={text}: not a number", hint="e.g. compression-level=6")
+    level = int(text) if text is not None else None
     encoder(compression, level)
     return level
 
@@ -178,12 +182,3 @@ def _flag(attrs: Mapping[str, str], name: str, default: bool) -> bool:
     if value.lower() in ("0", "f", "false"):
         return False
     raise UserError(f"{name}={value}: not a boolean", hint="use true or false")
-
-
-def _number(attrs: Mapping[str, str], name: str) -> int | None:
-    value = attrs.get(name)
-    if value is None:
-        return None
-    if not value.lstrip("-").isdigit() or len(value) > 18:
-        raise UserError(f"{name}={value}: not a number")
-    return int(value)
