@@ -174,6 +174,10 @@ async def test_files_in_one_directory(store: Store, tmp_path: Path) -> None:
     write(context, {"Dockerfile": "FROM scratch\nCOPY files /\n"})
     built = await store.build(context, *BOTH, *merged, status=1)
     assert built.error.endswith(" is in the results for linux/amd64 and for linux/arm64")
+    text = "FROM scratch\nARG TARGETARCH\nCOPY kinds/$TARGETARCH /d/\n"
+    write(context, {"Dockerfile": text, "kinds/amd64/e": "a file", "kinds/arm64/e/f": "in a directory"})
+    built = await store.build(context, *BOTH, *merged, status=1)
+    assert built.error == "d/e is in the results for linux/amd64 and for linux/arm64"
 
 
 # --- the store

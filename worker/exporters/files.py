@@ -11,7 +11,7 @@ root file system. Several platforms go into a directory each, `linux_amd64`, unl
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
@@ -93,26 +93,35 @@ def _copy_all(tree: Copied, options: ExportOptions) -> CopyAction:
 
 
 def _check_apart(platforms: Sequence[str], roots: Sequence[int]) -> None:
-    """Of trees that go into one, only directories may be in several. Raises UserError."""
-    owners: dict[Path, str] = {}
-    for platform, root in zip(platforms, roots, strict=True):
-        waiting: list[Path] = [()]
-        while waiting:
-            path = waiting.pop()
-            fd = open_directory(root, path)
-            try:
-                with os.scandir(fd) as scan:
-                    kinds = {(*path, os.fsencode(entry.name)): entry.is_dir(follow_symlinks=False) for entry in scan}
-            finally:
-                os.close(fd)
-            waiting += [below for below, is_directory in kinds.items() if is_directory]
-            for file in (below for below, is_directory in kinds.items() if not is_directory):
-                other = owners.setdefault(file, platform)
-                if other != platform:
-                    raise UserError(
-                        f"{shown(b'/'.join(file))} is in the results for {other} and for {platform}",
-                        hint="without platform-split=false each platform gets a directory of its own",
-                    )
+    """Of trees that go into one, only directories may be in several. Raises UserError.
+
+    What only one tree has is not looked into.
+    """
+    waiting: list[tuple[Path, Mapping[str, int]]] = [((), dict(zip(platforms, roots, strict=True)))]
+    while waiting:
+        path, trees = waiting.pop()
+        found: dict[bytes, dict[str, bool]] = {}  # names: which of the platforms have it, and whether as a directory
+        for platform, root in trees.items():
+            for name, is_directory in _entries(root, path):
+                found.setdefault(name, {})[platform] = is_directory
+        for name, kinds in found.items():
+            if len(kinds) > 1 and all(kinds.values()):
+                waiting.append(((*path, name), {platform: trees[platform] for platform in kinds}))
+            elif len(kinds) > 1:
+                raise UserError(
+                    f"{shown(b'/'.join((*path, name)))} is in the results for {' and for '.join(kinds)}",
+                    hint="without platform-split=false each platform gets a directory of its own",
+                )
+
+
+def _entries(root: int, path: Path) -> list[tuple[bytes, bool]]:
+    """What is in the directory `path` of a tree, and whether it is a directory."""
+    fd = open_directory(root, path)
+    try:
+        with os.scandir(fd) as scan:
+            return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in scan]
+    finally:
+        os.close(fd)
 
 
 async def write_tar(trees: Trees, fd: int, result: BuildResult, options: ExportOptions) -> None:
