@@ -144,6 +144,16 @@ def test_on_a_windows_base(windows: Store, context: Path, tmp_path: Path) -> Non
     assert times == ["2030-01-01T00:00:00Z", *["2023-11-14T22:13:20Z"] * 3]
 
 
+def test_the_time_of_an_export_is_not_that_of_one_before(windows: Store, context: Path, tmp_path: Path) -> None:
+    found = []
+    for epoch, rewrite in ((1000, "false"), (2000, "false"), (3000, "true")):
+        attrs = f",source-date-epoch={epoch},rewrite-timestamp={rewrite}"
+        _, manifest, _ = exported(windows, context, tmp_path / str(epoch), attrs=attrs)
+        with tarfile.open(fileobj=io.BytesIO(blob(tmp_path / str(epoch), manifest["layers"][-1]))) as tar:
+            found.append(tar.getmember("Hives").mtime)
+    assert found == [0, 0, 3000]
+
+
 def test_taken_from_a_windows_base(windows: Store, context: Path, tmp_path: Path) -> None:
     """What begins with scratch is plain, as BuildKit's."""
     entry, manifest, config = exported(windows, context, tmp_path / "out", "--target", "two")

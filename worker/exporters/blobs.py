@@ -47,7 +47,10 @@ class LayerBlobs:
         self.received: dict[Digest, Layer] = {}  # the layers that kept the blob they came as, by it; some may be lazy
 
     async def of(self, image: PlatformImage, options: ExportOptions) -> tuple[ExportLayer, ...]:
-        """One blob for each layer of the stack, base first."""
+        """One blob for each layer of the stack, base first.
+
+        What may not be distributed stays where it lies if that is preferred; else it is a layer like all others.
+        """
         stack = image.stack
         layers = _as_received(self._cache.layers.of(stack), image.base)
         windows = any(layer.blob.windows for layer in image.base)
@@ -64,7 +67,10 @@ class LayerBlobs:
                     nursery.start_soon(pack, position)
         done = tuple(layer for layer in packed if layer is not None)
         await self._remember_chains(layers, done, options)
-        return tuple(_placed(layer, image.base[n : n + 1], options) for n, layer in enumerate(done))
+        if not options.prefer_nondistributable:
+            return done
+        urls = {layer.blob.digest: layer.urls for layer in image.base}
+        return tuple(replace(layer, urls=urls.get(layer.digest, ())) for layer in done)
 
     async def _pack(self, layer: Layer, below: Stack, options: ExportOptions, *, windows: bool) -> ExportLayer:
         received = await self._received(layer, options)
@@ -98,6 +104,7 @@ class LayerBlobs:
 
         if layer.parent is None:
             below = ()  # made on nothing (COPY --link): it needs no tree below, and is the same blob on every one
+        epoch = options.epoch if options.rewrite_timestamp else None
         await self._trees.ensure((*below, layer.id))
         with self._trees.open_stack(below) as lower:
             return await export_layer(
@@ -106,8 +113,8 @@ class LayerBlobs:
                 compression=options.compression,
                 level=options.level,
                 reproducible=options.epoch is not None,
-                epoch=options.epoch if options.rewrite_timestamp else None,
-                shape=shape(options.epoch) if windows else PLAIN,
+                epoch=epoch,
+                shape=shape(epoch) if windows else PLAIN,
                 open_writer=self._cache.store.writer,
             )
 
@@ -170,13 +177,6 @@ def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Lay
             blob = replace(blob, origins=tuple(dict.fromkeys(blob.origins + other.origins)))
         found[position] = replace(layer, remote=blob)
     return found
-
-
-def _placed(layer: ExportLayer, base: Sequence[BaseLayer], options: ExportOptions) -> ExportLayer:
-    """What may not be distributed stays where it lies if that is preferred; else it is a layer like all others."""
-    if options.prefer_nondistributable and base and base[0].urls and base[0].blob.digest == layer.digest:
-        return replace(layer, urls=base[0].urls)
-    return layer
 
 
 def _record_name(options: ExportOptions, rewritten: int | None) -> str:
