@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import trio
@@ -132,9 +132,7 @@ class ImageWriter:
         return parse_manifest(raw)
 
 
-async def store_image(
-    cache: Cache, image: CommittedImage, options: ExportOptions, *, labels: Mapping[str, str] | None = None
-) -> dict[str, str]:
+async def store_image(cache: Cache, image: CommittedImage, options: ExportOptions) -> dict[str, str]:
     """Give the image its names in the local store; without one it is dangling, as docker's are."""
     names = options.names_of(image.target.digest)
     blobs = [blob.digest for blob in image.blobs]
