@@ -16,6 +16,8 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.definition import Definition
 
+BASE_CONFIG = "containerimage.base.config"  # exptypes.ExporterImageBaseConfigKey; of a set with /PLATFORM behind it
+
 
 class Reference(Protocol):
     """A definition that the engine has accepted; files can be read from it, which solves it."""
@@ -86,6 +88,10 @@ class FrontendResult:
     results: tuple[PlatformResult, ...]
     multi_platform: bool = False
     metadata: Mapping[str, bytes] = field(default_factory=dict)
+
+    def base_config(self, platform: Platform) -> bytes:
+        """The config of the image that the result for this platform is based on; b"" where nobody said."""
+        return self.metadata.get(f"{BASE_CONFIG}/{platform}") or self.metadata.get(BASE_CONFIG) or b""
 
 
 class Frontend(Protocol):

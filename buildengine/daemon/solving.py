@@ -15,8 +15,6 @@ from worker.exporters.document import described
 from worker.exporters.result import BaseLayer, BuildResult, PlatformImage
 from worker.worker import renew_cache_mounts, resolver
 
-_BASE_CONFIG = "containerimage.base.config"
-
 
 class Solving:
     """One build's way to the solver."""
@@ -41,7 +39,7 @@ class Solving:
         return BuildResult(images=tuple(images), multi_platform=multi_platform)
 
     async def _image(self, made: PlatformResult, solved: Result | None, result: FrontendResult) -> PlatformImage:
-        base = result.metadata.get(f"{_BASE_CONFIG}/{made.platform}") or result.metadata.get(_BASE_CONFIG) or b""
+        base = result.base_config(made.platform)
         return PlatformImage(
             id=str(made.platform),
             platform=described(made.platform, made.config),

@@ -23,11 +23,10 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.source import Context, Definition
 from frontends.dockerfile.together import gather
 from frontends.dockerfile.words import Budget, Lexer
-from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
+from frontends.gateway import BASE_CONFIG, FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
 from llb.state import State, local
 
-_BASE_CONFIG = "containerimage.base.config"
 _OURS = ("docker/dockerfile", "docker/dockerfile-upstream")  # the images of this very language
 
 
@@ -189,5 +188,5 @@ class _Building:
                 )
             )
             if found.base_config:
-                metadata[f"{_BASE_CONFIG}/{platform}" if self.multi_platform else _BASE_CONFIG] = found.base_config
+                metadata[f"{BASE_CONFIG}/{platform}" if self.multi_platform else BASE_CONFIG] = found.base_config
         return FrontendResult(results=tuple(results), multi_platform=self.multi_platform, metadata=metadata)
