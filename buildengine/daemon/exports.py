@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 
 from buildengine.builder import BuildRequest, Export
@@ -111,25 +111,16 @@ class Exports:
         from worker.exporters.archive import dated, write_committed, write_layout
 
         image = dated(image, options.epoch)
-        store, sinks = self._context.cache.store, self._context.session.sinks
-        if not options.tar:
-            directory = sinks.directory(number)
-            if directory is None:
-                raise UserError(
-                    f"export type={export.type},tar=false needs a destination",
-                    hint=f"--output type={export.type},tar=false,dest=DIRECTORY",
-                )
+        store = self._context.cache.store
+        if options.tar:
+            opened = self._file(number, export.type)
+            with _part(reporter, "sending tarball"):
+                async with opened as fd:
+                    await write_committed(store, fd, image, options.names, docker=export.type == "docker")
+        else:
+            directory = self._directory(number, f"{export.type},tar=false")
             with _part(reporter, "writing layout"):
                 await write_layout(store, directory, image, options.names)
-            return image.response(options.names)
-        opened = sinks.file(number)
-        if opened is None:
-            raise UserError(
-                f"export type={export.type} needs a destination", hint=f"--output type={export.type},dest=FILE"
-            )
-        with _part(reporter, "sending tarball"):
-            async with opened as fd:
-                await write_committed(store, fd, image, options.names, docker=export.type == "docker")
         return image.response(options.names)
 
     async def _export_files(
@@ -142,20 +133,29 @@ class Exports:
     ) -> dict[str, str]:
         from worker.exporters import files
 
-        sinks, trees = self._context.session.sinks, self._context.trees
+        trees = self._context.trees
         if export.type == "local":
-            directory = sinks.directory(number)
-            if directory is None:
-                raise UserError("export type=local needs a destination", hint="--output type=local,dest=DIRECTORY")
+            directory = self._directory(number, export.type)
             await files.write_directory(trees, directory, result, options, partial(_part, reporter))
             return {}
-        opened = sinks.file(number)
-        if opened is None:
-            raise UserError("export type=tar needs a destination", hint="--output type=tar,dest=FILE")
+        opened = self._file(number, export.type)
         with _part(reporter, "sending tarball"):
             async with opened as fd:
                 await files.write_tar(trees, fd, result, options)
         return {}
+
+    def _file(self, number: int, kind: str) -> AbstractAsyncContextManager[int]:
+        """Where the stream of an output goes. Raises UserError."""
+        opened = self._context.session.sinks.file(number)
+        if opened is None:
+            raise UserError(f"export type={kind} needs a destination", hint=f"--output type={kind},dest=FILE")
+        return opened
+
+    def _directory(self, number: int, kind: str) -> str:
+        directory = self._context.session.sinks.directory(number)
+        if directory is None:
+            raise UserError(f"export type={kind} needs a destination", hint=f"--output type={kind},dest=DIRECTORY")
+        return directory
 
 
 @contextmanager
