@@ -25,7 +25,7 @@ from worker.oci import dockertar, layout
 from worker.oci.chain import chain_ids
 from worker.oci.layout import NamedImage
 from worker.oci.load import LoadedImage, load_tar
-from worker.oci.types import Descriptor, ImageConfig, Manifest, parse_manifest_or_index
+from worker.oci.types import ImageConfig, Manifest, parse_manifest_or_index
 
 _T = TypeVar("_T")
 
@@ -48,20 +48,22 @@ class LocalImages:
     def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
         async def run(cache: Cache) -> Mapping[str, object]:
             found = find_image(cache, reference)
-            manifest, config = _chosen(cache, found[0], platform)
+            manifests = manifests_of(cache.store, found[0].digest)
+            manifest, config = _chosen(found[0], manifests, platform)
             return documents.inspection(
                 manifest,
                 config,
                 names=[image.name for image in found],
-                target=_target(cache, found[0]),
-                platforms=[str(each.platform) for _, each in manifests_of(cache.store, found[0].digest)],
+                target=parse_manifest_or_index(cache.store.read(found[0].digest)).descriptor,
+                platforms=[str(each.platform) for _, each in manifests],
             )
 
         return self._run(run)
 
     def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
         async def run(cache: Cache) -> Sequence[Mapping[str, object]]:
-            return documents.steps(*_chosen(cache, find_image(cache, reference)[0], platform))
+            image = find_image(cache, reference)[0]
+            return documents.steps(*_chosen(image, manifests_of(cache.store, image.digest), platform))
 
         return self._run(run)
 
@@ -145,9 +147,10 @@ def _by_config(cache: Cache, prefix: str) -> list[StoredImage]:
     ]
 
 
-def _chosen(cache: Cache, image: StoredImage, platform: Platform | None) -> tuple[Manifest, ImageConfig]:
+def _chosen(
+    image: StoredImage, found: Sequence[tuple[Manifest, ImageConfig]], platform: Platform | None
+) -> tuple[Manifest, ImageConfig]:
     """The manifest to show: the only one; of an index that for `platform`, or what fits this host, or the first."""
-    found = manifests_of(cache.store, image.digest)
     shown = parse(image.name).familiar if image.name else str(image.digest)
     if not found:
         raise SourceError(f"image {shown} has no manifest in the store")
@@ -159,12 +162,6 @@ def _chosen(cache: Cache, image: StoredImage, platform: Platform | None) -> tupl
         offered = ", ".join(str(config.platform) for _, config in found)
         raise SourceError(f"image {shown} is not for {platform}", hint=f"it is for {offered}")
     return found[0]
-
-
-def _target(cache: Cache, image: StoredImage) -> Descriptor:
-    """The manifest or index that the name leads to."""
-    raw = cache.store.read(image.digest)
-    return Descriptor(media_type=parse_manifest_or_index(raw).media_type, digest=image.digest, size=len(raw))
 
 
 def _info(cache: Cache, image: StoredImage) -> ImageInfo:
@@ -224,7 +221,7 @@ def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Se
     image = find_image(cache, reference)[0]
     target = parse_manifest_or_index(cache.store.read(image.digest))
     by_name = bool(image.name) and as_name(reference) == image.name
-    named = NamedImage(target=_target(cache, image), names=(image.name,) if by_name else ())
+    named = NamedImage(target=target.descriptor, names=(image.name,) if by_name else ())
     if not isinstance(target, Manifest):
         return named, None
     return named, (target, [parse(image.name).familiar] if by_name else [])
