@@ -60,6 +60,21 @@ async def test_what_breaks_off_is_gone_on_with() -> None:
     assert len(fake.server.requests) == 4
 
 
+async def test_a_registry_that_drips_is_not_waited_for_for_ever() -> None:
+
+    def dripping(request: Request) -> Reply | None:
+        if not request.path.startswith("/v2/drips/"):
+            return None
+        start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        headers = {"content-range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"} if start else {}
+        return Reply(status=206 if start else 200, body=DATA[start:], headers=headers, cut=1)
+
+    async with fake_registry(rules=[dripping]) as fake:
+        fake.put("app", "1", IMAGE)
+        assert await read(fake, "drips", "app") == DATA
+    assert len(fake.server.requests) == 31
+
+
 async def test_the_next_repository_that_has_it() -> None:
 
     def gone(request: Request) -> Reply | None:

@@ -14,9 +14,10 @@ from tests.fakes.http_server import Reply, Request
 from tests.fakes.push_registry import MemoryBlob, PushRegistry, push_registry
 from tests.fakes.registry_server import Logins
 from worker.oci.types import Descriptor
-from worker.registry.client import EndpointClient, wait_before_retry
+from worker.registry.client import EndpointClient
 from worker.registry.errors import RegistryRefused, deserves_retry, refusal
 from worker.registry.hosts import RegistryConfig, endpoints
+from worker.registry.patience import wait_before_retry
 from worker.registry.transport import Unreachable, open_transport
 from worker.registry.upload import BlobReader, BlobUpload
 

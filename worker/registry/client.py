@@ -1,30 +1,27 @@
-"""One registry endpoint: requests with authentication, answers as errors or as open responses, retries.
+"""One registry endpoint: requests with authentication, answers as errors or as open responses.
 
 Knows the paths of the distribution-spec and nothing of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import RegistryError, SourceError
+from buildengine.errors import RegistryError
 from worker.registry.auth import Authorizer, merged_scopes
-from worker.registry.errors import Damaged, RegistryRefused, deserves_retry, refusal
+from worker.registry.errors import RegistryRefused, refusal
 from worker.registry.hosts import Endpoint
 from worker.registry.transport import Body, Response, Transport, is_same_origin, joined, redacted
 from worker.session import Credentials
 
 PULL = "pull"
 PUSH = "pull,push"
-MAX_DAMAGED = 3  # attempts more, where an answer made no sense: a server that lies does not stop
 _MAX_SENDS = 3
-_T = TypeVar("_T")
 
 
 class EndpointClient:
@@ -124,25 +121,6 @@ class EndpointClient:
         return await refusal(
             response, host=self.endpoint.host, subject=subject, advice=self._authorizer.advice, push=push
         )
-
-
-async def retrying(attempt: Callable[[], Awaitable[_T]], delays: tuple[float, ...]) -> _T:
-    """What `attempt` returns, tried again after each of `delays` while its error deserves that."""
-    damaged = 0
-    for delay in (*delays, None):
-        try:
-            return await attempt()
-        except SourceError as error:
-            damaged += isinstance(error, Damaged)
-            if delay is None or damaged > MAX_DAMAGED or not deserves_retry(error):
-                raise
-            await trio.sleep(wait_before_retry(error, delay))
-    raise AssertionError("the last attempt returns or raises")
-
-
-def wait_before_retry(error: SourceError, delay: float) -> float:
-    """`delay`, or what the registry asked for when that is longer. In seconds."""
-    return max(delay, error.retry_after if isinstance(error, RegistryRefused) else 0.0)
 
 
 def manifest_path(target: str | Digest) -> str:

@@ -18,8 +18,8 @@ from buildengine.digest import Digest
 from buildengine.errors import BuildError, RegistryError, SourceError
 from buildengine.limits import DISK, HASH, offload
 from worker.oci.types import Descriptor
-from worker.registry.client import MAX_DAMAGED, wait_before_retry
 from worker.registry.errors import Damaged, deserves_retry
+from worker.registry.patience import Patience
 from worker.registry.places import Place
 from worker.registry.transport import Response, Unreachable
 
@@ -28,7 +28,6 @@ PART = 16 << 20
 _MAX_PARTS = 4096  # of what claims to be larger than anything
 _STEP = 1 << 20  # bytes handed to a thread at once: hashing and writing release the GIL
 _ABSORBED = 4 << 20
-_MAX_ATTEMPTS = 30
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 Progress = Callable[[Digest, int, int], object]
@@ -131,23 +130,13 @@ class Download:
         return self._sink.digest
 
     async def _from(self, place: Place) -> None:
-        delays, attempts, damaged = iter(place.delays), 0, 0
+        patience = Patience(place.delays)
         while True:
             before = self._received
             try:
                 return await self._attempt(place)
             except SourceError as error:
-                moved = self._received - before
-                attempts = 0 if moved >= _STEP else attempts + 1  # a server that drips is not waited for for ever
-                damaged += isinstance(error, Damaged)
-                if not deserves_retry(error) or attempts >= _MAX_ATTEMPTS or damaged > MAX_DAMAGED:
-                    raise
-                if moved:
-                    delays = iter(place.delays)  # it moves: patience starts anew
-                delay = next(delays, None)
-                if delay is None:
-                    raise
-                await trio.sleep(wait_before_retry(error, delay))
+                await patience.wait_after(error, moved=self._received - before)
 
     async def _attempt(self, place: Place) -> None:
         """Fetch what is missing. What the first connection fails with is raised when the helpers are done."""

@@ -36,10 +36,11 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
-from worker.registry.client import EndpointClient, blob_path, manifest_path, retrying
+from worker.registry.client import EndpointClient, blob_path, manifest_path
 from worker.registry.download import BlobSink, Download, Progress, check_extent
 from worker.registry.errors import Damaged
 from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
+from worker.registry.patience import retrying
 from worker.registry.places import AtUrl, InRepository, Place, is_foreign, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
 from worker.session import Credentials

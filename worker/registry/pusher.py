@@ -30,9 +30,10 @@ from worker.oci.types import (
     Manifest,
     parse_manifest_or_index,
 )
-from worker.registry.client import PUSH, EndpointClient, manifest_path, retrying
+from worker.registry.client import PUSH, EndpointClient, manifest_path
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
+from worker.registry.patience import retrying
 from worker.registry.transport import Transport, open_transport
 from worker.registry.upload import BlobReader, BlobUpload, Progress
 from worker.session import Credentials

@@ -17,9 +17,8 @@ from buildengine.errors import RegistryError, SourceError
 from buildengine.reference import parse_repository
 from worker.layers.outcome import one_error
 from worker.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
-from worker.registry.client import wait_before_retry
 from worker.registry.download import check_extent
-from worker.registry.errors import deserves_retry
+from worker.registry.patience import Patience
 from worker.registry.places import Place
 from worker.registry.puller import Registry
 from worker.registry.transport import Unreachable
@@ -89,22 +88,20 @@ class RemoteBlob:
         """The bytes from `start` to `end`. What breaks off is gone on with, from there or from the next place."""
         failure: SourceError = RegistryError(f"no registry is known to hold {self._descriptor.digest}")
         for place in self._places:
-            delays = iter(place.delays)
-            while start < end:
-                try:
-                    async with aclosing(self._attempt(place, start, end)) as pieces:
-                        async for piece in pieces:
-                            start += len(piece)
-                            delays = iter(place.delays)  # it moves: patience starts anew
-                            yield piece
-                except SourceError as error:
-                    failure = error
-                    delay = next(delays, None) if deserves_retry(error) else None
-                    if delay is None:
-                        break
-                    await trio.sleep(wait_before_retry(error, delay))
-            if start >= end:
+            patience = Patience(place.delays)
+            try:
+                while start < end:
+                    before = start
+                    try:
+                        async with aclosing(self._attempt(place, start, end)) as pieces:
+                            async for piece in pieces:
+                                start += len(piece)
+                                yield piece
+                    except SourceError as error:
+                        await patience.wait_after(error, moved=start - before)
                 return
+            except SourceError as error:
+                failure = error
         raise failure
 
     async def _attempt(self, place: Place, start: int, end: int) -> AsyncGenerator[bytes]:

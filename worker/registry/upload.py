@@ -15,13 +15,12 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import urlencode
 
-import trio
-
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
 from worker.oci.types import Descriptor
-from worker.registry.client import PUSH, EndpointClient, blob_path, retrying, wait_before_retry
+from worker.registry.client import PUSH, EndpointClient, blob_path
 from worker.registry.errors import RegistryRefused, deserves_retry
+from worker.registry.patience import Patience, retrying
 from worker.registry.transport import Body, Response, StreamedBody
 
 _PIECE = 16 << 20
@@ -88,7 +87,7 @@ class BlobUpload:
 
     async def send(self, reader: BlobReader) -> None:
         """Upload the blob. Raises SourceError when the registry will not have it."""
-        delays, restarts = iter(self._delays), 0
+        patience, restarts = Patience(self._delays), 0
         for _ in range(_MAX_ATTEMPTS):
             before = self._offset
             try:
@@ -98,13 +97,8 @@ class BlobUpload:
                 if error is self._unreadable:
                     raise
                 if deserves_retry(error):
-                    if self._offset > before:
-                        delays = iter(self._delays)  # it moves: patience starts anew
-                    delay = next(delays, None)
-                    if delay is None:
-                        raise
                     self._cut = bool(self._location)
-                    await trio.sleep(wait_before_retry(error, delay))
+                    await patience.wait_after(error, moved=self._offset - before)
                 elif restarts < _MAX_RESTARTS and self._may_begin_anew(error):
                     restarts += 1
                     self._begin_anew()
