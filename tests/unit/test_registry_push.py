@@ -15,7 +15,8 @@ from worker.oci import types
 from worker.oci.document import InvalidImage
 from worker.oci.types import Descriptor
 from worker.registry.hosts import HostConfig
-from worker.registry.pusher import is_distributable, mount_sources, read_plan
+from worker.registry.places import is_foreign
+from worker.registry.pusher import mount_sources, read_plan
 
 
 async def push(fake: PushRegistry, image: Image, *names: str, logins: Logins | None = None) -> MemoryContent:
@@ -120,8 +121,9 @@ async def test_what_may_not_be_distributed_stays_where_it_is() -> None:
     )
     plan = await read_plan(target(image), MemoryContent.of(image))
     assert {blob.digest for blob in plan.blobs} == digests(image)
-    assert not is_distributable("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip")
-    assert is_distributable(types.OCI_LAYER_ZSTD)
+    kinds = ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", types.OCI_LAYER_ZSTD)
+    layers = [Descriptor(media_type=kind, digest=Digest.sha256(b"?"), size=1) for kind in kinds]
+    assert [is_foreign(layer) for layer in layers] == [True, False]
 
 
 async def test_a_document_that_is_not_what_it_is_called() -> None:

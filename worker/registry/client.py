@@ -51,14 +51,12 @@ class EndpointClient:
         path: str,
         *,
         subject: str,
-        method: str = "GET",
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """The open response to a pull request below `repository`: see `request`."""
-        return self.request(method, repository, path, subject=subject, headers=headers)
+        return self.request("GET", repository, path, subject=subject, headers=headers)
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         repository: str,
@@ -69,7 +67,7 @@ class EndpointClient:
         mount_from: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
-    ) -> AsyncIterator[Response]:
+    ) -> AbstractAsyncContextManager[Response]:
         """The open response, of status 2xx, to one request that is allowed `actions` on `repository`.
 
         `target` is a path below the repository, or a whole URL that the registry gave out (`location`): one that
@@ -79,6 +77,24 @@ class EndpointClient:
         """
         scope = merged_scopes(f"repository:{repository}:{actions}", *(f"repository:{r}:{PULL}" for r in mount_from))
         url = target if "://" in target else self.endpoint.url(f"{repository}/{target}")
+        return self._send(method, url, scope, subject=subject, headers=headers, body=body, push=actions == PUSH)
+
+    def ping(self, *, subject: str) -> AbstractAsyncContextManager[Response]:
+        """The open response to `GET /v2/`, which needs a login and nothing more. Raises as `request`."""
+        return self._send("GET", f"{self.endpoint.base}/", "", subject=subject)
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        scope: str,
+        *,
+        subject: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+        push: bool = False,
+    ) -> AsyncIterator[Response]:
         since = trio.current_time()
         for send in range(_MAX_SENDS):
             sent = {"user-agent": self._user_agent, **(headers or {})}
@@ -91,7 +107,7 @@ class EndpointClient:
                     return
                 # A 401 from wherever a redirect led is not this registry's: its challenge gets no credentials.
                 if response.status != 401 or not self._is_ours(response.url) or send == _MAX_SENDS - 1:
-                    raise await self._refusal(response, subject, push=actions == PUSH)
+                    raise await self._refusal(response, subject, push=push)
                 challenge = response.headers.get("www-authenticate", "")
             await self._authorizer.answer(challenge, scope, sent=authorization, since=since)
 

@@ -6,16 +6,13 @@ identity tokens. An open registry takes every credential, since it asks for none
 
 from __future__ import annotations
 
-import trio
-
 from buildengine.errors import RegistryError
 from worker.registry.auth import Authorizer
-from worker.registry.errors import refusal
+from worker.registry.client import EndpointClient
 from worker.registry.hosts import Endpoint
 from worker.registry.transport import Transport
 from worker.session import Credential, SecretBytes
 
-_MAX_SENDS = 3
 _UNAUTHORIZED = 401
 
 
@@ -45,7 +42,8 @@ async def log_in(
         wants_identity=True,
     )
     try:
-        return await _ask(endpoint, authorizer, transport, user_agent)
+        async with EndpointClient(endpoint, authorizer, transport, user_agent).ping(subject="login"):
+            return authorizer.identity
     except RegistryError as error:
         if error.status != _UNAUTHORIZED:
             raise
@@ -55,19 +53,3 @@ async def log_in(
             code=error.code,
             hint="check the user name and the password; some registries want a token in the place of the password",
         ) from None
-
-
-async def _ask(endpoint: Endpoint, authorizer: Authorizer, transport: Transport, user_agent: str) -> SecretBytes | None:
-    since = trio.current_time()
-    for send in range(_MAX_SENDS):
-        authorization = await authorizer.header("")
-        headers = {"user-agent": user_agent} | ({"authorization": authorization} if authorization else {})
-        async with transport.send("GET", f"{endpoint.base}/", headers) as response:
-            if response.status == 200:
-                return authorizer.identity
-            is_ours = response.url.startswith(endpoint.base)
-            if response.status != _UNAUTHORIZED or not is_ours or send == _MAX_SENDS - 1:
-                raise await refusal(response, host=endpoint.host, subject="login")
-            challenge = response.headers.get("www-authenticate", "")
-        await authorizer.answer(challenge, "", sent=authorization, since=since)
-    raise AssertionError("the last answer returns or raises")

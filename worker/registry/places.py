@@ -18,7 +18,7 @@ from worker.registry.errors import refusal
 from worker.registry.hosts import is_loopback
 from worker.registry.transport import Response, Transport, redacted
 
-_FOREIGN = ("foreign", "nondistributable")
+_FOREIGN = (".foreign.", "nondistributable")
 
 
 class Place(Protocol):

@@ -261,12 +261,9 @@ class Registry:
 
     async def _head(self, reference: Reference, client: EndpointClient) -> Digest | None:
         """The digest of a tag without its manifest; None from a registry that does not tell."""
-        async with client.get(
-            reference.path,
-            manifest_path(reference.tag),
-            method="HEAD",
-            subject=reference.familiar,
-            headers={"accept": _ACCEPT},
+        path, headers = manifest_path(reference.tag), {"accept": _ACCEPT}
+        async with client.request(
+            "HEAD", reference.path, path, subject=reference.familiar, headers=headers
         ) as response:
             promised = response.headers.get("docker-content-digest", "")
         return Digest.parse(promised) if promised.startswith("sha256:") else None

@@ -34,6 +34,7 @@ from worker.registry.client import PUSH, EndpointClient, manifest_path
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
 from worker.registry.patience import retrying
+from worker.registry.places import is_foreign
 from worker.registry.transport import Transport, open_transport
 from worker.registry.upload import BlobReader, BlobUpload, Progress
 from worker.session import Credentials
@@ -102,18 +103,13 @@ async def read_plan(root: Descriptor, content: Content) -> Plan:
             else:
                 await read(child, depth + 1)
         for blob in (document.config, *document.layers) if isinstance(document, Manifest) else ():
-            if is_distributable(blob.media_type):
+            if not is_foreign(blob):  # it comes from where its `urls` say
                 blobs.setdefault(blob.digest, blob)
         documents[descriptor.digest] = document
 
     await read(root, 0)
     *below, top = documents.values()
     return Plan(root=top, below=tuple(below), blobs=tuple(blobs.values()))
-
-
-def is_distributable(media_type: str) -> bool:
-    """Whether a layer of this type belongs into a registry: foreign ones come from where their `urls` say."""
-    return "nondistributable" not in media_type and ".foreign." not in media_type
 
 
 def mount_sources(origins: Sequence[str], target: Reference) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ time and never makes a wrong blob.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from typing import Protocol
 from urllib.parse import urlencode
@@ -124,16 +124,37 @@ class BlobUpload:
             self._piece = max(self._piece or _PIECE, self._least)
         return True
 
-    def _begin_anew(self) -> None:
-        self._location, self._offset, self._cut = "", 0, False
+    def _begin_anew(self, location: str = "") -> None:
+        self._location, self._offset, self._cut = location, 0, False
+
+    def _lost_count(self) -> SessionLost:
+        return SessionLost(f"{self._client.endpoint.host}: {self._subject}: it lost count of what it has")
 
     # --- requests --------------------------------------------------------------------------------------------
 
+    def _request(
+        self,
+        method: str,
+        target: str,
+        *,
+        mount_from: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+    ) -> AbstractAsyncContextManager[Response]:
+        return self._client.request(
+            method,
+            self._repository,
+            target,
+            subject=self._subject,
+            actions=PUSH,
+            mount_from=mount_from,
+            headers=headers,
+            body=body,
+        )
+
     async def _exists(self) -> bool:
         try:
-            async with self._client.request(
-                "HEAD", self._repository, blob_path(self._digest), subject=self._subject, actions=PUSH
-            ) as response:
+            async with self._request("HEAD", blob_path(self._digest)) as response:
                 length = response.headers.get("content-length")
         except RegistryRefused as error:
             if deserves_retry(error):
@@ -144,14 +165,7 @@ class BlobUpload:
     async def _mount(self, source: str) -> bool:
         query = urlencode({"mount": str(self._digest), "from": source})
         try:
-            async with self._client.request(
-                "POST",
-                self._repository,
-                f"blobs/uploads/?{query}",
-                subject=self._subject,
-                actions=PUSH,
-                mount_from=(source,),
-            ) as response:
+            async with self._request("POST", f"blobs/uploads/?{query}", mount_from=(source,)) as response:
                 if response.status == 201:
                     return True
                 self._take_session(response)  # it began an upload instead
@@ -164,14 +178,9 @@ class BlobUpload:
         """Tell the registry that a session will not be used."""
         if self._location:
             with suppress(SourceError):
-                await self._discard()
+                async with self._request("DELETE", self._location):
+                    pass
             self._begin_anew()
-
-    async def _discard(self) -> None:
-        async with self._client.request(
-            "DELETE", self._repository, self._location, subject=self._subject, actions=PUSH
-        ):
-            pass
 
     async def _attempt(self, reader: BlobReader) -> None:
         if self._cut:
@@ -188,16 +197,12 @@ class BlobUpload:
         await self._finish(b"")
 
     async def _begin(self) -> None:
-        async with self._client.request(
-            "POST", self._repository, "blobs/uploads/", subject=self._subject, actions=PUSH
-        ) as response:
+        async with self._request("POST", "blobs/uploads/") as response:
             self._take_session(response)
 
     async def _ask_where_it_stands(self) -> None:
         try:
-            async with self._client.request(
-                "GET", self._repository, self._location, subject=self._subject, actions=PUSH
-            ) as response:
+            async with self._request("GET", self._location) as response:
                 stands = _received(response)
                 if response.headers.get("location"):
                     self._location = self._client.location(response)
@@ -206,7 +211,7 @@ class BlobUpload:
                 raise
             raise SessionLost(error.message, status=error.status, code=error.code) from error
         if stands is None or stands > self._size:
-            raise SessionLost(f"{self._client.endpoint.host}: {self._subject}: it lost count of what it has")
+            raise self._lost_count()
         # `0-0` is said of nothing at all as well as of one byte; that byte is sent again.
         self._offset, self._cut = stands if stands > 1 else 0, False
 
@@ -214,38 +219,24 @@ class BlobUpload:
         start = self._offset
         end = min(start + (self._piece or self._size), self._size)
         headers = {**_OCTETS, "content-range": f"{start}-{end - 1}"}
-        async with self._client.request(
-            "PATCH",
-            self._repository,
-            self._location,
-            subject=self._subject,
-            actions=PUSH,
-            headers=headers,
-            body=self._body(reader, start, end),
-        ) as response:
+        body = self._body(reader, start, end)
+        async with self._request("PATCH", self._location, headers=headers, body=body) as response:
             stands = _received(response)
             self._location = self._client.location(response)
         if stands is not None and not start < stands <= end:
-            raise SessionLost(f"{self._client.endpoint.host}: {self._subject}: it lost count of what it has")
+            raise self._lost_count()
         self._offset = end if stands is None else stands
 
     async def _finish(self, body: Body) -> None:
         separator = "&" if "?" in self._location else "?"
-        async with self._client.request(
-            "PUT",
-            self._repository,
-            f"{self._location}{separator}{urlencode({'digest': str(self._digest)})}",
-            subject=self._subject,
-            actions=PUSH,
-            headers=_OCTETS,
-            body=body,
-        ) as response:
+        target = f"{self._location}{separator}{urlencode({'digest': str(self._digest)})}"
+        async with self._request("PUT", target, headers=_OCTETS, body=body) as response:
             stored = response.headers.get("docker-content-digest", str(self._digest))
         if stored.startswith(self._digest.algorithm) and stored != self._digest:
             raise SessionLost(f"{self._client.endpoint.host} stored {stored[:100]} in the place of {self._subject}")
 
     def _take_session(self, response: Response) -> None:
-        self._location, self._offset, self._cut = self._client.location(response), 0, False
+        self._begin_anew(self._client.location(response))
         least = response.headers.get("oci-chunk-min-length", "")
         if least.isdigit() and len(least) < 12:
             self._least = max(_LEAST_PIECE, int(least))
