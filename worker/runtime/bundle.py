@@ -11,11 +11,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from buildengine.errors import HostError
+from buildengine.values import dataclass
 from worker.runtime import capabilities, seccomp
 from worker.runtime.assembly import ROOT
 from worker.runtime.plan import MASKED, READONLY

@@ -7,8 +7,10 @@ names the operation. Nothing here touches anything.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar
+
+from buildengine.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

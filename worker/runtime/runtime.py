@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -25,6 +24,7 @@ import trio
 
 from buildengine.errors import BuildError, HostError, InternalError
 from buildengine.tracepoints import armed, reach
+from buildengine.values import dataclass
 from worker.runtime import bundle, failures, isolate, messages, request, sweep
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
