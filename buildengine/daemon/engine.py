@@ -124,6 +124,8 @@ class Engine:
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
             solving = Solving(context, job)
+            if "no-cache" in request.options:
+                await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
             result = await catalog.find(request.frontend).build(
                 LocalGateway(solving, on_event),
                 FrontendRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from buildengine.digest import Digest
 from cache.layerrows import RemoteBlob
 from frontends.gateway import FrontendResult, PlatformResult
-from llb import graph, ops
+from llb import graph
 from llb.definition import Definition
 from solver.job import Job
 from solver.loader import load
@@ -69,7 +69,5 @@ class Solving:
 
     async def _load(self, definition: Definition) -> Edge:
         loaded = graph.load(definition)
-        if any(isinstance(n.op.payload, ops.ExecOp) and n.metadata.ignore_cache for n in loaded.nodes.values()):
-            await self.context.runtime()  # a step will run for certain: its launcher starts while the rest is looked up
         await renew_cache_mounts(self.context, loaded)
         return load(loaded, resolver(self.context))

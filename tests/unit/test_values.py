@@ -57,6 +57,38 @@ def test_arguments_are_checked() -> None:
         Pair(-1)
 
 
+def test_the_first_instance_and_the_hundredth_are_made_alike() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Line:
+        number: int
+        text: str = "-"
+        parts: list[str] = dataclasses.field(default_factory=list)
+        style: str = dataclasses.field(default="plain", kw_only=True)
+
+    lines = [Line(number, "x", style="bold") for number in range(100)]
+    assert lines == [Line(number=number, text="x", style="bold", parts=[]) for number in range(100)]
+    assert repr(lines[0]).endswith("Line(number=0, text='x', parts=[], style='bold')")
+    for wrong in (
+        (lambda: Line()),
+        (lambda: Line(1, number=1)),
+        (lambda: Line(1, colour=2)),
+        (lambda: Line(1, "", [], 4)),
+    ):
+        with pytest.raises(TypeError, match="__init__"):
+            wrong()
+
+
+@pytest.mark.parametrize("arguments", [((), {}), ((1,), {"number": 1}), ((1,), {"colour": 2}), ((1, "", 3), {})])
+def test_wrong_arguments_of_the_first_instance(arguments: tuple[tuple[object, ...], dict[str, object]]) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Line:
+        number: int
+        text: str = "-"
+
+    with pytest.raises(TypeError, match="__init__"):
+        Line(*arguments[0], **arguments[1])
+
+
 def test_the_helpers_of_dataclasses_work() -> None:
     point = Point(x=1)
     assert dataclasses.replace(point, y=5) == Point(x=1, y=5)
