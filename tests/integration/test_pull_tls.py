@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from buildengine.config import Config, KeyPair, RegistryConfig
 from buildengine.daemon.registries import registry_config
 from tests.fakes.commands import Commands, open_commands
 from tests.integration.test_registry_docker import Built, DockerRegistry, certificate
+from worker.registry.hosts import KeyPair as Pair
+from worker.registry.hosts import Tls
+from worker.registry.transport import open_transport
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +151,34 @@ def test_an_encrypted_registry_taken_for_a_plain_one(
     text = pull(commands, tmp_path, registry.host)
     assert "it speaks TLS, and was asked without" in text
     assert f'say `http = false` in [registry."{registry.host}"]' in text
+
+
+async def test_through_the_tunnel_of_a_proxy(keys: Path, registry: DockerRegistry) -> None:
+    """The proxy sees where to, and what it wants to see of us; nothing of what is said there."""
+    heads: list[bytes] = []
+
+    async def tunnel(near: trio.SocketStream) -> None:
+        heads.append(await near.receive_some(65536))
+        far = await trio.open_tcp_stream("127.0.0.1", int(registry.host.rpartition(":")[2]))
+        await near.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        async with near, far, trio.open_nursery() as nursery:
+            nursery.start_soon(relay, near, far)
+            await relay(far, near)
+            nursery.cancel_scope.cancel()
+
+    async def relay(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        async for data in source:
+            await sink.send_all(data)
+
+    pair = Pair(certificate=f"{keys}/client.pem", key=f"{keys}/client.key")
+    tls = Tls(ca=(f"{keys}/ca.pem",), key_pairs=(pair,))
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, tunnel, 0, host="127.0.0.1"))
+        proxy = f"me:secret@127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_transport(lambda host: tls, lambda scheme, host: proxy) as transport:
+            for _ in range(2):
+                async with transport.send("GET", f"https://{registry.host}/v2/app/tags/list", {}) as response:
+                    assert b'"1"' in await response.read(1000)
+        nursery.cancel_scope.cancel()
+    assert [head.partition(b" HTTP")[0] for head in heads] == [b"CONNECT " + registry.host.encode()]
+    assert b": Basic bWU6c2VjcmV0\r\n" in heads[0]

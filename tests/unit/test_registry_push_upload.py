@@ -259,6 +259,12 @@ class Said:
     async def chunks(self) -> AsyncGenerator[bytes]:
         yield self.body
 
+    async def fill(self, buffer: memoryview) -> int:
+        raise NotImplementedError
+
+    def take_ready(self, buffer: memoryview) -> int:
+        raise NotImplementedError
+
 
 async def refused(response: Said) -> RegistryRefused:
     return await refusal(response, host="r.io", subject="x")

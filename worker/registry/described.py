@@ -145,7 +145,7 @@ class _Memory:
     def __init__(self) -> None:
         self.data = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         self.data += data
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import trio
@@ -26,7 +26,9 @@ from worker.registry.transport import Response, Unreachable
 DIVIDED = 32 << 20  # a blob of so many bytes is fetched in parts
 PART = 16 << 20
 _MAX_PARTS = 4096  # of what claims to be larger than anything
-_STEP = 1 << 20  # bytes handed to a thread at once: hashing and writing release the GIL
+_STEP = 512 << 10  # bytes handed to a thread at once: hashing and writing release the GIL
+_TURN = 8 << 20  # after so many bytes a thread lets others have its place
+_LITTLE = 64 << 10  # what is not worth staying in a thread for
 _ABSORBED = 4 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -35,9 +37,12 @@ Progress = Callable[[Digest, int, int], object]
 
 
 class BlobSink(Protocol):
-    """Where a blob goes, from its first byte on: the content store's writer. It only appends."""
+    """Where a blob goes, from its first byte on: the content store's writer. It only appends.
 
-    def write(self, data: bytes, /) -> object: ...
+    What it is given is the caller's buffer: it copies what it keeps.
+    """
+
+    def write(self, data: memoryview, /) -> object: ...
 
 
 @runtime_checkable
@@ -54,7 +59,7 @@ class HashingSink(BlobSink, Protocol):
 class PlacingSink(HashingSink, Protocol):
     """A sink that takes pieces out of order, so that several connections can fill it."""
 
-    def write_at(self, offset: int, data: bytes, /) -> object:
+    def write_at(self, offset: int, data: memoryview, /) -> object:
         """Keep a piece from beyond what was written so far. Safe beside other calls, in threads."""
         ...
 
@@ -217,43 +222,35 @@ class Download:
     async def _receive(self, response: Response, part: _Part, skip: int, what: str) -> None:
         """Take the body after its first `skip` bytes up to the part's end, in steps large enough for a thread."""
         surplus = response.status != 206 and part.end < self._descriptor.size
-        pending: list[bytes] = []
-        room = part.end - part.position
-        held = 0
-        try:
-            async with aclosing(response.chunks()) as chunks:
-                async for chunk in chunks:
-                    fresh, skip = (chunk[skip:], 0) if skip < len(chunk) else (b"", skip - len(chunk))
-                    if len(fresh) > room and not surplus:
-                        raise Damaged(f"{what} is longer than its {self._descriptor.size} bytes")
-                    pending.append(fresh[:room])
-                    held += len(pending[-1])
-                    room -= len(pending[-1])
-                    if held >= _STEP:
-                        await self._append(part, pending)
-                        pending, held = [], 0
-                    if room == 0 and surplus:
-                        break
-        except Unreachable:
-            await self._append(part, pending)  # what came before the cut counts
-            raise
-        await self._append(part, pending)
+        buffer = memoryview(bytearray(_STEP))
+        while skip and (count := await _filled(response, buffer[:skip])):
+            skip -= count
+        while part.position < part.end:
+            held = await _filled(response, buffer[: part.end - part.position])
+            if not held:
+                return
+            await self._append(part, buffer, held, response)
+        if not surplus and await response.fill(buffer):
+            raise Damaged(f"{what} is longer than its {self._descriptor.size} bytes")
 
     # --- into the sink --------------------------------------------------------------------------------------
 
-    async def _append(self, part: _Part, pending: list[bytes]) -> None:
-        count = sum(map(len, pending))
+    async def _append(self, part: _Part, buffer: memoryview, held: int, response: Response) -> None:
+        """Keep the first `held` bytes of `buffer`, and what of the part arrives while they are written."""
+        most = part.end - part.position
         if part.position == self._front and not self._hashing.locked():
             async with self._hashing:
-                if count >= _STEP // 4:
-                    await offload(self._write, pending, limiter=HASH)
+                if held >= _STEP // 4:
+                    held = await offload(_pour, self._write, buffer, held, most, response, limiter=HASH)
                 else:
-                    self._write(pending)
-                self._front += count
-        elif count:
-            await offload(self._place, part.position, pending, limiter=DISK)
-        part.position += count
-        self._received += count
+                    self._write(buffer[:held])
+                self._front += held
+        else:
+            assert self._placing is not None
+            place = _Placing(self._placing, part.position).write
+            held = await offload(_pour, place, buffer, held, most, response, limiter=DISK)
+        part.position += held
+        self._received += held
         self._on_progress(self._descriptor.digest, self._received, self._descriptor.size)
         await self._advance()
 
@@ -269,17 +266,53 @@ class Download:
     def _ready(self) -> int:
         return next((part.position for part in self._parts if part.position < part.end), self._descriptor.size)
 
-    def _write(self, chunks: list[bytes]) -> None:
-        for chunk in chunks:
-            if self._hash is not None:
-                self._hash.update(chunk)
-            self._sink.write(chunk)
+    def _write(self, data: memoryview) -> None:
+        if self._hash is not None:
+            self._hash.update(data)
+        self._sink.write(data)
 
-    def _place(self, offset: int, chunks: list[bytes]) -> None:
-        assert self._placing is not None
-        for chunk in chunks:
-            self._placing.write_at(offset, chunk)
-            offset += len(chunk)
+
+class _Placing:
+    """Writes one piece after the other behind what the sink has, from `offset` on."""
+
+    def __init__(self, sink: PlacingSink, offset: int) -> None:
+        self._sink = sink
+        self._offset = offset
+
+    def write(self, data: memoryview) -> None:
+        self._sink.write_at(self._offset, data)
+        self._offset += len(data)
+
+
+async def _filled(response: Response, buffer: memoryview) -> int:
+    """Bytes until `buffer` is full or nothing more comes. A body that breaks off says so when nothing came before."""
+    held = 0
+    while held < len(buffer):
+        try:
+            count = await response.fill(buffer[held:])
+        except Unreachable:
+            if not held:
+                raise
+            break  # what came before the cut counts; the next call meets it again
+        if not count:
+            break
+        held += count
+    return held
+
+
+def _pour(write: Callable[[memoryview], object], buffer: memoryview, held: int, most: int, response: Response) -> int:
+    """Write what `buffer` holds, then what arrives meanwhile, while that is much; how many bytes. For threads.
+
+    The kernel's buffer of the connection fills while this one is hashed and written, so a fast registry never waits
+    for the event loop.
+    """
+    poured = 0
+    while True:
+        write(buffer[:held])
+        poured += held
+        if held < _LITTLE or poured >= _TURN:
+            return poured
+        held = response.take_ready(buffer[: most - poured])
 
 
 class OddRange(Damaged):

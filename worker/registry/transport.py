@@ -1,9 +1,9 @@
 """HTTP as registries and http sources need it: one request, its response as a stream, redirects followed safely.
 
-`Transport` has three methods to learn: `send` opens a response, `Response.read` takes a small body whole,
-`Response.chunks` streams a large one. What is sent may be a stream as well: one that can be opened again, since
-a request may have to be made twice. What does the work is `worker.registry.http`; its import waits for the first
-request, since most commands contact nobody.
+`Transport` has few methods to learn: `send` opens a response, `Response.read` takes a small body whole,
+`Response.chunks` streams a large one, `fill` and `take_ready` do so into the caller's own buffer. What is sent may be
+a stream as well: one that can be opened again, since a request may have to be made twice. What does the work is
+`worker.registry.http`; its import waits for the first request, since most commands contact nobody.
 
 What a redirect may do is decided here once, for everybody: credentials stay with the scheme, host and port they
 were meant for, https never becomes http, a loop ends after ten steps; what has a body goes to the same host or
@@ -73,6 +73,14 @@ class Response(Protocol):
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises Unreachable when it breaks off."""
+        ...
+
+    async def fill(self, buffer: memoryview) -> int:
+        """The next bytes of the body, into `buffer`: at least one, 0 at its end. Raises Unreachable."""
+        ...
+
+    def take_ready(self, buffer: memoryview) -> int:
+        """What `fill` would give without waiting; 0 when there is nothing yet. For threads that have the time."""
         ...
 
 
