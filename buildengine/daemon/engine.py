@@ -7,7 +7,7 @@ The engine owns lifetimes: everything that a build starts ends before `build` re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -58,9 +58,7 @@ async def open_engine(config: Config) -> AsyncIterator[Engine]:
 class Engine:
     """Made by `open_engine`. Builds may run at the same time; they share steps."""
 
-    def __init__(
-        self, config: Config, cache: Cache, scheduler: Scheduler, runtime: Callable[[], Awaitable[Runtime]]
-    ) -> None:
+    def __init__(self, config: Config, cache: Cache, scheduler: Scheduler, runtime: Lazily[Runtime]) -> None:
         self.config = config
         self.cache = cache
         self._scheduler = scheduler
@@ -76,6 +74,8 @@ class Engine:
         _check_entitlements(request)
         try:
             response = await self._build_again(request, session, on_event)
+            if self._runtime.made is not None:
+                self._runtime.made.rest()
             await self.cache.sync()
         except BuildError:
             await collect_garbage(self.cache, self.config.worker)  # a full disk may be why

@@ -18,6 +18,11 @@ class Lazily(Generic[_T]):
         self._lock = trio.Lock()
         self._made: list[_T] = []
 
+    @property
+    def made(self) -> _T | None:
+        """What there is by now."""
+        return self._made[0] if self._made else None
+
     async def __call__(self) -> _T:
         async with self._lock:
             if not self._made:

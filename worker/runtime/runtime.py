@@ -57,6 +57,10 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
+    def rest(self) -> None:
+        """No step is near: what was made ready for the next one goes, while the caller does something else."""
+        ...
+
     async def run(
         self,
         spec: ProcessSpec,
@@ -94,7 +98,7 @@ async def open_runtime(
         yield runtime
     finally:
         with trio.CancelScope(shield=True):
-            runtime.close()
+            runtime.rest()
             await launcher.close()
 
 
@@ -240,9 +244,10 @@ class _Runtime:
     def name(self) -> str:
         return self._program.name if self._program else "builtin"
 
-    def close(self) -> None:
+    def rest(self) -> None:
         if self._spare:
             self._spare.close()
+            self._spare = None
 
     async def run(
         self,
