@@ -1,0 +1,151 @@
+"""Errors of a build as the status of a call, and back.
+
+A status has a code, a message, and details. BuildKit's details are JSON under type URLs of their own
+(util/grpcerrors, `typeurl.Register` in solver/errdefs, frontend/gateway/pb and util/stack): its clients find the
+vertex, the lines of the build file and the exit code there. Ours stands behind them: it says which class the error
+has and what to try, so that a client of ours raises what the daemon raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from buildengine import errors
+from buildengine.api.rpc import Code, Detail, RpcError
+from buildengine.errors import BuildError, ExecFailed, InternalError, Location, SolveError, SourceRange
+
+_BUILDKIT = "github.com/moby/buildkit"
+VERTEX = f"{_BUILDKIT}/errdefs.Vertex+json"
+SOURCE = f"{_BUILDKIT}/errdefs.Source+json"
+EXIT = f"{_BUILDKIT}/gatewayapi.ExitMessage+json"
+FRONTEND_CAP = f"{_BUILDKIT}/errdefs.FrontendCap+json"
+SUBREQUEST = f"{_BUILDKIT}/errdefs.Subrequest+json"
+OURS = "pybuild/errors.Error+json"
+
+_CLASSES: Mapping[str, type[BuildError]] = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BuildError)
+}
+_REBUILT = (ExecFailed, SolveError, errors.ContextChanged)  # have constructors of their own
+
+
+def to_rpc(error: BaseException, *details: Detail) -> RpcError:
+    """The status that tells of `error`; `details` are what only the caller knows."""
+    if isinstance(error, RpcError):
+        return RpcError(error.code, error.message, (*error.details, *details))
+    if not isinstance(error, BuildError):
+        error = InternalError(f"{type(error).__name__}: {error}")
+    return RpcError(Code(error.grpc_code), error.message, (*_details(error), *details))
+
+
+def from_rpc(error: RpcError) -> BuildError:
+    """The error that `to_rpc` was given, as far as it was told; of a foreign daemon, one with its message."""
+    told = {detail.type_url: detail.value for detail in error.details}
+    if OURS in told:
+        return _build(json.loads(told[OURS]))
+    kind = next((c for c in _CLASSES.values() if c.grpc_code == error.code and c not in _REBUILT), BuildError)
+    if EXIT in told:
+        kind = BuildError
+    locations = tuple(_location(json.loads(d.value)) for d in error.details if d.type_url == SOURCE)
+    vertex = json.loads(told[VERTEX]).get("digest") if VERTEX in told else None
+    return kind(error.message).located(*locations, vertex=vertex)
+
+
+def detail(type_url: str, value: Mapping[str, object]) -> Detail:
+    return Detail(type_url=type_url, value=json.dumps(value, separators=(",", ":")).encode())
+
+
+def _details(error: BuildError) -> Iterator[Detail]:
+    first = error.first if isinstance(error, SolveError) else error
+    if first.vertex is not None:
+        yield detail(VERTEX, {"digest": first.vertex})
+    for location in first.locations:
+        yield detail(SOURCE, _source(location))
+    if isinstance(first, ExecFailed):
+        code = first.exit_code or 128 + first.signal
+        yield detail(EXIT, {"Code": code})
+    yield detail(OURS, _described(error))
+
+
+# --- what BuildKit reads -----------------------------------------------------------------------------------------
+
+
+def _source(location: Location) -> dict[str, Any]:
+    return {
+        "info": {"filename": location.filename, "data": base64.b64encode(location.text).decode()},
+        "ranges": [
+            {
+                "start": {"line": each.start_line, "character": each.start_column},
+                "end": {"line": each.end_line, "character": each.end_column},
+            }
+            for each in location.ranges
+        ],
+    }
+
+
+def _location(source: Mapping[str, Any]) -> Location:
+    info, ranges = source.get("info") or {}, source.get("ranges") or []
+    return Location(
+        filename=info.get("filename", ""),
+        text=base64.b64decode(info.get("data", "")),
+        ranges=tuple(_range(each.get("start") or {}, each.get("end") or {}) for each in ranges),
+    )
+
+
+def _range(start: Mapping[str, int], end: Mapping[str, int]) -> SourceRange:
+    return SourceRange(
+        start_line=start.get("line", 0),
+        start_column=start.get("character", 0),
+        end_line=end.get("line", 0),
+        end_column=end.get("character", 0),
+    )
+
+
+# --- what we read ------------------------------------------------------------------------------------------------
+
+
+def _described(error: BuildError) -> dict[str, Any]:
+    described: dict[str, Any] = {"class": type(error).__name__}
+    if isinstance(error, SolveError):
+        return described | {"failures": [_described(failure) for failure in error.failures]}
+    described |= {
+        "message": error.message,
+        "hint": error.hint,
+        "vertex": error.vertex,
+        "locations": [_source(location) for location in error.locations],
+    }
+    if isinstance(error, ExecFailed):
+        described |= {
+            "argv": list(error.argv),
+            "exit_code": error.exit_code,
+            "signal": error.signal,
+            "output": base64.b64encode(error.output).decode(),
+        }
+    if isinstance(error, errors.RegistryError):
+        described |= {"status": error.status, "code": error.code}
+    return described
+
+
+def _build(said: Mapping[str, Any]) -> BuildError:
+    kind = _CLASSES.get(str(said.get("class")), BuildError)
+    if kind is SolveError:
+        return SolveError(tuple(_build(failure) for failure in said["failures"]))
+    message, hint = str(said.get("message", "")), said.get("hint")
+    if kind is ExecFailed:
+        made: BuildError = ExecFailed(
+            message,
+            argv=tuple(said["argv"]),
+            exit_code=said["exit_code"],
+            signal=said["signal"],
+            output=base64.b64decode(said["output"]),
+            hint=hint,
+        )
+    elif kind is errors.RegistryError:
+        made = errors.RegistryError(message, status=said["status"], code=said["code"], hint=hint)
+    elif kind is errors.ContextChanged:
+        made = errors.ContextError(message, hint=hint)
+    else:
+        made = kind(message, hint=hint)
+    return made.located(*map(_location, said.get("locations", ())), vertex=said.get("vertex"))
