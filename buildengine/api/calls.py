@@ -1,0 +1,174 @@
+"""One call as its servicer or caller holds it: messages that wait to be taken, messages that go out, how it ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+import trio
+from google.protobuf.message import DecodeError, Message
+
+from buildengine.api.framing import Message as Framed
+from buildengine.api.framing import MessageError
+from buildengine.api.headers import Request, Status
+from buildengine.api.http2 import Core
+from buildengine.api.rpc import Code, Metadata, RpcError
+
+HIGH_WATER = 64 << 10  # bytes of one call that wait to be written before its sender does
+
+
+class Link(Protocol):
+    """What a call needs of its connection."""
+
+    core: Core
+
+    def wake(self) -> None:
+        """There may be something to write."""
+        ...
+
+    async def drained(self, number: int) -> None:
+        """Until what waits to be written on this stream is not much, or the call has ended."""
+        ...
+
+
+class Call:
+    """What both sides of a call have in common."""
+
+    def __init__(self, link: Link, number: int, incoming: type[Message], encoding: str) -> None:
+        self._link, self._core, self._number = link, link.core, number
+        self._parse: Callable[[bytes], Any] = incoming.FromString
+        self.encoding = encoding
+        self._inbox: deque[Framed] = deque()
+        self._news = trio.Event()
+        self._no_more = False
+        self.status: Status | None = None
+
+    # The connection tells.
+
+    def arrived(self, message: Framed) -> None:
+        self._inbox.append(message)
+        self._news.set()
+
+    def half_closed(self) -> None:
+        self._no_more = True
+        self._news.set()
+
+    def ended(self, status: Status) -> None:
+        if self.status is None:
+            self.status = status
+        self._news.set()
+
+    # The servicer or caller asks.
+
+    async def send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_sending()
+        waiting = self._core.send(self._number, message.SerializeToString())
+        self._link.wake()
+        if waiting > HIGH_WATER:
+            await self._link.drained(self._number)
+            self._check_sending()
+
+    def _check_sending(self) -> None:
+        raise NotImplementedError
+
+    async def _wait(self) -> None:
+        self._news = trio.Event()
+        await self._news.wait()
+
+    def _take(self) -> Any:
+        framed = self._inbox.popleft()
+        self._core.taken(self._number, framed.size)
+        self._link.wake()
+        try:
+            return self._parse(framed.decoded(self.encoding))
+        except MessageError as error:
+            raise RpcError(error.status.code, error.status.message) from error
+        except DecodeError as error:
+            raise RpcError(Code.INTERNAL, f"grpc: error unmarshalling: {error}") from error
+
+
+class InboundCall(Call):
+    """A call that we serve: an `rpc.ServerCall`."""
+
+    def __init__(self, link: Link, number: int, request: Request, incoming: type[Message]) -> None:
+        super().__init__(link, number, incoming, request.encoding)
+        self._request = request
+        self.scope = trio.CancelScope()
+
+    @property
+    def path(self) -> str:
+        return self._request.path
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._request.metadata
+
+    def ended(self, status: Status) -> None:
+        super().ended(status)
+        self.scope.cancel()
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_sending()
+        self._core.begin_answer(self._number, metadata)
+        self._link.wake()
+
+    async def receive(self) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self.status is not None:
+                raise RpcError(Code.CANCELLED, self.status.message)
+            if self._inbox:
+                return self._take()
+            if self._no_more:
+                return None
+            await self._wait()
+
+    def _check_sending(self) -> None:
+        if self.status is not None:
+            raise RpcError(Code.CANCELLED, self.status.message)
+
+
+class OutboundCall(Call):
+    """A call to the other side: an `rpc.ClientCall`."""
+
+    def __init__(self, link: Link, number: int, incoming: type[Message]) -> None:
+        super().__init__(link, number, incoming, "identity")
+        self._metadata: Metadata | None = None
+
+    def begun(self, metadata: Metadata, encoding: str) -> None:
+        self._metadata, self.encoding = metadata, encoding
+        self._news.set()
+
+    async def initial_metadata(self) -> Metadata:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._metadata is None:
+            if self.status is not None:
+                return () if self.status.code == Code.OK else self._fail(self.status)
+            await self._wait()
+        return self._metadata
+
+    async def half_close(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._core.half_close(self._number)
+        self._link.wake()
+
+    async def receive(self) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self._inbox:
+                return self._take()
+            if self.status is not None:
+                return None if self.status.code == Code.OK else self._fail(self.status)
+            await self._wait()
+
+    def _check_sending(self) -> None:
+        if self.status is not None:
+            if self.status.code == Code.OK:
+                raise RpcError(Code.CANCELLED, "the other side has ended the call with OK")
+            self._fail(self.status)
+
+    def _fail(self, status: Status) -> NoReturn:
+        raise RpcError(status.code, status.message, status.details)

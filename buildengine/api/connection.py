@@ -1,0 +1,304 @@
+"""Calls on a byte stream, in trio: `serve_connection` answers them, `open_channel` makes them.
+
+One task reads, one writes, one runs for each call that is served; none outlives its block. When the stream breaks,
+every call on it ends: CANCELLED for those that are served, UNAVAILABLE for those that wait for an answer. The stream
+belongs to the caller, who closes it; it is good for nothing else afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any, TypeVar
+
+import trio
+from google.protobuf.message import Message
+
+from buildengine import __version__
+from buildengine.api import rpc
+from buildengine.api.calls import HIGH_WATER, InboundCall, OutboundCall
+from buildengine.api.headers import OK, Status
+from buildengine.api.http2 import MAX_CALLS, Core
+from buildengine.api.rpc import Code, Metadata, RpcError
+from buildengine.api.streams import (
+    AnswerBegun,
+    Broken,
+    CallEnded,
+    CallOpened,
+    Event,
+    GoingAway,
+    HalfClosed,
+    MessageReceived,
+)
+from buildengine.errors import BuildError
+
+RECEIVE = 128 << 10  # bytes of one read
+FAREWELL = 1.0  # seconds for the last frame: why we close
+
+_In = TypeVar("_In", bound=Message)
+_Out = TypeVar("_Out", bound=Message)
+Describe = Callable[[Exception], RpcError]
+
+
+def describe(error: Exception) -> RpcError:
+    """The status of what a handler raised, without details."""
+    if isinstance(error, RpcError):
+        return error
+    if isinstance(error, BuildError):
+        return RpcError(Code(error.grpc_code), error.message)
+    return RpcError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+async def serve_connection(stream: trio.abc.Stream, services: rpc.Services, *, describe: Describe = describe) -> None:
+    """Until the other side closes, or breaks the protocol. Raises nothing: what goes wrong is a call's status.
+
+    `describe` makes a status of whatever a handler raises.
+    """
+    server = _Server(stream, services, describe)
+    await server.run()
+
+
+@asynccontextmanager
+async def open_channel(stream: trio.abc.Stream) -> AsyncIterator[rpc.Channel]:
+    """Calls raise RpcError(UNAVAILABLE) once the stream has broken; the block itself goes on."""
+    client = _Client(stream)
+    caught: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        try:
+            yield client
+        except BaseException as error:  # it leaves the block as it is, not in a group
+            caught = error
+        nursery.cancel_scope.cancel()
+    if caught is not None:
+        raise caught
+
+
+class _Connection:
+    """What both roles have in common: the two tasks of the stream, and who waits for them."""
+
+    def __init__(self, stream: trio.abc.Stream, core: Core) -> None:
+        self.core = core
+        self._stream = stream
+        self._calls: dict[int, Any] = {}
+        self._wanted = trio.Event()
+        self._written = trio.lowlevel.ParkingLot()
+        self._draining: dict[int, trio.Event] = {}
+        self.closed = ""  # why, once it is
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                nursery.start_soon(self._write)
+                await self._read()
+                with trio.move_on_after(FAREWELL):
+                    while self.core.wants_output:
+                        await self._written.park()
+            finally:
+                self._end(self.core.broken or "the connection was closed")
+                nursery.cancel_scope.cancel()
+
+    def wake(self) -> None:
+        if self.core.wants_output:
+            self._wanted.set()
+
+    async def drained(self, number: int) -> None:
+        event = self._draining[number] = trio.Event()
+        try:
+            await event.wait()
+        finally:
+            self._draining.pop(number, None)
+
+    async def _read(self) -> None:
+        try:
+            while not self.core.broken:
+                data = await self._stream.receive_some(RECEIVE)
+                if not data:
+                    return
+                for event in self.core.receive(bytes(data)):
+                    self._handle(event)
+                self.wake()
+                while self.core.flooded and not self.closed:
+                    await self._written.park()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                while data := self.core.output():
+                    await self._stream.send_all(data)
+                    self._has_written()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end("the connection broke")
+            self._nursery.cancel_scope.cancel()
+
+    def _has_written(self) -> None:
+        self._written.unpark_all()
+        for number, event in self._draining.items():
+            if self.core.pending(number) <= HIGH_WATER:
+                event.set()
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case MessageReceived(stream=number, message=message):
+                if (call := self._calls.get(number)) is not None:
+                    call.arrived(message)
+            case HalfClosed(stream=number):
+                if (call := self._calls.get(number)) is not None:
+                    call.half_closed()
+            case CallEnded(stream=number, status=status):
+                self._call_ended(number, status)
+            case _:
+                self._handle_more(event)
+
+    def _handle_more(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def _call_ended(self, number: int, status: Status) -> None:
+        if (call := self._calls.get(number)) is not None:
+            call.ended(status)
+        if (draining := self._draining.get(number)) is not None:
+            draining.set()
+
+    def _end(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = reason
+        for number in list(self._calls):
+            self._call_ended(number, Status(code=Code.UNAVAILABLE, message=reason))
+        self._written.unpark_all()
+
+
+class _Server(_Connection):
+    def __init__(self, stream: trio.abc.Stream, services: rpc.Services, describe: Describe) -> None:
+        super().__init__(stream, Core(client=False))
+        self._services = services
+        self._describe = describe
+        self.wake()
+
+    def _handle_more(self, event: Event) -> None:
+        if not isinstance(event, CallOpened):
+            return
+        path = event.request.path
+        method = self._services.get(path)
+        if len(self._calls) >= MAX_CALLS:  # also those whose callers have gone and that have not ended yet
+            self.core.finish(event.stream, Status(code=Code.RESOURCE_EXHAUSTED, message="too many calls at a time"))
+        elif method is None:
+            self.core.finish(event.stream, Status(code=Code.UNIMPLEMENTED, message=self._unknown(path)))
+        else:
+            call = self._calls[event.stream] = InboundCall(self, event.stream, event.request, method.request)
+            self._nursery.start_soon(self._serve, event.stream, call, method, event.request.timeout)
+
+    def _unknown(self, path: str) -> str:
+        service, _, method = path.removeprefix("/").rpartition("/")
+        if any(known.startswith(f"/{service}/") for known in self._services):
+            return f"unknown method {method} for service {service}"
+        return f"unknown service {service}"
+
+    async def _serve(self, number: int, call: InboundCall, method: rpc.Method[Any, Any], timeout: float | None) -> None:
+        try:
+            status = Status(code=Code.DEADLINE_EXCEEDED, message="context deadline exceeded")
+            call.scope.deadline = trio.current_time() + (inf if timeout is None else timeout)
+            with call.scope:
+                status = await self._outcome(call, method)
+            self.core.finish(number, status)
+            self.wake()
+        finally:
+            del self._calls[number]
+
+    async def _outcome(self, call: InboundCall, method: rpc.Method[Any, Any]) -> Status:
+        try:
+            await method.handler(call)
+        except Exception as error:
+            told = self._describe(_leading(error))
+            return Status(code=told.code, message=told.message, details=told.details)
+        return OK
+
+
+class _Client(_Connection):
+    """An `rpc.Channel`."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream, Core(client=True, agent=f"pybuild/{__version__}"))
+        self._openers = trio.lowlevel.ParkingLot()
+        self.wake()
+
+    async def unary(
+        self,
+        path: str,
+        request: Message,
+        response: type[_Out],
+        *,
+        metadata: Metadata = (),
+        timeout: float | None = None,
+    ) -> _Out:
+        with trio.move_on_after(inf if timeout is None else timeout):
+            async with self._call(path, response, metadata, timeout) as call:
+                await call.send(request)
+                await call.half_close()
+                answer = await call.receive()
+                if answer is None or await call.receive() is not None:
+                    raise RpcError(Code.INTERNAL, f"{path}: the answer is not one message")
+                return answer  # type: ignore[no-any-return]
+        raise RpcError(Code.DEADLINE_EXCEEDED, f"{path}: no answer within {timeout:g} seconds")
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, request: type[_In], response: type[_Out], *, metadata: Metadata = ()
+    ) -> AsyncIterator[rpc.ClientCall[_In, _Out]]:
+        async with self._call(path, response, metadata, None) as call:
+            yield call
+
+    @asynccontextmanager
+    async def _call(
+        self, path: str, response: type[Message], metadata: Metadata, timeout: float | None
+    ) -> AsyncIterator[OutboundCall]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._unavailable() and not self.core.can_open:
+            await self._openers.park()
+        if self._unavailable():
+            raise RpcError(Code.UNAVAILABLE, self._unavailable())
+        number = self.core.open(path, metadata, timeout)
+        call = self._calls[number] = OutboundCall(self, number, response)
+        self.wake()
+        try:
+            yield call
+        finally:
+            del self._calls[number]
+            self.core.reset(number)
+            self._openers.unpark()
+            self.wake()
+
+    def _unavailable(self) -> str:
+        return self.closed or self.core.broken or self.core.going_away
+
+    def _handle_more(self, event: Event) -> None:
+        if isinstance(event, AnswerBegun) and (call := self._calls.get(event.stream)) is not None:
+            call.begun(event.metadata, event.encoding)
+        elif isinstance(event, GoingAway | Broken):
+            self._openers.unpark_all()
+
+    def _end(self, reason: str) -> None:
+        super()._end(reason)
+        self._openers.unpark_all()
+
+
+def _leading(error: Exception) -> Exception:
+    """Of a handler whose tasks failed together, the first that says whose fault it is."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = list(_leaves(error))
+    return next((leaf for leaf in leaves if isinstance(leaf, RpcError | BuildError)), leaves[0])
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, ExceptionGroup) else [error])
+    ]

@@ -1,0 +1,423 @@
+"""gRPC over HTTP/2 without I/O: bytes in and events out, commands in and bytes out; either role.
+
+`h2` keeps the protocol's state: header blocks, settings, the life of streams, the windows of the other side. DATA
+frames, which are most of the work, are handled here: h2 takes 10 us and four copies for each. It is told of those
+that end a stream. GOAWAY is handled here too: for h2 it ends the connection, while calls that go on should end well.
+
+Windows: a stream's is given back as its messages are taken, so a slow reader holds its sender. The connection's is
+given back as bytes come, unless much is held already: a call that nobody reads must not hold the others.
+
+Not here: what a path means, deadlines, tasks.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from time import monotonic
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from buildengine.api import framing, headers
+from buildengine.api.flood import Allowance
+from buildengine.api.headers import Status
+from buildengine.api.outbox import MAX_FRAME, Outbox
+from buildengine.api.rpc import Code, Metadata
+from buildengine.api.streams import (
+    STREAM_WINDOW,
+    AnswerBegun,
+    Broken,
+    CallEnded,
+    CallOpened,
+    Event,
+    GoingAway,
+    HalfClosed,
+    MessageReceived,
+    Stream,
+)
+
+MAX_CALLS = 1024  # at a time, that one connection may have open
+MAX_HEADERS = 256 << 10  # bytes of a header list
+CONNECTION_WINDOW = 8 << 20  # bytes
+MAX_HELD = 64 << 20  # bytes of messages that nobody has taken, before the connection's window closes
+MAX_CONTROL = 64 << 10  # bytes of answers that wait to be written, before reading should wait
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DEFAULT_WINDOW = 65535
+_Setting = h2.settings.SettingCodes
+_Error = h2.errors.ErrorCodes
+_RESETS = {
+    _Error.REFUSED_STREAM: Code.UNAVAILABLE,
+    _Error.CANCEL: Code.CANCELLED,
+    _Error.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
+    _Error.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
+}
+
+
+class Core:
+    """One connection."""
+
+    def __init__(self, *, client: bool, agent: str = "", clock: Callable[[], float] = monotonic) -> None:
+        self._client = client
+        self._agent = agent
+        self._h2 = _connection(client)
+        self._outbox = Outbox(self._h2, client=client)
+        self._outbox.control(_window_update(0, CONNECTION_WINDOW - _DEFAULT_WINDOW))
+        self._streams: dict[int, Stream] = {}
+        self._cutter = framing.FrameCutter(MAX_FRAME)
+        self._preface = b"" if client else _PREFACE  # what of it is still to come
+        self._in_header_block = False  # between HEADERS and the last CONTINUATION
+        self._window = CONNECTION_WINDOW  # bytes that the other side may still send
+        self._held = 0  # bytes received and not taken, of all streams
+        self._owed = 0  # bytes of the connection's window not given back yet
+        self._resets = Allowance(4096, 512, clock)
+        self._nuisances = Allowance(4096, 512, clock)
+        self.going_away = ""  # why the other side takes no more calls
+        self.broken = ""  # why the connection is over
+
+    # -- what the other side sent
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Never raises for what the other side did: that becomes a `Broken` or a `CallEnded`."""
+        events: list[Event] = []
+        try:
+            for frame in self._cutter.cut(self._skip_preface(data)):
+                if self.broken:
+                    break
+                if frame.kind == framing.DATA and not self._in_header_block:
+                    self._receive_data(frame, events)
+                else:
+                    self._receive_other(frame, events)
+        except framing.FrameTooLarge as error:
+            self._break(_Error.FRAME_SIZE_ERROR, str(error), events)
+        except h2.exceptions.ProtocolError as error:  # h2 has queued its GOAWAY
+            self.broken = str(error) or type(error).__name__
+            events.append(Broken(reason=self.broken))
+        self._outbox.control()
+        return events
+
+    def _skip_preface(self, data: bytes) -> bytes:
+        if not self._preface:
+            return data
+        begun = data[: len(self._preface)]
+        self._h2.receive_data(begun)  # raises ProtocolError
+        self._preface = self._preface[len(begun) :]
+        return data[len(begun) :]
+
+    def _receive_data(self, frame: framing.Frame, events: list[Event]) -> None:
+        length = len(frame.raw) - framing.HEADER
+        self._window -= length
+        if self._window < 0:
+            return self._break(_Error.FLOW_CONTROL_ERROR, "more data than the connection's window", events)
+        stream = self._streams.get(frame.stream)
+        if stream is None or stream.remote_ended or (stream.ending is not None and not self._client):
+            return self._stray_data(frame, length, events)
+        stream.window -= length
+        stream.held += length
+        self._held += length
+        self._give_back(length)
+        if stream.window < 0 or (self._client and not stream.begun):
+            wrong = "more data than the stream's window" if stream.window < 0 else "data before headers"
+            return self._fail(stream, Status(code=Code.INTERNAL, message=wrong), events)
+        try:
+            data = frame.data()
+        except ValueError as error:
+            return self._break(_Error.PROTOCOL_ERROR, str(error), events)
+        if data:
+            self._nuisances.earn()
+        elif not frame.flags & framing.END_STREAM:
+            self._count(self._nuisances, events)
+        self.taken(stream.number, length - len(data))
+        self._receive_messages(stream, data, events)
+        if frame.flags & framing.END_STREAM and stream.number in self._streams:
+            self._to_h2(framing.frame(framing.DATA, framing.END_STREAM, stream.number), events)
+        return None
+
+    def _receive_messages(self, stream: Stream, data: bytes, events: list[Event]) -> None:
+        try:
+            for message in stream.cutter.cut(data):
+                events.append(MessageReceived(stream=stream.number, message=message))
+        except framing.MessageError as error:
+            self._fail(stream, error.status, events)
+        grant = stream.grant_for_large_message()
+        if grant:
+            self._outbox.control(_window_update(stream.number, grant))
+
+    def _stray_data(self, frame: framing.Frame, length: int, events: list[Event]) -> None:
+        """Data of a call that is over may still be under way; of one that never was, h2 says what is wrong."""
+        self._give_back(length)
+        if not length:
+            self._count(self._nuisances, events)
+        known = 0 < frame.stream <= self._highest() and frame.stream % 2 == 1
+        if not known or (frame.stream in self._streams and frame.flags & framing.END_STREAM):
+            self._to_h2(framing.frame(framing.DATA, frame.flags & framing.END_STREAM, frame.stream), events)
+
+    def _highest(self) -> int:
+        return self._h2.highest_outbound_stream_id if self._client else self._h2.highest_inbound_stream_id
+
+    def _receive_other(self, frame: framing.Frame, events: list[Event]) -> None:
+        kind = frame.kind
+        if kind == framing.GOAWAY and not self._in_header_block and len(frame.raw) >= framing.HEADER + 8:
+            return self._receive_goaway(frame, events)
+        if kind in (framing.HEADERS, framing.PUSH_PROMISE, framing.CONTINUATION):
+            self._in_header_block = not frame.flags & framing.END_HEADERS
+        elif kind not in (framing.WINDOW_UPDATE, framing.RST_STREAM):
+            self._count(self._nuisances, events)
+        return self._to_h2(frame.raw, events)
+
+    def _receive_goaway(self, frame: framing.Frame, events: list[Event]) -> None:
+        last, code = struct.unpack_from("!II", frame.raw, framing.HEADER)
+        text = frame.raw[framing.HEADER + 8 :].decode(errors="replace")
+        reason = ": ".join(filter(None, [f"the other side takes no more calls (HTTP/2 error {code})", text]))
+        if not self.going_away:
+            events.append(GoingAway(reason=reason))
+        self.going_away = reason
+        for stream in list(self._streams.values()) if self._client else ():
+            if stream.number > last & 0x7FFFFFFF:
+                self._forget(stream)
+                events.append(CallEnded(stream=stream.number, status=Status(code=Code.UNAVAILABLE, message=reason)))
+
+    # -- what h2 makes of it
+
+    def _to_h2(self, raw: bytes, events: list[Event]) -> None:
+        for event in self._h2.receive_data(raw):
+            match event:
+                case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                    self._outbox.window_opened()
+                case h2.events.RequestReceived():
+                    self._request(event, events)
+                case h2.events.ResponseReceived():
+                    self._response(event, events)
+                case h2.events.TrailersReceived():
+                    if event.stream_id in self._streams:
+                        self._streams[event.stream_id].status = headers.parse_trailers(event.headers)
+                case h2.events.StreamEnded():
+                    self._ended(event.stream_id, events)
+                case h2.events.StreamReset():
+                    self._was_reset(event, events)
+
+    def _request(self, event: h2.events.RequestReceived, events: list[Event]) -> None:
+        stream = self._streams[event.stream_id] = Stream(event.stream_id)
+        try:
+            request = headers.parse_request(event.headers)
+        except headers.NotGrpc as error:
+            self._h2.send_headers(stream.number, [(b":status", str(error.status).encode())], end_stream=True)
+            self.reset(stream.number, _Error.NO_ERROR)
+            return
+        except ValueError as error:
+            self.finish(stream.number, Status(code=Code.INTERNAL, message=str(error)))
+            return
+        if request.encoding not in framing.ENCODINGS:
+            wrong = f"grpc: Decompressor is not installed for grpc-encoding {request.encoding!r}"
+            self.finish(stream.number, Status(code=Code.UNIMPLEMENTED, message=wrong))
+            return
+        events.append(CallOpened(stream=stream.number, request=request))
+
+    def _response(self, event: h2.events.ResponseReceived, events: list[Event]) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        stream.begun = True
+        if not headers.is_trailers_only(event.headers):
+            metadata, encoding = headers.parse_response(event.headers)
+            events.append(AnswerBegun(stream=stream.number, metadata=metadata, encoding=encoding))
+            return
+        stream.status = headers.parse_trailers(event.headers)
+        if event.stream_ended is None:  # a body follows that is none of gRPC
+            self._fail(stream, stream.status, events)
+
+    def _ended(self, number: int, events: list[Event]) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        stream.remote_ended = True
+        cut_off = stream.cutter.missing and (stream.status is None or stream.status.code == Code.OK)
+        if cut_off:
+            self._fail(stream, Status(code=Code.INTERNAL, message="the stream ended within a message"), events)
+        elif self._client:
+            status = stream.status or headers.parse_trailers(())
+            self.reset(number, _Error.NO_ERROR)
+            events.append(CallEnded(stream=number, status=status))
+        else:
+            events.append(HalfClosed(stream=number))
+
+    def _was_reset(self, event: h2.events.StreamReset, events: list[Event]) -> None:
+        """By the other side; or by h2, for a window that it opened too far."""
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return self._count(self._nuisances, events)
+        self._forget(stream)
+        code = event.error_code or 0
+        name = code.name if isinstance(code, _Error) else str(code)
+        status = Status(code=_RESETS.get(code, Code.INTERNAL), message=f"the call was reset: {name}")
+        events.append(CallEnded(stream=stream.number, status=status))
+        return self._count(self._resets, events)
+
+    # -- what we do
+
+    @property
+    def calls(self) -> int:
+        """Calls that have not ended."""
+        return len(self._streams)
+
+    @property
+    def can_open(self) -> bool:
+        """Client: the other side takes one more call now."""
+        return len(self._streams) < self._h2.remote_settings.max_concurrent_streams
+
+    @property
+    def flooded(self) -> bool:
+        """Answers wait to be written: to read more would only make more of them."""
+        return self._outbox.control_size > MAX_CONTROL
+
+    @property
+    def wants_output(self) -> bool:
+        return not self._outbox.idle
+
+    def open(self, path: str, metadata: Metadata = (), timeout: float | None = None) -> int:
+        """Client: a new call's stream. Raises ValueError for metadata that HTTP/2 cannot carry."""
+        request = headers.request(path, metadata, timeout, self._agent)
+        stream = Stream(self._h2.get_next_available_stream_id())
+        self._h2.send_headers(stream.number, request)
+        self._outbox.control()
+        self._streams[stream.number] = stream
+        return stream.number
+
+    def begin_answer(self, number: int, metadata: Metadata) -> None:
+        """Server: the first headers. Raises ValueError as `open` does."""
+        stream = self._streams.get(number)
+        if stream is not None and not stream.begun:
+            self._h2.send_headers(number, headers.response(metadata))
+            self._outbox.control()
+            stream.begun = True
+
+    def send(self, number: int, payload: bytes) -> int:
+        """One message; the bytes that wait to be written on this stream."""
+        stream = self._streams.get(number)
+        if stream is None or stream.ending is not None:
+            return 0
+        if not stream.begun and not self._client:
+            self.begin_answer(number, ())
+        stream.pending += framing.prefix(len(payload))
+        stream.pending += payload
+        self._outbox.ready(stream)
+        return len(stream.pending)
+
+    def pending(self, number: int) -> int:
+        """Bytes that wait to be written on this stream."""
+        stream = self._streams.get(number)
+        return len(stream.pending) if stream is not None else 0
+
+    def half_close(self, number: int) -> None:
+        """Client: no message of ours will follow."""
+        stream = self._streams.get(number)
+        if stream is not None and stream.ending is None:
+            stream.ending = []
+            self._outbox.ready(stream)
+
+    def finish(self, number: int, status: Status) -> None:
+        """Server: the status, behind all messages; alone when there were none."""
+        stream = self._streams.get(number)
+        if stream is None or stream.ending is not None:
+            return
+        limit = self._h2.remote_settings.max_header_list_size or MAX_HEADERS
+        stream.ending = [*([] if stream.begun else headers.response(())), *headers.trailers(status, limit)]
+        self._held -= stream.held
+        stream.held = 0
+        self._outbox.ready(stream)
+
+    def reset(self, number: int, code: int = _Error.CANCEL) -> None:
+        """End the call at once, unsent messages included; no event follows."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        self._forget(stream)
+        if not (stream.local_ended and stream.remote_ended):
+            self._h2.reset_stream(number, code)
+            self._outbox.control()
+
+    def taken(self, number: int, size: int) -> None:
+        """Messages of `size` bytes have been taken: the other side may send as much again."""
+        stream = self._streams.get(number)
+        if stream is None or (stream.ending is not None and not self._client):
+            return
+        self._held -= size
+        given = stream.take(size)
+        if given:
+            self._outbox.control(_window_update(number, given))
+        self._give_back(0)
+
+    def go_away(self) -> None:
+        """Take no new calls; for a farewell."""
+        self._h2.close_connection()
+        self._outbox.control()
+
+    def output(self) -> bytes:
+        """Bytes for one write; empty when there is nothing that may be sent now."""
+        data, ended = self._outbox.take()
+        if len(data) > framing.HEADER:
+            self._nuisances.earn()
+        for stream in ended:
+            if not self._client or stream.remote_ended:
+                self._forget(stream)
+        return data
+
+    def _give_back(self, length: int) -> None:
+        self._owed += length
+        if self._owed >= CONNECTION_WINDOW // 4 and self._held <= MAX_HELD:
+            self._outbox.control(_window_update(0, self._owed))
+            self._window += self._owed
+            self._owed = 0
+
+    def _fail(self, stream: Stream, status: Status, events: list[Event]) -> None:
+        """The other side did what cannot be taken: the call ends for both."""
+        if self._client:
+            self.reset(stream.number)
+        else:
+            stream.pending.clear()
+            self.finish(stream.number, status)
+        events.append(CallEnded(stream=stream.number, status=status))
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.pop(stream.number, None)
+        self._outbox.drop(stream)
+        self._held -= stream.held
+        stream.held = 0
+
+    def _count(self, allowance: Allowance, events: list[Event]) -> None:
+        if not allowance.spend() and not self.broken:
+            self._break(_Error.ENHANCE_YOUR_CALM, "too many resets, pings or empty frames", events)
+
+    def _break(self, code: int, reason: str, events: list[Event]) -> None:
+        self.broken = reason
+        self._h2.close_connection(code, additional_data=reason.encode())
+        self._outbox.control()
+        events.append(Broken(reason=reason))
+
+
+def _connection(client: bool) -> h2.connection.H2Connection:
+    config = h2.config.H2Configuration(client_side=client, header_encoding=False, validate_outbound_headers=False)
+    connection = h2.connection.H2Connection(config)
+    connection.local_settings = h2.settings.Settings(
+        client=client,
+        initial_values={
+            _Setting.MAX_CONCURRENT_STREAMS: MAX_CALLS,
+            _Setting.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+            _Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            _Setting.MAX_FRAME_SIZE: MAX_FRAME,
+            **({_Setting.ENABLE_PUSH: 0} if client else {}),
+        },
+    )
+    connection.max_inbound_frame_size = MAX_FRAME
+    connection.decoder.max_header_list_size = MAX_HEADERS
+    connection.initiate_connection()
+    return connection
+
+
+def _window_update(stream: int, increment: int) -> bytes:
+    return framing.frame(framing.WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))

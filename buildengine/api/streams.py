@@ -1,0 +1,104 @@
+"""What one connection tells of its calls (events), and what it keeps of one while it lasts."""
+
+from __future__ import annotations
+
+from buildengine.api.framing import Message, MessageCutter
+from buildengine.api.headers import Headers, Request, Status
+from buildengine.api.rpc import Metadata
+from buildengine.values import dataclass
+
+STREAM_WINDOW = 4 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOpened:
+    """Server: the other side calls."""
+
+    stream: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerBegun:
+    """Client: the answer's first headers."""
+
+    stream: int
+    metadata: Metadata
+    encoding: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived:
+    stream: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfClosed:
+    """Server: the caller will send no more."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded:
+    """Client: the call has its status. Server: the caller wants no answer any more. Nothing follows on this stream."""
+
+    stream: int
+    status: Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoingAway:
+    """The other side takes no new calls. Those that go on do so."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """The connection is over: write what the output still has, and close it."""
+
+    reason: str
+
+
+Event = CallOpened | AnswerBegun | MessageReceived | HalfClosed | CallEnded | GoingAway | Broken
+
+
+class Stream:
+    """One call on its connection: what has come, what has to go."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.cutter = MessageCutter()
+        self.begun = False  # the answer's headers have come (client) or gone (server)
+        self.remote_ended = False
+        self.local_ended = False
+        self.status: Status | None = None  # client: as the trailers said
+        self.window = STREAM_WINDOW  # bytes that the other side may still send
+        self.held = 0  # bytes received and not taken
+        self.owed = 0  # bytes taken and not given back yet
+        self.extra = 0  # granted beyond STREAM_WINDOW, for one message that is larger
+        self.pending = bytearray()  # bytes to be sent
+        self.ending: Headers | None = None  # what follows them: trailers; for a client nothing, just the end
+
+    def take(self, size: int) -> int:
+        """`size` bytes have been taken: how much to give back to the other side now; small amounts wait."""
+        self.held -= size
+        repaid = min(self.extra, size)
+        self.extra -= repaid
+        self.owed += size - repaid
+        if self.remote_ended or self.owed < STREAM_WINDOW // 4:
+            return 0
+        given, self.owed = self.owed, 0
+        self.window += given
+        return given
+
+    def grant_for_large_message(self) -> int:
+        """How much more the other side must be allowed to send: the message that has begun could never end else."""
+        short = self.cutter.missing - self.window
+        if short <= 0 or self.remote_ended:
+            return 0
+        self.extra += short
+        self.window += short
+        return short
