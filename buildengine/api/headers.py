@@ -204,7 +204,7 @@ def decode_binary(text: bytes) -> bytes:
 
 
 def _encode_status(status: Status) -> bytes:
-    from buildengine.api import status_pb2
+    from google.rpc import status_pb2
 
     message = status_pb2.Status(code=int(status.code), message=status.message)
     for detail in status.details:
@@ -213,7 +213,7 @@ def _encode_status(status: Status) -> bytes:
 
 
 def _parse_details(text: bytes) -> tuple[Detail, ...]:
-    from buildengine.api import status_pb2
+    from google.rpc import status_pb2
 
     try:
         message = status_pb2.Status.FromString(decode_binary(text))

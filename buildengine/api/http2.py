@@ -51,7 +51,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DEFAULT_WINDOW = 65535
 _Setting = h2.settings.SettingCodes
 _Error = h2.errors.ErrorCodes
-_RESETS = {
+_RESETS: dict[int, Code] = {
     _Error.REFUSED_STREAM: Code.UNAVAILABLE,
     _Error.CANCEL: Code.CANCELLED,
     _Error.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
