@@ -40,7 +40,7 @@ class Call:
         self._parse: Callable[[bytes], Any] = incoming.FromString
         self.encoding = encoding
         self._inbox: deque[Framed] = deque()
-        self._news = trio.Event()
+        self._news = trio.lowlevel.ParkingLot()
         self._no_more = False
         self.status: Status | None = None
 
@@ -48,16 +48,16 @@ class Call:
 
     def arrived(self, message: Framed) -> None:
         self._inbox.append(message)
-        self._news.set()
+        self._news.unpark_all()
 
     def half_closed(self) -> None:
         self._no_more = True
-        self._news.set()
+        self._news.unpark_all()
 
     def ended(self, status: Status) -> None:
         if self.status is None:
             self.status = status
-        self._news.set()
+        self._news.unpark_all()
 
     # The servicer or caller asks.
 
@@ -73,13 +73,9 @@ class Call:
     def _check_sending(self) -> None:
         raise NotImplementedError
 
-    async def _wait(self) -> None:
-        self._news = trio.Event()
-        await self._news.wait()
-
     def _take(self) -> Any:
         framed = self._inbox.popleft()
-        self._core.taken(self._number, framed.size)
+        self._core.taken(self._number, framed)
         self._link.wake()
         try:
             return self._parse(framed.decoded(self.encoding))
@@ -124,7 +120,7 @@ class InboundCall(Call):
                 return self._take()
             if self._no_more:
                 return None
-            await self._wait()
+            await self._news.park()
 
     def _check_sending(self) -> None:
         if self.status is not None:
@@ -140,14 +136,14 @@ class OutboundCall(Call):
 
     def begun(self, metadata: Metadata, encoding: str) -> None:
         self._metadata, self.encoding = metadata, encoding
-        self._news.set()
+        self._news.unpark_all()
 
     async def initial_metadata(self) -> Metadata:
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._metadata is None:
             if self.status is not None:
                 return () if self.status.code == Code.OK else self._fail(self.status)
-            await self._wait()
+            await self._news.park()
         return self._metadata
 
     async def half_close(self) -> None:
@@ -162,7 +158,7 @@ class OutboundCall(Call):
                 return self._take()
             if self.status is not None:
                 return None if self.status.code == Code.OK else self._fail(self.status)
-            await self._wait()
+            await self._news.park()
 
     def _check_sending(self) -> None:
         if self.status is not None:

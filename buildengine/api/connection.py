@@ -94,7 +94,7 @@ class _Connection:
                 nursery.start_soon(self._write)
                 await self._read()
                 with trio.move_on_after(FAREWELL):
-                    while self.core.wants_output:
+                    while self.core.broken and self.core.wants_output:
                         await self._written.park()
             finally:
                 self._end(self.core.broken or "the connection was closed")
@@ -105,11 +105,7 @@ class _Connection:
             self._wanted.set()
 
     async def drained(self, number: int) -> None:
-        event = self._draining[number] = trio.Event()
-        try:
-            await event.wait()
-        finally:
-            self._draining.pop(number, None)
+        await self._draining.setdefault(number, trio.Event()).wait()
 
     async def _read(self) -> None:
         try:
@@ -134,14 +130,13 @@ class _Connection:
                     await self._stream.send_all(data)
                     self._has_written()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end("the connection broke")
-            self._nursery.cancel_scope.cancel()
+            # What the other side has sent before it went may still be read.
+            self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
 
     def _has_written(self) -> None:
         self._written.unpark_all()
-        for number, event in self._draining.items():
-            if self.core.pending(number) <= HIGH_WATER:
-                event.set()
+        for number in [number for number in self._draining if self.core.pending(number) <= HIGH_WATER]:
+            self._draining.pop(number).set()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -162,8 +157,8 @@ class _Connection:
     def _call_ended(self, number: int, status: Status) -> None:
         if (call := self._calls.get(number)) is not None:
             call.ended(status)
-        if (draining := self._draining.get(number)) is not None:
-            draining.set()
+        if number in self._draining:
+            self._draining.pop(number).set()
 
     def _end(self, reason: str) -> None:
         if self.closed:

@@ -4,9 +4,6 @@
 frames, which are most of the work, are handled here: h2 takes 10 us and four copies for each. It is told of those
 that end a stream. GOAWAY is handled here too: for h2 it ends the connection, while calls that go on should end well.
 
-Windows: a stream's is given back as its messages are taken, so a slow reader holds its sender. The connection's is
-given back as bytes come, unless much is held already: a call that nobody reads must not hold the others.
-
 Not here: what a path means, deadlines, tasks.
 """
 
@@ -40,15 +37,14 @@ from buildengine.api.streams import (
     MessageReceived,
     Stream,
 )
+from buildengine.api.windows import Windows
 
 MAX_CALLS = 1024  # at a time, that one connection may have open
 MAX_HEADERS = 256 << 10  # bytes of a header list
-CONNECTION_WINDOW = 8 << 20  # bytes
-MAX_HELD = 64 << 20  # bytes of messages that nobody has taken, before the connection's window closes
 MAX_CONTROL = 64 << 10  # bytes of answers that wait to be written, before reading should wait
 
+_USEFUL = frozenset({framing.HEADERS, framing.CONTINUATION, framing.WINDOW_UPDATE})
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DEFAULT_WINDOW = 65535
 _Setting = h2.settings.SettingCodes
 _Error = h2.errors.ErrorCodes
 _RESETS: dict[int, Code] = {
@@ -67,14 +63,11 @@ class Core:
         self._agent = agent
         self._h2 = _connection(client)
         self._outbox = Outbox(self._h2, client=client)
-        self._outbox.control(_window_update(0, CONNECTION_WINDOW - _DEFAULT_WINDOW))
+        self._windows = Windows(self._outbox)
         self._streams: dict[int, Stream] = {}
         self._cutter = framing.FrameCutter(MAX_FRAME)
         self._preface = b"" if client else _PREFACE  # what of it is still to come
         self._in_header_block = False  # between HEADERS and the last CONTINUATION
-        self._window = CONNECTION_WINDOW  # bytes that the other side may still send
-        self._held = 0  # bytes received and not taken, of all streams
-        self._owed = 0  # bytes of the connection's window not given back yet
         self._resets = Allowance(4096, 512, clock)
         self._nuisances = Allowance(4096, 512, clock)
         self.going_away = ""  # why the other side takes no more calls
@@ -85,6 +78,8 @@ class Core:
     def receive(self, data: bytes) -> list[Event]:
         """Never raises for what the other side did: that becomes a `Broken` or a `CallEnded`."""
         events: list[Event] = []
+        if self.broken:
+            return events
         try:
             for frame in self._cutter.cut(self._skip_preface(data)):
                 if self.broken:
@@ -96,8 +91,7 @@ class Core:
         except framing.FrameTooLarge as error:
             self._break(_Error.FRAME_SIZE_ERROR, str(error), events)
         except h2.exceptions.ProtocolError as error:  # h2 has queued its GOAWAY
-            self.broken = str(error) or type(error).__name__
-            events.append(Broken(reason=self.broken))
+            self._over(str(error) or type(error).__name__, events)
         self._outbox.control()
         return events
 
@@ -111,18 +105,14 @@ class Core:
 
     def _receive_data(self, frame: framing.Frame, events: list[Event]) -> None:
         length = len(frame.raw) - framing.HEADER
-        self._window -= length
-        if self._window < 0:
+        if not self._windows.received(length):
             return self._break(_Error.FLOW_CONTROL_ERROR, "more data than the connection's window", events)
         stream = self._streams.get(frame.stream)
         if stream is None or stream.remote_ended or (stream.ending is not None and not self._client):
             return self._stray_data(frame, length, events)
-        stream.window -= length
-        stream.held += length
-        self._held += length
-        self._give_back(length)
-        if stream.window < 0 or (self._client and not stream.begun):
-            wrong = "more data than the stream's window" if stream.window < 0 else "data before headers"
+        granted = self._windows.hold(stream, length)
+        if not granted or (self._client and not stream.begun):
+            wrong = "data before headers" if granted else "more data than the stream's window"
             return self._fail(stream, Status(code=Code.INTERNAL, message=wrong), events)
         try:
             data = frame.data()
@@ -131,8 +121,9 @@ class Core:
         if data:
             self._nuisances.earn()
         elif not frame.flags & framing.END_STREAM:
-            self._count(self._nuisances, events)
-        self.taken(stream.number, length - len(data))
+            self._count_nuisance(events)
+        if length > len(data):
+            self._windows.release(stream, length - len(data))
         self._receive_messages(stream, data, events)
         if frame.flags & framing.END_STREAM and stream.number in self._streams:
             self._to_h2(framing.frame(framing.DATA, framing.END_STREAM, stream.number), events)
@@ -141,18 +132,17 @@ class Core:
     def _receive_messages(self, stream: Stream, data: bytes, events: list[Event]) -> None:
         try:
             for message in stream.cutter.cut(data):
+                self._windows.hold_message(stream)
                 events.append(MessageReceived(stream=stream.number, message=message))
         except framing.MessageError as error:
             self._fail(stream, error.status, events)
-        grant = stream.grant_for_large_message()
-        if grant:
-            self._outbox.control(_window_update(stream.number, grant))
+        else:
+            self._windows.grant_large(stream)
 
     def _stray_data(self, frame: framing.Frame, length: int, events: list[Event]) -> None:
         """Data of a call that is over may still be under way; of one that never was, h2 says what is wrong."""
-        self._give_back(length)
         if not length:
-            self._count(self._nuisances, events)
+            self._count_nuisance(events)
         known = 0 < frame.stream <= self._highest() and frame.stream % 2 == 1
         if not known or (frame.stream in self._streams and frame.flags & framing.END_STREAM):
             self._to_h2(framing.frame(framing.DATA, frame.flags & framing.END_STREAM, frame.stream), events)
@@ -162,12 +152,13 @@ class Core:
 
     def _receive_other(self, frame: framing.Frame, events: list[Event]) -> None:
         kind = frame.kind
+        known = frame.stream in self._streams
+        if kind not in _USEFUL and not (kind == framing.RST_STREAM and known) and not self._count_nuisance(events):
+            return None
         if kind == framing.GOAWAY and not self._in_header_block and len(frame.raw) >= framing.HEADER + 8:
             return self._receive_goaway(frame, events)
         if kind in (framing.HEADERS, framing.PUSH_PROMISE, framing.CONTINUATION):
             self._in_header_block = not frame.flags & framing.END_HEADERS
-        elif kind not in (framing.WINDOW_UPDATE, framing.RST_STREAM):
-            self._count(self._nuisances, events)
         return self._to_h2(frame.raw, events)
 
     def _receive_goaway(self, frame: framing.Frame, events: list[Event]) -> None:
@@ -250,13 +241,14 @@ class Core:
         """By the other side; or by h2, for a window that it opened too far."""
         stream = self._streams.get(event.stream_id)
         if stream is None:
-            return self._count(self._nuisances, events)
+            return
         self._forget(stream)
         code = event.error_code or 0
         name = code.name if isinstance(code, _Error) else str(code)
         status = Status(code=_RESETS.get(code, Code.INTERNAL), message=f"the call was reset: {name}")
         events.append(CallEnded(stream=stream.number, status=status))
-        return self._count(self._resets, events)
+        if not self._resets.spend():
+            self._break(_Error.ENHANCE_YOUR_CALM, "too many resets", events)
 
     # -- what we do
 
@@ -327,8 +319,7 @@ class Core:
             return
         limit = self._h2.remote_settings.max_header_list_size or MAX_HEADERS
         stream.ending = [*([] if stream.begun else headers.response(())), *headers.trailers(status, limit)]
-        self._held -= stream.held
-        stream.held = 0
+        self._windows.forget(stream)
         self._outbox.ready(stream)
 
     def reset(self, number: int, code: int = _Error.CANCEL) -> None:
@@ -341,21 +332,11 @@ class Core:
             self._h2.reset_stream(number, code)
             self._outbox.control()
 
-    def taken(self, number: int, size: int) -> None:
-        """Messages of `size` bytes have been taken: the other side may send as much again."""
+    def taken(self, number: int, message: framing.Message) -> None:
+        """The servicer or caller has it: the other side may send as much again."""
         stream = self._streams.get(number)
-        if stream is None or (stream.ending is not None and not self._client):
-            return
-        self._held -= size
-        given = stream.take(size)
-        if given:
-            self._outbox.control(_window_update(number, given))
-        self._give_back(0)
-
-    def go_away(self) -> None:
-        """Take no new calls; for a farewell."""
-        self._h2.close_connection()
-        self._outbox.control()
+        if stream is not None and (self._client or stream.ending is None):
+            self._windows.taken(stream, message)
 
     def output(self) -> bytes:
         """Bytes for one write; empty when there is nothing that may be sent now."""
@@ -366,13 +347,6 @@ class Core:
             if not self._client or stream.remote_ended:
                 self._forget(stream)
         return data
-
-    def _give_back(self, length: int) -> None:
-        self._owed += length
-        if self._owed >= CONNECTION_WINDOW // 4 and self._held <= MAX_HELD:
-            self._outbox.control(_window_update(0, self._owed))
-            self._window += self._owed
-            self._owed = 0
 
     def _fail(self, stream: Stream, status: Status, events: list[Event]) -> None:
         """The other side did what cannot be taken: the call ends for both."""
@@ -386,16 +360,23 @@ class Core:
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
         self._outbox.drop(stream)
-        self._held -= stream.held
-        stream.held = 0
+        self._windows.forget(stream)
 
-    def _count(self, allowance: Allowance, events: list[Event]) -> None:
-        if not allowance.spend() and not self.broken:
-            self._break(_Error.ENHANCE_YOUR_CALM, "too many resets, pings or empty frames", events)
+    def _count_nuisance(self, events: list[Event]) -> bool:
+        """False when the connection is over for it."""
+        if not self._nuisances.spend():
+            self._break(_Error.ENHANCE_YOUR_CALM, "too many pings, settings or empty frames", events)
+            return False
+        return True
 
     def _break(self, code: int, reason: str, events: list[Event]) -> None:
-        self.broken = reason
         self._h2.close_connection(code, additional_data=reason.encode())
+        self._over(reason, events)
+
+    def _over(self, reason: str, events: list[Event]) -> None:
+        self.broken = reason
+        for stream in list(self._streams.values()):
+            self._forget(stream)
         self._outbox.control()
         events.append(Broken(reason=reason))
 
@@ -417,7 +398,3 @@ def _connection(client: bool) -> h2.connection.H2Connection:
     connection.decoder.max_header_list_size = MAX_HEADERS
     connection.initiate_connection()
     return connection
-
-
-def _window_update(stream: int, increment: int) -> bytes:
-    return framing.frame(framing.WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))

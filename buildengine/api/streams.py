@@ -81,24 +81,3 @@ class Stream:
         self.extra = 0  # granted beyond STREAM_WINDOW, for one message that is larger
         self.pending = bytearray()  # bytes to be sent
         self.ending: Headers | None = None  # what follows them: trailers; for a client nothing, just the end
-
-    def take(self, size: int) -> int:
-        """`size` bytes have been taken: how much to give back to the other side now; small amounts wait."""
-        self.held -= size
-        repaid = min(self.extra, size)
-        self.extra -= repaid
-        self.owed += size - repaid
-        if self.remote_ended or self.owed < STREAM_WINDOW // 4:
-            return 0
-        given, self.owed = self.owed, 0
-        self.window += given
-        return given
-
-    def grant_for_large_message(self) -> int:
-        """How much more the other side must be allowed to send: the message that has begun could never end else."""
-        short = self.cutter.missing - self.window
-        if short <= 0 or self.remote_ended:
-            return 0
-        self.extra += short
-        self.window += short
-        return short
