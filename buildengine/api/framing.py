@@ -111,6 +111,11 @@ class MessageCutter:
         self._need = PREFIX  # bytes until something can be done
 
     @property
+    def waiting(self) -> int:
+        """Bytes of the message that has begun."""
+        return self._have
+
+    @property
     def missing(self) -> int:
         """Bytes until the message that has begun is whole; 0 between messages."""
         return self._need - self._have if self._have else 0

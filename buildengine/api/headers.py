@@ -24,8 +24,8 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
 _NAME = re.compile(r"[0-9a-z_.-]+\Z")
 # What the protocol itself writes; metadata does not repeat it. "grpc-" is reserved.
 _OURS = frozenset({b"te", b"content-type", b"user-agent", b"content-length", b"host", b"connection"})
-# Bytes of a grpc-message that need no percent: printable ASCII without '%' (quote_from_bytes adds letters and digits).
-_PLAIN = bytes(set(range(0x20, 0x7F)) - {0x25}).decode()
+# Of a grpc-message: printable ASCII without '%'; and without spaces, which HTTP/2 strips from the ends of a value.
+_PLAIN = bytes(set(range(0x21, 0x7F)) - {0x25}).decode()
 _HTTP_CODES = {
     400: Code.INTERNAL,
     401: Code.UNAUTHENTICATED,
@@ -36,6 +36,8 @@ _HTTP_CODES = {
     503: Code.UNAVAILABLE,
     504: Code.UNAVAILABLE,
 }
+# "HTTP2 Transport Mapping": REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY; others are INTERNAL.
+_RESET_CODES = {7: Code.UNAVAILABLE, 8: Code.CANCELLED, 11: Code.RESOURCE_EXHAUSTED, 12: Code.PERMISSION_DENIED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,11 @@ def is_trailers_only(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """The answer ends the call already: with a status, or because it is no gRPC at all."""
     found = dict(headers)
     return b"grpc-status" in found or found.get(b":status") != b"200" or not _is_grpc(found.get(b"content-type", b""))
+
+
+def reset_status(error: int) -> Status:
+    """Of a stream that was reset with this HTTP/2 error code."""
+    return Status(code=_RESET_CODES.get(error, Code.INTERNAL), message=f"the call was reset (HTTP/2 error {error})")
 
 
 def encode_metadata(metadata: Metadata) -> Headers:

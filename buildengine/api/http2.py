@@ -47,12 +47,6 @@ _USEFUL = frozenset({framing.HEADERS, framing.CONTINUATION, framing.WINDOW_UPDAT
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _Setting = h2.settings.SettingCodes
 _Error = h2.errors.ErrorCodes
-_RESETS: dict[int, Code] = {
-    _Error.REFUSED_STREAM: Code.UNAVAILABLE,
-    _Error.CANCEL: Code.CANCELLED,
-    _Error.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
-    _Error.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
-}
 
 
 class Core:
@@ -91,7 +85,7 @@ class Core:
         except framing.FrameTooLarge as error:
             self._break(_Error.FRAME_SIZE_ERROR, str(error), events)
         except h2.exceptions.ProtocolError as error:  # h2 has queued its GOAWAY
-            self._over(str(error) or type(error).__name__, events)
+            self._over(f"{type(error).__name__}: {error}", events)
         self._outbox.control()
         return events
 
@@ -110,7 +104,7 @@ class Core:
         stream = self._streams.get(frame.stream)
         if stream is None or stream.remote_ended or (stream.ending is not None and not self._client):
             return self._stray_data(frame, length, events)
-        granted = self._windows.hold(stream, length)
+        granted = self._windows.received_by(stream, length)
         if not granted or (self._client and not stream.begun):
             wrong = "data before headers" if granted else "more data than the stream's window"
             return self._fail(stream, Status(code=Code.INTERNAL, message=wrong), events)
@@ -132,12 +126,14 @@ class Core:
     def _receive_messages(self, stream: Stream, data: bytes, events: list[Event]) -> None:
         try:
             for message in stream.cutter.cut(data):
-                self._windows.hold_message(stream)
+                self._windows.hold(stream, message)
                 events.append(MessageReceived(stream=stream.number, message=message))
         except framing.MessageError as error:
             self._fail(stream, error.status, events)
-        else:
-            self._windows.grant_large(stream)
+            return
+        if not self._windows.hold_unfinished(stream):
+            wrong = "too many large messages at a time"
+            self._fail(stream, Status(code=Code.RESOURCE_EXHAUSTED, message=wrong), events)
 
     def _stray_data(self, frame: framing.Frame, length: int, events: list[Event]) -> None:
         """Data of a call that is over may still be under way; of one that never was, h2 says what is wrong."""
@@ -198,6 +194,7 @@ class Core:
             request = headers.parse_request(event.headers)
         except headers.NotGrpc as error:
             self._h2.send_headers(stream.number, [(b":status", str(error.status).encode())], end_stream=True)
+            stream.local_ended, stream.remote_ended = True, event.stream_ended is not None
             self.reset(stream.number, _Error.NO_ERROR)
             return
         except ValueError as error:
@@ -243,10 +240,7 @@ class Core:
         if stream is None:
             return
         self._forget(stream)
-        code = event.error_code or 0
-        name = code.name if isinstance(code, _Error) else str(code)
-        status = Status(code=_RESETS.get(code, Code.INTERNAL), message=f"the call was reset: {name}")
-        events.append(CallEnded(stream=stream.number, status=status))
+        events.append(CallEnded(stream=stream.number, status=headers.reset_status(event.error_code or 0)))
         if not self._resets.spend():
             self._break(_Error.ENHANCE_YOUR_CALM, "too many resets", events)
 

@@ -76,7 +76,8 @@ class Stream:
         self.local_ended = False
         self.status: Status | None = None  # client: as the trailers said
         self.window = STREAM_WINDOW  # bytes that the other side may still send
-        self.held = 0  # bytes received and not taken
+        self.held = 0  # bytes of messages that have not been taken
+        self.unfinished = 0  # bytes of the message that has begun
         self.owed = 0  # bytes taken and not given back yet
         self.extra = 0  # granted beyond STREAM_WINDOW, for one message that is larger
         self.pending = bytearray()  # bytes to be sent

@@ -11,7 +11,8 @@ from buildengine.api.outbox import Outbox
 from buildengine.api.streams import STREAM_WINDOW, Stream
 
 CONNECTION_WINDOW = 8 << 20  # bytes
-MAX_HELD = 64 << 20  # bytes that nobody has taken, of all streams, before the connection's window closes
+MAX_HELD = 64 << 20  # bytes of messages that nobody has taken, of all streams, before the connection's window closes
+MAX_UNFINISHED = 256 << 20  # bytes of messages that have begun, of all streams
 MESSAGE_COST = 256  # bytes that a message takes beside its own: many empty ones count, too
 _DEFAULT_WINDOW = 65535
 
@@ -23,7 +24,8 @@ class Windows:
         self._outbox = outbox
         self._left = CONNECTION_WINDOW  # bytes that the other side may still send
         self._owed = 0  # of it, what is not given back yet
-        self._held = 0  # bytes received and not taken
+        self._held = 0  # bytes of messages not taken yet; not of those that have just begun, which nobody can take
+        self._unfinished = 0  # bytes of those
         outbox.control(_update(0, CONNECTION_WINDOW - _DEFAULT_WINDOW))
 
     def received(self, length: int) -> bool:
@@ -33,26 +35,30 @@ class Windows:
         self._give_back()
         return self._left >= 0
 
-    def hold(self, stream: Stream, length: int) -> bool:
-        """Until they are taken. False when it is more than we granted."""
+    def received_by(self, stream: Stream, length: int) -> bool:
+        """As `received`, of one stream's window."""
         stream.window -= length
-        stream.held += length
-        self._held += length
         return stream.window >= 0
 
-    def hold_message(self, stream: Stream) -> None:
-        stream.held += MESSAGE_COST
-        self._held += MESSAGE_COST
+    def hold(self, stream: Stream, message: framing.Message) -> None:
+        """Until it is taken."""
+        stream.held += message.size + MESSAGE_COST
+        self._held += message.size + MESSAGE_COST
+
+    def hold_unfinished(self, stream: Stream) -> bool:
+        """What its messages have left over. False when all streams together have too much of it."""
+        self._unfinished += stream.cutter.waiting - stream.unfinished
+        stream.unfinished = stream.cutter.waiting
+        self._grant_large(stream)
+        return self._unfinished <= MAX_UNFINISHED
 
     def taken(self, stream: Stream, message: framing.Message) -> None:
-        stream.held -= MESSAGE_COST
-        self._held -= MESSAGE_COST
+        stream.held -= message.size + MESSAGE_COST
+        self._held -= message.size + MESSAGE_COST
         self.release(stream, message.size)
 
     def release(self, stream: Stream, size: int) -> None:
         """Small amounts wait."""
-        stream.held -= size
-        self._held -= size
         repaid = min(stream.extra, size)
         stream.extra -= repaid
         stream.owed += size - repaid
@@ -62,17 +68,19 @@ class Windows:
             stream.owed = 0
         self._give_back()
 
-    def grant_large(self, stream: Stream) -> None:
+    def forget(self, stream: Stream) -> None:
+        self._held -= stream.held
+        self._unfinished -= stream.unfinished
+        stream.held = stream.unfinished = 0
+        self._give_back()
+
+    def _grant_large(self, stream: Stream) -> None:
         """A message larger than the window could never end: as much more as it takes."""
         short = stream.cutter.missing - stream.window
         if short > 0 and not stream.remote_ended:
             self._outbox.control(_update(stream.number, short))
             stream.window += short
             stream.extra += short
-
-    def forget(self, stream: Stream) -> None:
-        self._held -= stream.held
-        stream.held = 0
 
     def _give_back(self) -> None:
         if self._owed >= CONNECTION_WINDOW // 4 and self._held <= MAX_HELD:
