@@ -44,8 +44,16 @@ def test_binary_values_may_share_a_header_and_have_their_padding() -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    [("Upper", "x"), ("grpc-status", "0"), (":path", "/"), ("a b", "x"), ("text", "line\n"), ("text", "ö")]
-    + [("text", b"bytes"), ("raw-bin", "text")],
+    [
+        ("Upper", "x"),
+        ("grpc-status", "0"),
+        (":path", "/"),
+        ("a b", "x"),
+        ("text", "line\n"),
+        ("text", "ö"),
+        ("text", b"bytes"),
+        ("raw-bin", "text"),
+    ],
 )
 def test_metadata_that_cannot_travel_is_our_mistake(metadata: tuple[str, str | bytes]) -> None:
     with pytest.raises(ValueError, match="metadata"):
