@@ -115,6 +115,7 @@ class _Connection:
                     return
                 for event in self.core.receive(bytes(data)):
                     self._handle(event)
+                self._has_received()
                 self.wake()
                 while self.core.flooded and not self.closed:
                     await self._written.park()
@@ -132,6 +133,9 @@ class _Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # What the other side has sent before it went may still be read.
             self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
+
+    def _has_received(self) -> None:
+        """What the other side has told may be what somebody waits for."""
 
     def _has_written(self) -> None:
         self._written.unpark_all()
@@ -276,6 +280,10 @@ class _Client(_Connection):
         if isinstance(event, AnswerBegun) and (call := self._calls.get(event.stream)) is not None:
             call.begun(event.metadata, event.encoding)
         elif isinstance(event, GoingAway | Broken):
+            self._openers.unpark_all()
+
+    def _has_received(self) -> None:
+        if self._openers and self.core.can_open:
             self._openers.unpark_all()
 
     def _end(self, reason: str) -> None:

@@ -64,6 +64,7 @@ class Core:
         self._in_header_block = False  # between HEADERS and the last CONTINUATION
         self._resets = Allowance(4096, 512, clock)
         self._nuisances = Allowance(4096, 512, clock)
+        self._settled = False  # the other side has told its settings
         self.going_away = ""  # why the other side takes no more calls
         self.broken = ""  # why the connection is over
 
@@ -174,7 +175,10 @@ class Core:
     def _to_h2(self, raw: bytes, events: list[Event]) -> None:
         for event in self._h2.receive_data(raw):
             match event:
-                case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                case h2.events.WindowUpdated():
+                    self._outbox.window_opened()
+                case h2.events.RemoteSettingsChanged():
+                    self._settled = True
                     self._outbox.window_opened()
                 case h2.events.RequestReceived():
                     self._request(event, events)
@@ -253,8 +257,8 @@ class Core:
 
     @property
     def can_open(self) -> bool:
-        """Client: the other side takes one more call now."""
-        return len(self._streams) < self._h2.remote_settings.max_concurrent_streams
+        """Client: the other side takes one more call now; it says how many at a time when it begins."""
+        return self._settled and len(self._streams) < self._h2.remote_settings.max_concurrent_streams
 
     @property
     def flooded(self) -> bool:
