@@ -46,7 +46,8 @@ class Space:
 _NO_SPACE = Space()
 
 
-def _space(value: Any) -> Space:
+def space(value: Any) -> Space:
+    """A size, or a percentage; what else there is raises ValueError."""
     if not isinstance(value, str) or not value.strip().endswith("%"):
         return Space(bytes=settings.size(value))
     percent = settings.count(value.strip()[:-1])
@@ -55,7 +56,7 @@ def _space(value: Any) -> Space:
     return Space(percent=percent)
 
 
-_SPACE = scalar(_space)
+_SPACE = scalar(space)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,11 @@ class Layers:
 
     # --- looking ------------------------------------------------------------------------------------------
 
+    @property
+    def snapshotter(self) -> str:
+        """How trees are made: overlay or copy."""
+        return self._snapshots.name
+
     def get(self, id: str) -> Layer:
         """Raises LayerMissing."""
         layer = self._db.read(lambda c: rows.find(c, id))

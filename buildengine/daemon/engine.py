@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from buildengine import platform as platforms
@@ -22,9 +23,11 @@ from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
 from buildengine.events import EventSink
+from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
 from frontends import catalog
-from frontends.gateway import FrontendRequest
+from frontends.gateway import Frontend, FrontendRequest
+from llb.definition import Definition
 from solver.job import open_job
 from solver.scheduler import Scheduler, open_scheduler
 from worker.cachestore import WorkerCacheStore
@@ -38,6 +41,8 @@ if TYPE_CHECKING:  # a cached build starts neither
     from worker.registry.hosts import RegistryConfig
     from worker.remotes import Remotes
     from worker.runtime.runtime import Kind, Runtime
+
+_NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 
 
 @asynccontextmanager
@@ -69,11 +74,29 @@ class Engine:
 
         return registry_config(self.config)
 
-    async def build(self, request: BuildRequest, session: Session, on_event: EventSink) -> BuildOutcome:
-        """Run one build to its end. Raises BuildError; what it had started has ended by then."""
+    async def build(
+        self,
+        request: BuildRequest,
+        session: Session,
+        on_event: EventSink,
+        *,
+        frontend: Frontend | None = None,
+        inputs: Mapping[str, Definition] = _NO_INPUTS,
+    ) -> BuildOutcome:
+        """Run one build to its end. Raises BuildError; what it had started has ended by then.
+
+        `frontend` is taken instead of the one that the request names; `inputs` are the definitions that it gets.
+        """
         _check_entitlements(request)
+        start = _Start(
+            request=request,
+            session=session,
+            on_event=on_event,
+            frontend=frontend or catalog.find(request.frontend),
+            inputs=inputs,
+        )
         try:
-            response = await self._build_again(request, session, on_event)
+            response = await self._build_again(start)
             if self._runtime.made is not None:
                 self._runtime.made.rest()
             await self.cache.sync()
@@ -86,17 +109,17 @@ class Engine:
             ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
         )
 
-    async def _build_again(self, request: BuildRequest, session: Session, on_event: EventSink) -> Mapping[str, str]:
+    async def _build_again(self, start: _Start) -> Mapping[str, str]:
         """A build whose context changes while it is read begins anew, once: what is done by then is in the cache."""
         try:
-            return await self._build(request, session, on_event)
+            return await self._build(start)
         except BuildError as error:
             if not _saw_change(error):
                 raise
-        return await self._build(request, session, on_event)
+        return await self._build(start)
 
-    async def _build(self, request: BuildRequest, session: Session, on_event: EventSink) -> Mapping[str, str]:
-        targets = request.platforms or (platforms.local(),)
+    async def _build(self, start: _Start) -> Mapping[str, str]:
+        request, session, on_event = start.request, start.session, start.on_event
         async with (
             AsyncExitStack() as later,
             open_images(self.cache, self._registries, session.credentials) as images,
@@ -126,12 +149,7 @@ class Engine:
             solving = Solving(context, job)
             if "no-cache" in request.options:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
-            result = await catalog.find(request.frontend).build(
-                LocalGateway(solving, on_event),
-                FrontendRequest(
-                    options=_unique_locals(request, session.id), platforms=targets, build_platform=platforms.local()
-                ),
-            )
+            result = await start.frontend.build(LocalGateway(solving, on_event), start.asked)
             response = await exports.run(await solving.results(result))
             await self._publish(context, exports, on_event)
             return response
@@ -142,6 +160,27 @@ class Engine:
             from buildengine.daemon.publish import publish_results
 
             await publish_results(context, exports, self._registries(), on_event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What one build is begun with."""
+
+    request: BuildRequest
+    session: Session
+    on_event: EventSink
+    frontend: Frontend
+    inputs: Mapping[str, Definition]
+
+    @property
+    def asked(self) -> FrontendRequest:
+        """What the frontend is asked for."""
+        return FrontendRequest(
+            options=_unique_locals(self.request, self.session.id),
+            platforms=self.request.platforms or (platforms.local(),),
+            build_platform=platforms.local(),
+            inputs=self.inputs,
+        )
 
 
 def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:

@@ -1,0 +1,98 @@
+"""The builds that run now, or did a moment ago, by their refs: who asks for one too early waits for it.
+
+Facts: BuildKit solver/jobs.go (NewJob, Get, Discard).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from buildengine.api.journal import Journal
+from buildengine.errors import BuildError
+
+WAIT = 6.0  # seconds for a build to begin
+KEPT = 10.0  # seconds for which one that has ended can still be followed
+
+
+class Stopped(BuildError):
+    """The daemon ends."""
+
+    grpc_code = 14  # UNAVAILABLE
+
+
+class RunningBuild:
+    """`path` is the file of the journal, until somebody moves it elsewhere."""
+
+    def __init__(self, ref: str, path: Path) -> None:
+        self.ref = ref
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.journal = Journal(self.fd)
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+
+
+class Builds:
+    """`directory` takes the journals, under names that begin with `owner`; `nursery` outlives every build."""
+
+    def __init__(self, directory: Path, owner: str, nursery: trio.Nursery) -> None:
+        self._directory = directory
+        self._owner = owner
+        self._nursery = nursery
+        self._builds: dict[str, RunningBuild] = {}
+        self._number = 0
+        self._changed = trio.lowlevel.ParkingLot()
+        self._stopped = False
+
+    @contextmanager
+    def begun(self, ref: str) -> Iterator[RunningBuild]:
+        """One build, for as long as the block lasts. Raises BuildError for a ref that is in use, Stopped."""
+        if self._stopped:
+            raise Stopped("the daemon is shutting down")
+        known = self._builds.get(ref)
+        if known is not None and not known.ended.is_set():
+            raise BuildError(f"job ID {ref} exists")
+        self._number += 1
+        build = RunningBuild(ref, self._directory / f"{self._owner}.journal-{self._number}")
+        self._builds[ref] = build
+        self._changed.unpark_all()
+        try:
+            with build.scope:
+                yield build
+            if build.scope.cancelled_caught:
+                raise Stopped("the daemon is shutting down")
+        finally:
+            build.journal.end()
+            build.ended.set()
+            self._changed.unpark_all()
+            with suppress(OSError):
+                build.path.unlink(missing_ok=True)
+            self._nursery.start_soon(self._forget, build)
+
+    async def find(self, ref: str, *, timeout: float = WAIT) -> RunningBuild | None:
+        with trio.move_on_after(timeout):
+            while ref not in self._builds:
+                await self._changed.park()
+            return self._builds[ref]
+        return None
+
+    async def stop(self) -> None:
+        """End every build, and let none begin; returns when the last has ended."""
+        self._stopped = True
+        for build in self._builds.values():
+            build.scope.cancel()
+        while any(not build.ended.is_set() for build in self._builds.values()):
+            await self._changed.park()
+
+    async def _forget(self, build: RunningBuild) -> None:
+        try:
+            await trio.sleep(KEPT)
+        finally:
+            os.close(build.fd)
+            if self._builds.get(build.ref) is build:
+                del self._builds[build.ref]

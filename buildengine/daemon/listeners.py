@@ -1,0 +1,167 @@
+"""Where the daemon is reached: unix sockets, TCP with TLS, sockets that systemd has opened.
+
+    unix:///run/buildkit/buildkitd.sock     tcp://127.0.0.1:1234     fd:// or fd://NAME or fd://3
+
+Facts: BuildKit cmd/buildkitd/main.go (getListener, serverCredentials).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from buildengine.errors import ConfigError, HostError, UserError
+from buildengine.values import dataclass
+
+_BACKLOG = 1024
+_SCHEMES = ("unix", "tcp", "fd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files. With `authority` a client has to show a certificate that it has signed."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may use a unix socket: its owner and its group."""
+
+    uid: int
+    gid: int
+
+
+class Listener:
+    """A socket that listens. `close` gives its path back."""
+
+    def __init__(self, sock: socket.socket, address: str, tls: ssl.SSLContext | None = None, path: str = "") -> None:
+        self.address = address
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._tls = tls
+        self._path = path
+
+    async def accept(self) -> trio.abc.Stream:
+        stream = await self._listener.accept()
+        return stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True)
+
+    async def close(self) -> None:
+        if self._path:
+            with suppress(OSError):
+                os.unlink(self._path)
+        await self._listener.aclose()
+
+
+def bind(
+    addresses: Sequence[str], access: Access, tls: TlsFiles | None, inherited: Mapping[int, str]
+) -> list[Listener]:
+    """Listen at all of them, or at none. To be called in trio. Raises ConfigError, UserError and HostError."""
+    context = None if tls is None else _context(tls)
+    bound: list[Listener] = []
+    try:
+        for address in addresses:
+            bound += _bind(address, access, context, inherited)
+    except BaseException:
+        for listener in bound:
+            if listener._path:
+                os.unlink(listener._path)
+            listener._listener.socket.close()
+        raise
+    return bound
+
+
+def _bind(address: str, access: Access, tls: ssl.SSLContext | None, inherited: Mapping[int, str]) -> list[Listener]:
+    scheme, separator, place = address.partition("://")
+    if not separator:
+        raise ConfigError(f"address {address} does not contain proto, you meant unix://{address} ?")
+    if scheme == "unix":
+        return [_unix(address, place, access)]
+    if scheme == "tcp":
+        return [Listener(_tcp(address, place), address, tls)]
+    if scheme == "fd":
+        return [Listener(socket.socket(fileno=fd), f"fd://{fd}", tls) for fd in _chosen(place, inherited)]
+    raise ConfigError(f"cannot listen at {address}", hint=f"the schemes are {', '.join(_SCHEMES)}")
+
+
+def _unix(address: str, path: str, access: Access) -> Listener:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _take_away(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o777)  # nobody gets in before it has its owner
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        os.chown(path, access.uid, access.gid)
+        os.chmod(path, 0o660)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise HostError(f"cannot listen at {address}: {error.strerror or error}") from error
+    return Listener(sock, address, path=path)
+
+
+def _take_away(path: str) -> None:
+    """The socket of a daemon that is gone. Raises HostError for one that answers."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+            return
+    raise HostError(f"another process serves {path}", hint="end it, or name another --addr")
+
+
+def _tcp(address: str, place: str) -> socket.socket:
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"cannot listen at {address}", hint="a TCP address is tcp://HOST:PORT")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(
+            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise HostError(f"cannot listen at {address}: {error.strerror or error}") from error
+    return sock
+
+
+def _chosen(place: str, inherited: Mapping[int, str]) -> list[int]:
+    """All inherited sockets, or the one of that number or name."""
+    found = [fd for fd, name in inherited.items() if place in ("", "*", name, str(fd))]
+    if not found:
+        raise ConfigError(
+            f"no socket was passed to us as fd://{place}", hint="systemd passes those of the unit's .socket file"
+        )
+    return found
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+        if files.authority is not None:
+            context.load_verify_locations(files.authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            f"cannot use the certificate {files.certificate} with the key {files.key}: {error}",
+            hint="all are PEM files, and the key has no passphrase",
+        ) from None
+    return context

@@ -1,0 +1,225 @@
+"""The daemon behind the API: one engine, the builds that run on it, and what is remembered of them.
+
+`buildengine.api.daemon.Daemon`; listeners, flags and signals are elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import field, replace
+
+import trio
+
+from buildengine import __version__
+from buildengine.api import status as statuses
+from buildengine.api.bridges import Bridges, unknown_job
+from buildengine.api.control_pb2 import StatusResponse
+from buildengine.api.daemon import BuildOrder, Version, WorkerInfo
+from buildengine.api.journal import read
+from buildengine.api.received import ReceivedDirectories, open_received
+from buildengine.api.records import status_bytes
+from buildengine.api.rpc import Code, RpcError
+from buildengine.api.session import remote_session
+from buildengine.api.sessions import Sessions
+from buildengine.builder import PrunePolicy, UsageInfo
+from buildengine.daemon.bridge import Bridge
+from buildengine.daemon.builds import Builds, RunningBuild, Stopped
+from buildengine.daemon.engine import Engine
+from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
+from buildengine.daemon.history import History
+from buildengine.daemon.main import VERSION
+from buildengine.errors import BuildError, UserError
+from buildengine.history import ERROR, LOGS, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery
+from buildengine.limits import DISK, offload
+from buildengine.platform import Platform
+from buildengine.values import dataclass
+from frontends.gateway import Frontend
+
+_CACHE_EXPORTERS: frozenset[str] = frozenset()  # none yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a daemon is told of itself. `entitlements` are those that a client may ask for."""
+
+    id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[Platform, ...] = ()
+    entitlements: frozenset[str] = frozenset()
+
+
+class Service:
+    """Made by `open_service`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        history: History,
+        builds: Builds,
+        sessions: Sessions,
+        received: ReceivedDirectories,
+        settings: Settings,
+    ) -> None:
+        self.bridges: Bridges[Bridge] = Bridges()
+        self.sessions = sessions
+        self.history_store = history
+        self._engine = engine
+        self._builds = builds
+        self._received = received
+        self._settings = settings
+
+    @property
+    def version(self) -> Version:
+        return Version(package="pybuild", version=VERSION, revision=__version__)
+
+    def worker(self) -> WorkerInfo:
+        disk = shutil.disk_usage(self._engine.cache.root).total
+        settings = self._settings
+        return WorkerInfo(
+            id=settings.id,
+            labels=settings.labels,
+            platforms=settings.platforms,
+            policies=self._engine.config.worker.prune_policies(disk),
+        )
+
+    async def disk_usage(self, filters: Sequence[str], *, unused_for: float) -> Sequence[UsageInfo]:
+        from cache import usage
+
+        infos = await offload(usage.disk_usage, self._engine.cache, filters, limiter=DISK)
+        latest = time.time() - unused_for
+        return [info for info in infos if not unused_for or (info.last_used or info.created) <= latest]
+
+    async def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None:
+        from cache import prune
+
+        await prune.prune(self._engine.cache, policy, on_record)
+
+    # --- builds
+
+    async def solve(self, order: BuildOrder) -> Mapping[str, str]:
+        self._check(order)
+        with self._builds.begun(order.request.ref) as build:
+            if order.internal:
+                return await self._run(order, build)
+            return await self._remembered(order, build)
+        raise Stopped("the daemon is shutting down")  # the block was cancelled; mypy does not know that it raised
+
+    async def stop(self) -> None:
+        """End every build, and let none begin."""
+        await self._builds.stop()
+
+    async def _run(self, order: BuildOrder, build: RunningBuild) -> Mapping[str, str]:
+        session = remote_session(self.sessions, order.session, cache=self._engine.cache, received=self._received)
+        outcome = await self._engine.build(
+            order.request, session, build.journal.tell, frontend=self._frontend(order), inputs=order.inputs
+        )
+        return outcome.metadata
+
+    def _frontend(self, order: BuildOrder) -> Frontend | None:
+        """None: the one that the request names."""
+        if order.is_clients:
+            return ClientFrontend(self.bridges, order.request.ref)
+        if order.definition is not None and not order.request.frontend:
+            return DefinitionFrontend(definition=order.definition)
+        return None
+
+    def _check(self, order: BuildOrder) -> None:
+        """Raises UserError for what the client may not ask for."""
+        if order.definition is not None and order.request.frontend:
+            raise UserError("invalid request: definition and frontend cannot be both set")
+        for entitlement in sorted(order.request.entitlements - self._settings.entitlements):
+            raise UserError(
+                f"granting entitlement {entitlement} is not allowed by build daemon configuration",
+                hint=f"start the daemon with --allow-insecure-entitlement {entitlement}",
+            )
+        for export in order.cache_exports:
+            if export.type not in _CACHE_EXPORTERS:
+                raise UserError(f'unknown cache exporter: "{export.type}"')
+
+    async def _remembered(self, order: BuildOrder, build: RunningBuild) -> Mapping[str, str]:
+        """The build leaves a record, however it ends."""
+        request = order.request
+        record = BuildRecord(
+            ref=request.ref,
+            frontend=request.frontend,
+            options=request.options,
+            exports=request.exports,
+            created=time.time(),
+        )
+        self.history_store.started(record)
+        try:
+            response = await self._run(order, build)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await self._complete(record, build, failure=self._failure(error))
+            raise
+        await self._complete(replace(record, response=response), build)
+        return response
+
+    async def _complete(self, record: BuildRecord, build: RunningBuild, failure: Failure | None = None) -> None:
+        build.journal.end()
+        with suppress(OSError, BuildError):  # the build is done: that its logs cannot be kept is not its failure
+            logs = await self.history_store.keep_file(build.path, LOGS)
+            record = replace(record, logs=logs)
+        steps = build.journal.steps
+        await self.history_store.completed(replace(record, completed=time.time(), steps=steps, failure=failure))
+
+    def _failure(self, raised: BaseException) -> Failure:
+        error = leading(raised)
+        told = statuses.to_rpc(error) if isinstance(error, Exception) else RpcError(Code.CANCELLED, "context canceled")
+        blob: Blob | None = None
+        with suppress(OSError, BuildError):
+            blob = self.history_store.keep(status_bytes(told), ERROR)
+        return Failure(code=int(told.code), message=told.message, blob=blob)
+
+    async def status(self, ref: str) -> AsyncIterator[StatusResponse]:
+        record = self.history_store.find(ref)
+        if record is not None:
+            return self._logged(record)
+        build = await self._builds.find(ref)
+        if build is None:
+            raise unknown_job(ref)
+        return build.journal.follow()
+
+    async def _logged(self, record: BuildRecord) -> AsyncIterator[StatusResponse]:
+        if record.logs is None:
+            return
+        with self.history_store.document(record.logs.digest) as fd:
+            for response in read(fd) if fd is not None else ():
+                yield response
+                await trio.lowlevel.checkpoint()
+
+    # --- what is remembered
+
+    def history(self, query: HistoryQuery) -> AbstractAsyncContextManager[AsyncIterator[HistoryEvent]]:
+        return self.history_store.listen(query)
+
+    async def pin(self, ref: str, *, pinned: bool) -> None:
+        await self.history_store.pin(ref, pinned=pinned)
+
+    async def forget(self, ref: str) -> None:
+        await self.history_store.forget(ref)
+
+    async def finalize(self, ref: str) -> None:
+        """A record is whole as soon as its build has ended: nothing is left to wait for."""
+
+
+@asynccontextmanager
+async def open_service(engine: Engine, history: History, settings: Settings) -> AsyncIterator[Service]:
+    """A daemon on `engine`, alive for this block; builds that still run at its end are cancelled."""
+    cache = engine.cache
+    async with trio.open_nursery() as nursery, open_received(cache.cachemounts) as received:
+        builds = Builds(cache.root / "ingest", cache.lease.id, nursery)
+        yield Service(engine, history, builds, Sessions(), received, settings)
+        nursery.cancel_scope.cancel()
+
+
+def leading(error: BaseException) -> BaseException:
+    """Of several that failed at once, the one to tell: the first of the user's errors, else the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [leading(each) for each in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, RpcError | BuildError)), leaves[0])

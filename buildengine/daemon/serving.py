@@ -1,0 +1,154 @@
+"""A daemon from its first to its last connection: listeners, services, and how it ends.
+
+SIGTERM, SIGINT and SIGHUP end it: nobody new is let in, builds are cancelled, and what they had started has gone before
+the program ends. Whatever hangs then, it takes no longer than `LAST` seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import trio
+
+from buildengine.api import rpc, status
+from buildengine.api.connection import serve_connection
+from buildengine.api.control import SERVICE, Control
+from buildengine.api.gateway import SERVICE as GATEWAY
+from buildengine.api.gateway import Gateway
+from buildengine.api.health import Health
+from buildengine.api.reflection import reflection
+from buildengine.daemon import systemd
+from buildengine.daemon.daemonconfig import DaemonConfig
+from buildengine.daemon.engine import open_engine
+from buildengine.daemon.history import Limits, open_history
+from buildengine.daemon.listeners import Access, Listener, TlsFiles, bind
+from buildengine.daemon.log import Log
+from buildengine.daemon.service import Service, open_service
+from buildengine.daemon.workerfacts import settings_of
+from buildengine.errors import BuildError, HostError, InternalError
+from cache.opened import Cache
+
+LAST = 9.5  # seconds from the signal to the end, at most
+_HANDSHAKE = 10.0
+_FAREWELL = 0.1  # seconds for the last answers to go out
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+async def serve(config: DaemonConfig, environment: Mapping[str, str], log: Log) -> None:
+    """Until a signal comes. Raises BuildError before it serves."""
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with _listening(config, environment) as bound, _running(config) as service:
+            for listener in bound:
+                log.info(f"running server on {listener.address}")
+            await _serve_all(bound, service, signals, environment, log)
+
+
+@asynccontextmanager
+async def _listening(config: DaemonConfig, environment: Mapping[str, str]) -> AsyncIterator[list[Listener]]:
+    """Before the engine is opened: who connects meanwhile waits."""
+    tls = None
+    if config.tls_certificate is not None and config.tls_key is not None:
+        tls = TlsFiles(certificate=config.tls_certificate, key=config.tls_key, authority=config.tls_authority)
+    access = Access(uid=config.uid, gid=config.gid)
+    bound = bind(config.addresses, access, tls, systemd.inherited(environment))
+    try:
+        yield bound
+    finally:
+        with trio.CancelScope(shield=True):
+            for listener in bound:
+                await listener.close()
+
+
+@asynccontextmanager
+async def _running(config: DaemonConfig) -> AsyncIterator[Service]:
+    limits = Limits(max_age=config.history_max_age, max_entries=config.history_max_entries)
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine(config.engine))
+        stack.enter_context(_only_daemon(engine.cache))
+        history = await stack.enter_async_context(open_history(engine.cache.root, limits))
+        settings = settings_of(config, engine.cache)
+        yield await stack.enter_async_context(open_service(engine, history, settings))
+
+
+@contextmanager
+def _only_daemon(cache: Cache) -> Iterator[None]:
+    """One daemon for each store; commands may use it meanwhile."""
+    lock = cache.locks.try_lock("the daemon of this store")
+    if lock is None:
+        raise HostError(f"another pybuildd serves {cache.root}", hint="end it, or name another --root")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _serve_all(
+    bound: Sequence[Listener],
+    service: Service,
+    signals: AsyncIterator[int],
+    environment: Mapping[str, str],
+    log: Log,
+) -> None:
+    services = all_services(service)
+    async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+        for listener in bound:
+            accepting.start_soon(_accept, listener, services, connections, log)
+        systemd.notify(environment, "READY=1")
+        async for _ in signals:
+            break
+        signal.setitimer(signal.ITIMER_REAL, LAST)  # SIGALRM kills; the steps die with us, and the next start cleans up
+        log.info("stopping server")
+        systemd.notify(environment, "STOPPING=1")
+        accepting.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await service.stop()
+            await trio.sleep(_FAREWELL)
+        connections.cancel_scope.cancel()
+
+
+def all_services(service: Service) -> rpc.Services:
+    """Whatever one port serves."""
+    control = Control(service, service.sessions).services
+    gateway = Gateway(service.bridges.find, service.worker).services
+    served = rpc.merged(control, gateway, Health(SERVICE, GATEWAY).services)
+    return rpc.merged(served, reflection(served))
+
+
+async def _accept(listener: Listener, services: rpc.Services, connections: trio.Nursery, log: Log) -> None:
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as error:
+            if error.errno not in _NO_MORE_FILES:
+                raise
+            log.warning(f"cannot accept a connection: {error.strerror}")
+            await trio.sleep(_FAREWELL)
+            continue
+        connections.start_soon(_serve, stream, services, log)
+
+
+async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> None:
+    """One connection; nothing that goes wrong on it is the daemon's end."""
+
+    def describe(error: Exception) -> rpc.RpcError:
+        if isinstance(error, InternalError) or not isinstance(error, rpc.RpcError | BuildError):
+            log.bug(error)
+        return status.to_rpc(error)
+
+    try:
+        if isinstance(stream, trio.SSLStream):
+            with trio.fail_after(_HANDSHAKE):
+                await stream.do_handshake()
+        await serve_connection(stream, services, describe=describe)
+    except (trio.BrokenResourceError, trio.TooSlowError):
+        return
+    except Exception as error:
+        log.bug(error)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)

@@ -1,0 +1,106 @@
+"""A build as it is remembered: what `history ls` and `ListenBuildHistory` tell. Values only.
+
+The words are those of BuildKit's BuildHistoryRecord (api/services/control). Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from enum import Enum
+
+from buildengine.builder import Export
+from buildengine.digest import Digest
+from buildengine.values import dataclass
+
+LOGS = "application/vnd.buildkit.status.v0"  # the status stream, see `api.journal`
+ERROR = "application/vnd.googeapis.google.rpc.status+proto"  # spelt so by BuildKit (solver/llbsolver/history.go)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A document beside a record, to be read by its digest."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultInfo:
+    """What a build gave: a manifest or index by the exporter's place among the request's, and attestations."""
+
+    results: Mapping[int, Blob] = field(default_factory=dict)
+    attestations: tuple[Blob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """How many vertices a build had, by what became of them, and how many warnings it gave."""
+
+    total: int = 0
+    completed: int = 0
+    cached: int = 0
+    warnings: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The end of a build that failed: a gRPC code and a sentence; `blob` has the details too."""
+
+    code: int
+    message: str
+    blob: Blob | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRecord:
+    """`completed` is None while it runs. `results` are those of a build for several platforms, by platform."""
+
+    ref: str
+    frontend: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    exports: tuple[Export, ...] = ()
+    created: float
+    completed: float | None = None
+    failure: Failure | None = None
+    response: Mapping[str, str] = field(default_factory=dict)
+    result: ResultInfo | None = None
+    results: Mapping[str, ResultInfo] = field(default_factory=dict)
+    logs: Blob | None = None
+    trace: Blob | None = None
+    steps: Steps = Steps()
+    pinned: bool = False
+    generation: int = 0
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """All documents that belong to this record."""
+        of_results = [blob for info in (self.result, *self.results.values()) if info for blob in info.attestations]
+        own = (self.logs, self.trace, self.failure.blob if self.failure else None)
+        return (*(blob for blob in own if blob), *of_results)
+
+
+class Happening(Enum):
+    """What became of a record, or that it is one of those that there are."""
+
+    STARTED = "started"
+    COMPLETE = "complete"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    happening: Happening
+    record: BuildRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """`ref` "" is any build, `limit` 0 none. With `early_exit` what is known is all; otherwise what happens follows."""
+
+    ref: str = ""
+    active_only: bool = False
+    early_exit: bool = False
+    filters: tuple[str, ...] = ()
+    limit: int = 0
