@@ -48,10 +48,11 @@ def open_in_root(root: int, path: str | bytes, flags: int = os.O_PATH, mode: int
             raise OSError(code, os.strerror(code), os.fsdecode(path))
 
 
-def read_regular(root: int, path: str | bytes, *, limit: int) -> bytes:
-    """The contents of a regular file, or an error: never blocks on a FIFO, never reads a device.
+def read_regular(root: int, path: str | bytes, *, limit: int, offset: int = 0, length: int | None = None) -> bytes:
+    """The contents of a regular file from `offset` on, or an error: never blocks on a FIFO, never reads a device.
 
-    Raises OSError when it cannot be opened, UserError when it is not regular or longer than `limit` bytes.
+    With `length` at most so many bytes. Raises OSError when it cannot be opened, UserError when it is not regular or
+    there are more than `limit` bytes to read.
     """
     fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -59,7 +60,8 @@ def read_regular(root: int, path: str | bytes, *, limit: int) -> bytes:
         if not stat.S_ISREG(info.st_mode):
             raise UserError(f"{os.fsdecode(path)} is not a regular file")
         with open(fd, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
+            file.seek(offset)
+            data = file.read(limit + 1 if length is None else min(length, limit + 1))
     finally:
         os.close(fd)
     if len(data) > limit:

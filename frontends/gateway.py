@@ -15,18 +15,48 @@ from buildengine.errors import Location
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.definition import Definition
+from llb.ops import SourceOp
 
 BASE_CONFIG = "containerimage.base.config"  # exptypes.ExporterImageBaseConfigKey; of a set with /PLATFORM behind it
 
 
-class Reference(Protocol):
-    """A definition that the engine has accepted; files can be read from it, which solves it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """What lstat(2) says of a file. `path` is its name in its directory, `link` a symlink's target.
 
-    async def read_file(self, path: str, *, limit: int = 16 << 20) -> bytes:
-        """The whole regular file. Raises SourceError when it is missing, UserError when longer than `limit`."""
+    `mode` is st_mode, `modified` nanoseconds since the epoch, `device` (major, minor).
+    """
+
+    path: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    modified: int = 0
+    link: str = ""
+    device: tuple[int, int] = (0, 0)
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Reference(Protocol):
+    """A definition that the engine has accepted; to read its files solves it. All but `evaluate` raise SourceError for
+    what is not there."""
+
+    async def evaluate(self) -> None:
+        """Solve it, if nobody has yet."""
         ...
 
-    async def read_dir(self, path: str, *, include: str = "") -> Sequence[str]: ...
+    async def read_file(self, path: str, *, limit: int = 16 << 20, offset: int = 0, length: int | None = None) -> bytes:
+        """A regular file from `offset` on, `length` bytes if so many are there, else all. UserError beyond `limit`."""
+        ...
+
+    async def read_dir(self, path: str, *, include: str = "") -> Sequence[FileInfo]:
+        """What a directory holds, sorted by name. `include` is a pattern of .dockerignore for the names."""
+        ...
+
+    async def stat_file(self, path: str) -> FileInfo:
+        """A symlink at the end is followed inside the tree. `path` of what is found is its name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +66,27 @@ class ResolvedImage:
     reference: str
     digest: Digest
     config: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedGit:
+    """`checksum` is what `ref` names: a commit, or an annotated tag of `commit_checksum`."""
+
+    ref: str
+    checksum: str
+    commit_checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedHttp:
+    """`modified` is the server's Last-Modified in seconds since the epoch."""
+
+    checksum: Digest
+    filename: str
+    modified: int | None = None
+
+
+ResolvedSource = ResolvedImage | ResolvedGit | ResolvedHttp
 
 
 class Gateway(Protocol):
@@ -50,9 +101,24 @@ class Gateway(Protocol):
         """
         ...
 
+    async def resolve_source(
+        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedSource:
+        """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
+        ...
+
     def warn(
-        self, message: str, *, detail: Sequence[str] = (), url: str = "", location: Location | None = None
-    ) -> None: ...
+        self,
+        message: str,
+        *,
+        detail: Sequence[str] = (),
+        url: str = "",
+        location: Location | None = None,
+        vertex: str = "",
+        level: int = 1,
+    ) -> None:
+        """`vertex` is the digest of the step that it is about; "" for the build file itself."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +139,12 @@ class FrontendRequest:
 class PlatformResult:
     """`definition` None is the empty image; `config` is the image config JSON (without rootfs).
 
-    `platform` is what was asked for; the descriptor of the image may say more, if the config does.
+    `platform` is what was asked for; the descriptor of the image may say more, if the config does. `key` is what a
+    set calls it when that is not the platform.
     """
 
     platform: Platform
+    key: str = ""
     definition: Definition | None
     config: bytes
 
@@ -89,9 +157,10 @@ class FrontendResult:
     multi_platform: bool = False
     metadata: Mapping[str, bytes] = field(default_factory=dict)
 
-    def base_config(self, platform: Platform) -> bytes:
-        """The config of the image that the result for this platform is based on; b"" where nobody said."""
-        return self.metadata.get(f"{BASE_CONFIG}/{platform}") or self.metadata.get(BASE_CONFIG) or b""
+    def base_config(self, made: PlatformResult) -> bytes:
+        """The config of the image that this result is based on; b"" where nobody said."""
+        key = made.key or str(made.platform)
+        return self.metadata.get(f"{BASE_CONFIG}/{key}") or self.metadata.get(BASE_CONFIG) or b""
 
 
 class Frontend(Protocol):

@@ -31,8 +31,18 @@ _CLASSES: Mapping[str, type[BuildError]] = {
 _REBUILT = (ExecFailed, SolveError, errors.ContextChanged)  # have constructors of their own
 
 
+class Told(BuildError):
+    """What somebody else said went wrong: a build's own client, say. The status stays as it was, with its details."""
+
+    def __init__(self, said: RpcError) -> None:
+        super().__init__(said.message)
+        self.said = said
+
+
 def to_rpc(error: BaseException, *details: Detail) -> RpcError:
     """The status that tells of `error`; `details` are what only the caller knows."""
+    if isinstance(error, Told):
+        error = error.said
     if isinstance(error, RpcError):
         return RpcError(error.code, error.message, (*error.details, *details))
     if not isinstance(error, BuildError):

@@ -1,4 +1,4 @@
-"""What a frontend in this process may ask: `frontends.gateway.Gateway`, answered by the engine.
+"""What a frontend may ask of a build: `frontends.gateway.Gateway`, answered by the engine.
 
 A reference is solved when its files are first read, once. A frontend's image references are resolved once for
 the whole build: whoever asks again for the same one gets the same digest, even if the tag moves meanwhile.
@@ -6,24 +6,28 @@ the whole build: whoever asks again for the same one gets the same digest, even 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 
+from buildengine.daemon import listing
 from buildengine.daemon.solving import Solving
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
-from buildengine.errors import Location, SourceError
+from buildengine.errors import Location, SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
-from buildengine.inroot import open_in_root, read_regular
+from buildengine.inroot import read_regular
 from buildengine.platform import Platform
-from frontends.gateway import ResolvedImage
+from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.definition import Definition
+from llb.ops import SourceOp
 from solver.vertex import Result
 from worker.localtree import LocalTree
-from worker.results import Snapshot
+from worker.sources import origin as origins
+from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin
+
+_WARNED = Digest.sha256(b"frontend warnings")
 
 
 class LocalReference:
@@ -43,41 +47,40 @@ class LocalReference:
                 self._solved = True
         return self._result
 
-    async def read_file(self, path: str, *, limit: int = 16 << 20) -> bytes:
+    async def evaluate(self) -> None:
+        await self.result()
+
+    async def read_file(self, path: str, *, limit: int = 16 << 20, offset: int = 0, length: int | None = None) -> bytes:
         result = await self.result()
-        if isinstance(result, LocalTree):
-            return result.read_file(path, limit=limit)
-        if not isinstance(result, Snapshot):
-            raise SourceError(f"{path}: not found: the tree is empty")
-        await self._solving.context.trees.ensure(result.stack)
-        with self._solving.context.trees.open_stack(result.stack) as root:
-            try:
-                return read_regular(root, path, limit=limit)
-            except OSError as error:
-                raise SourceError(f"{path}: {error.strerror}") from error
+        inline = result.inline_file(path) if isinstance(result, LocalTree) else None
+        if inline is not None:
+            return inline[offset:][:length]
+        async with self._root(result, path) as root:
+            return read_regular(root, path, limit=limit, offset=offset, length=length)
 
-    async def read_dir(self, path: str, *, include: str = "") -> Sequence[str]:
-        result = await self.result()
-        if isinstance(result, LocalTree):
-            names = result.read_dir(path)
-        elif isinstance(result, Snapshot):
-            await self._solving.context.trees.ensure(result.stack)
-            with self._solving.context.trees.open_stack(result.stack) as root:
-                names = _list(root, path)
-        else:
-            names = []
-        return [name for name in names if not include or fnmatchcase(name, include)]
+    async def read_dir(self, path: str, *, include: str = "") -> Sequence[FileInfo]:
+        async with self._root(await self.result(), path) as root:
+            return listing.read_dir(root, path, include=include)
 
+    async def stat_file(self, path: str) -> FileInfo:
+        async with self._root(await self.result(), path) as root:
+            return listing.stat_file(root, path)
 
-def _list(root: int, path: str) -> list[str]:
-    try:
-        fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)
+    @asynccontextmanager
+    async def _root(self, result: Result | None, path: str) -> AsyncIterator[int]:
+        """The tree's root for as long as the block lasts. What goes wrong in it is about `path`."""
+        trees = self._solving.context.trees
+        try:
+            if isinstance(result, LocalTree):
+                with result.opened(path) as root:
+                    yield root
+            else:
+                stack = await trees.stack_of(result)
+                await trees.ensure(stack)
+                with trees.open_stack(stack) as root:
+                    yield root
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from error
 
 
 class LocalGateway:
@@ -106,8 +109,53 @@ class LocalGateway:
                     )
         return self._resolved[key]
 
+    async def resolve_source(
+        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedSource:
+        origin = origins.parse(source)
+        if isinstance(origin, ImageOrigin):
+            return await self.resolve_image(origin.reference, platform=platform, mode=mode, name=name)
+        shown = name or f"resolve image config for {source.identifier}"
+        if isinstance(origin, GitOrigin):
+            with step(self._on_event, shown):
+                return await self._resolve_git(origin)
+        if isinstance(origin, HttpOrigin):
+            with step(self._on_event, shown):
+                return await self._resolve_http(origin)
+        raise UserError(f"{source.identifier}: only images, git repositories and downloads can be resolved")
+
+    async def _resolve_git(self, origin: GitOrigin) -> ResolvedGit:
+        from worker.ops.git import open_access
+
+        context = self._solving.context
+        async with open_access(context.session, origin) as access:
+            found = await (await context.remotes()).git().resolve(origin, access)
+        commit = found.commit if found.commit != found.object else ""
+        return ResolvedGit(ref=found.ref, checksum=found.object, commit_checksum=commit)
+
+    async def _resolve_http(self, origin: HttpOrigin) -> ResolvedHttp:
+        context = self._solving.context
+        source = await (await context.remotes()).http()
+        found = await source.resolve(origin, context.session.secrets)
+        return ResolvedHttp(checksum=found.digest, filename=found.filename, modified=found.modified)
+
     def warn(
-        self, message: str, *, detail: Sequence[str] = (), url: str = "", location: Location | None = None
+        self,
+        message: str,
+        *,
+        detail: Sequence[str] = (),
+        url: str = "",
+        location: Location | None = None,
+        vertex: str = "",
+        level: int = 1,
     ) -> None:
-        vertex = Digest.sha256(b"frontend warnings")
-        self._on_event(WarningEvent(vertex=vertex, message=message, detail=tuple(detail), url=url, location=location))
+        self._on_event(
+            WarningEvent(
+                vertex=vertex or _WARNED,
+                message=message,
+                level=level,
+                detail=tuple(detail),
+                url=url,
+                location=location,
+            )
+        )

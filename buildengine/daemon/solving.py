@@ -39,9 +39,9 @@ class Solving:
         return BuildResult(images=tuple(images), multi_platform=multi_platform)
 
     async def _image(self, made: PlatformResult, solved: Result | None, result: FrontendResult) -> PlatformImage:
-        base = result.base_config(made.platform)
+        base = result.base_config(made)
         return PlatformImage(
-            id=str(made.platform),
+            id=made.key or str(made.platform),
             platform=described(made.platform, made.config),
             stack=await self.context.trees.stack_of(solved),
             config=made.config,

@@ -142,7 +142,7 @@ async def _read_first(reference: Reference, names: Sequence[str]) -> bytes:
 
 async def _names(reference: Reference, directory: str) -> list[str]:
     try:
-        return list(await reference.read_dir(directory))
+        return [found.path for found in await reference.read_dir(directory)]
     except SourceError:
         return []
 

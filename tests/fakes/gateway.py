@@ -6,6 +6,7 @@ It looks only at the source of a definition, so it can read files of anything th
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,14 @@ from typing import Any
 from buildengine.digest import Digest
 from buildengine.errors import Location, RegistryError, SourceError, UserError
 from buildengine.platform import Platform
-from frontends.gateway import FrontendRequest, FrontendResult, PlatformResult, ResolvedImage
+from frontends.gateway import (
+    FileInfo,
+    FrontendRequest,
+    FrontendResult,
+    PlatformResult,
+    ResolvedImage,
+    ResolvedSource,
+)
 from llb import codec
 from llb.definition import Definition
 from llb.ops import CopyAction, ExecOp, FileOp, MergeOp, Op, SourceOp
@@ -29,6 +37,8 @@ class Warned:
     detail: tuple[str, ...]
     url: str
     location: Location | None
+    vertex: str = ""
+    level: int = 1
 
 
 def image_config(
@@ -48,17 +58,29 @@ class FakeReference:
     definition: Definition
     files: Files
 
-    async def read_file(self, path: str, *, limit: int = 16 << 20) -> bytes:
+    async def evaluate(self) -> None:
+        return
+
+    async def read_file(self, path: str, *, limit: int = 16 << 20, offset: int = 0, length: int | None = None) -> bytes:
         data = self.files.get(path.lstrip("/"))
         if data is None:
             raise SourceError(f"{path}: no such file or directory")
+        data = data[offset:][:length]
         if len(data) > limit:
             raise UserError(f"{path} is longer than {limit} bytes")
         return data
 
-    async def read_dir(self, path: str, *, include: str = "") -> Sequence[str]:
+    async def read_dir(self, path: str, *, include: str = "") -> Sequence[FileInfo]:
         prefix = path.strip("/") + "/" if path.strip("/") else ""
-        return sorted({name[len(prefix) :].partition("/")[0] for name in self.files if name.startswith(prefix)})
+        below = [name[len(prefix) :] for name in self.files if name.startswith(prefix)]
+        modes = {
+            name.partition("/")[0]: stat.S_IFDIR | 0o755 if "/" in name else stat.S_IFREG | 0o644 for name in below
+        }
+        return [FileInfo(path=name, mode=mode) for name, mode in sorted(modes.items())]
+
+    async def stat_file(self, path: str) -> FileInfo:
+        data = await self.read_file(path)
+        return FileInfo(path=path.rpartition("/")[2], mode=stat.S_IFREG | 0o644, size=len(data))
 
 
 @dataclass(slots=True)
@@ -88,10 +110,25 @@ class FakeGateway:
             raise RegistryError(f"{reference}: not found", status=404)
         return ResolvedImage(reference=reference, digest=Digest.sha256(config), config=config)
 
+    async def resolve_source(
+        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
+    ) -> ResolvedSource:
+        reference = source.identifier.removeprefix("docker-image://")
+        return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
+
     def warn(
-        self, message: str, *, detail: Sequence[str] = (), url: str = "", location: Location | None = None
+        self,
+        message: str,
+        *,
+        detail: Sequence[str] = (),
+        url: str = "",
+        location: Location | None = None,
+        vertex: str = "",
+        level: int = 1,
     ) -> None:
-        self.warnings.append(Warned(message=message, detail=tuple(detail), url=url, location=location))
+        self.warnings.append(
+            Warned(message=message, detail=tuple(detail), url=url, location=location, vertex=vertex, level=level)
+        )
 
 
 BASES = {

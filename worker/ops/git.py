@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from solver.vertex import CacheMap, Result
 from worker.context import OpContext
 from worker.ops.keys import key_digest
 from worker.results import Snapshot
+from worker.session import Session
 from worker.sources import git
 from worker.sources.git import Access, GitRevision
 from worker.sources.origin import GitOrigin
@@ -51,12 +52,16 @@ class GitOp:
                 self._revision = await source.resolve(self._origin, access)
         return self._revision
 
-    @asynccontextmanager
-    async def _access(self) -> AsyncIterator[Access]:
-        session = self._context.session
-        opened = await session.ssh_agents.open(self._origin.ssh_socket) if self._origin.ssh_socket else None
-        if opened is None:
-            yield Access(secrets=session.secrets)
-            return
-        async with opened as path:
-            yield Access(secrets=session.secrets, ssh_socket=path)
+    def _access(self) -> AbstractAsyncContextManager[Access]:
+        return open_access(self._context.session, self._origin)
+
+
+@asynccontextmanager
+async def open_access(session: Session, origin: GitOrigin) -> AsyncIterator[Access]:
+    """What the build may use for this repository, for as long as the block lasts."""
+    opened = await session.ssh_agents.open(origin.ssh_socket) if origin.ssh_socket else None
+    if opened is None:
+        yield Access(secrets=session.secrets)
+        return
+    async with opened as path:
+        yield Access(secrets=session.secrets, ssh_socket=path)

@@ -1,0 +1,97 @@
+"""What a frontend outside this process may ask of a build: the Protocol behind the LLBBridge service, and its values.
+
+The servicer (`buildengine.api.gateway`) is written against `Bridge`; `buildengine.daemon.bridge` implements it. A
+reference is the build's name for a result: who has one reads its files, or builds on its definition. The empty id
+names the empty tree, of which there is nothing to read.
+
+Facts: BuildKit frontend/gateway/gateway.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from types import MappingProxyType
+from typing import Protocol
+
+from buildengine.api.rpc import RpcError
+from buildengine.events import WarningEvent
+from buildengine.platform import Platform
+from buildengine.values import dataclass
+from frontends.gateway import FileInfo, ResolvedImage, ResolvedSource
+from llb.definition import Definition
+from llb.ops import SourceOp
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """One result, by its id; "" is the empty tree."""
+
+    id: str = ""
+    definition: Definition | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a solve gives, and what a frontend returns. With `refs` (by platform, or by any other key) `ref` is not
+    looked at. `metadata` has BuildKit's names (exporter/containerimage/exptypes)."""
+
+    ref: Ref = Ref()
+    refs: Mapping[str, Ref] | None = None
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveOrder:
+    """A definition, or the name of a frontend with its options and inputs; neither is the empty tree.
+
+    `evaluate`: the answer waits until everything is there, and not only accepted.
+    """
+
+    definition: Definition | None = None
+    frontend: str = ""
+    options: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    inputs: Mapping[str, Definition] = field(default_factory=dict)
+    evaluate: bool = False
+
+
+class Bridge(Protocol):
+    """Every call raises BuildError or RpcError; once the build has its result they raise RpcError(CANCELLED)."""
+
+    async def solve(self, order: SolveOrder) -> Result: ...
+
+    async def resolve_image(
+        self, reference: str, *, platform: Platform | None, mode: str, name: str
+    ) -> ResolvedImage: ...
+
+    async def resolve_source(
+        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str
+    ) -> ResolvedSource: ...
+
+    async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """All of the file, or `length` bytes from `offset` on, fewer where it ends."""
+        ...
+
+    async def read_dir(self, ref: str, path: str, *, include: str) -> Sequence[FileInfo]:
+        """What a directory holds, sorted; `include` is a pattern for names, "" for all."""
+        ...
+
+    async def stat_file(self, ref: str, path: str) -> FileInfo: ...
+
+    async def evaluate(self, ref: str) -> None:
+        """Until the result is there."""
+        ...
+
+    def inputs(self) -> Mapping[str, Definition]: ...
+
+    async def warn(self, warning: WarningEvent) -> None: ...
+
+    def finish(self, result: Result) -> None:
+        """The frontend's last word. Raises RpcError when it has had it."""
+        ...
+
+    def fail(self, error: RpcError) -> None:
+        """It ends without a result. Raises RpcError when it has had its last word."""
+        ...

@@ -1,0 +1,321 @@
+"""The LLBBridge service: messages to values and back, and the call to the bridge of the build that it is about.
+
+Which build that is says whoever opens the service: a client's calls name it in their metadata, a frontend in a
+container has a connection of its own.
+
+Facts: BuildKit frontend/gateway/gateway.go, frontend/gateway/grpcclient (what clients make of the answers).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from buildengine.api import convert, rpc
+from buildengine.api import gateway_pb2 as pb
+from buildengine.api.bridge import Bridge, Ref, Result, SolveOrder
+from buildengine.api.capabilities import DEPRECATED, GATEWAY, LLB
+from buildengine.api.caps_pb2 import APICap
+from buildengine.api.daemon import WorkerInfo
+from buildengine.api.fsutil import go_mode
+from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
+from buildengine.api.stat_pb2 import Stat
+from buildengine.api.worker_pb2 import WorkerRecord
+from buildengine.errors import Location, SourceRange, UserError
+from buildengine.events import WarningEvent
+from buildengine.platform import Platform, normalize
+from frontends.gateway import FileInfo, ResolvedGit, ResolvedImage, ResolvedSource
+from llb.definition import Definition
+from llb.ops import SourceOp
+from llb.pb import ops_pb2
+
+SERVICE = "moby.buildkit.v1.frontend.LLBBridge"
+_OCI_LAYOUT = 1  # ResolveImageConfigRequest.ResolverType
+
+Find = Callable[[Metadata], Awaitable[Bridge]]
+_Call = ServerCall[Any, Any]
+
+
+class Gateway:
+    """The servicer. `find` gives the bridge that a call with this metadata is for; it raises RpcError."""
+
+    def __init__(self, find: Find, worker: Callable[[], WorkerInfo]) -> None:
+        self._find = find
+        self._worker = worker
+
+    @property
+    def services(self) -> rpc.Services:
+        unary = rpc.unary
+        return rpc.service(
+            SERVICE,
+            {
+                "Ping": unary(pb.PingRequest, pb.PongResponse, self._ping),
+                "Solve": unary(pb.SolveRequest, pb.SolveResponse, self._solve),
+                "ResolveImageConfig": unary(
+                    pb.ResolveImageConfigRequest, pb.ResolveImageConfigResponse, self._resolve_image
+                ),
+                "ResolveSourceMeta": unary(
+                    pb.ResolveSourceMetaRequest, pb.ResolveSourceMetaResponse, self._resolve_source
+                ),
+                "ReadFile": unary(pb.ReadFileRequest, pb.ReadFileResponse, self._read_file),
+                "ReadDir": unary(pb.ReadDirRequest, pb.ReadDirResponse, self._read_dir),
+                "StatFile": unary(pb.StatFileRequest, pb.StatFileResponse, self._stat_file),
+                "Evaluate": unary(pb.EvaluateRequest, pb.EvaluateResponse, self._evaluate),
+                "Inputs": unary(pb.InputsRequest, pb.InputsResponse, self._inputs),
+                "Return": unary(pb.ReturnRequest, pb.ReturnResponse, self._return),
+                "Warn": unary(pb.WarnRequest, pb.WarnResponse, self._warn),
+            },
+        )
+
+    async def _bridge(self, call: _Call) -> Bridge:
+        try:
+            return await self._find(call.metadata)
+        except RpcError as error:
+            method = call.path.rpartition("/")[2]
+            raise RpcError(error.code, f"forwarding {method}: {error.message}", error.details) from error
+
+    async def _ping(self, request: pb.PingRequest, call: _Call) -> pb.PongResponse:
+        await self._bridge(call)
+        worker = self._worker()
+        record = WorkerRecord(
+            ID=worker.id, Labels=worker.labels, platforms=map(convert.platform_message, worker.platforms)
+        )
+        return pb.PongResponse(
+            FrontendAPICaps=[APICap(ID=name, Enabled=True, Deprecated=name in DEPRECATED) for name in GATEWAY],
+            LLBCaps=[APICap(ID=name, Enabled=True) for name in LLB],
+            Workers=[record],
+        )
+
+    async def _solve(self, request: pb.SolveRequest, call: _Call) -> pb.SolveResponse:
+        bridge = await self._bridge(call)
+        order = solve_order(request)
+        result = await bridge.solve(order)
+        if result.refs is not None and not request.allowResultReturn:
+            raise RpcError(Code.UNKNOWN, "solve did not return default result")
+        if request.Final:
+            bridge.finish(Result(ref=result.ref, metadata=_exporter_attr(request) | dict(result.metadata)))
+        message = result_message(result, refs=request.allowResultArrayRef)
+        return pb.SolveResponse(result=message, ref="" if request.allowResultReturn else result.ref.id)
+
+    async def _resolve_image(self, request: pb.ResolveImageConfigRequest, call: _Call) -> pb.ResolveImageConfigResponse:
+        bridge = await self._bridge(call)
+        if request.ResolverType == _OCI_LAYOUT:
+            raise RpcError(Code.UNIMPLEMENTED, "images of an OCI layout cannot be resolved yet")
+        found = await bridge.resolve_image(
+            request.Ref,
+            platform=_platform(request.Platform) if request.HasField("Platform") else None,
+            mode=request.ResolveMode or "default",
+            name=request.LogName,
+        )
+        return pb.ResolveImageConfigResponse(Digest=found.digest, Config=found.config, Ref=found.reference)
+
+    async def _resolve_source(self, request: pb.ResolveSourceMetaRequest, call: _Call) -> pb.ResolveSourceMetaResponse:
+        bridge = await self._bridge(call)
+        if not request.HasField("Source"):
+            raise RpcError(Code.INVALID_ARGUMENT, "source is required")
+        if request.Git.ReturnObject or request.Image.AttestationChain:
+            raise RpcError(Code.UNIMPLEMENTED, "neither git objects nor attestation chains can be returned yet")
+        source = request.Source
+        found = await bridge.resolve_source(
+            SourceOp(identifier=source.identifier, attrs=dict(source.attrs)),
+            platform=_platform(request.Platform) if request.HasField("Platform") else None,
+            mode=request.ResolveMode or "default",
+            name=request.LogName,
+        )
+        return source_message(source, found, config=not request.Image.NoConfig)
+
+    async def _read_file(self, request: pb.ReadFileRequest, call: _Call) -> pb.ReadFileResponse:
+        bridge = await self._bridge(call)
+        part = request.Range
+        if part.Offset < 0 or part.Length < 0:
+            raise RpcError(Code.INVALID_ARGUMENT, "a range does not begin before the file")
+        data = await bridge.read_file(
+            request.Ref,
+            request.FilePath,
+            offset=part.Offset,
+            length=part.Length if request.HasField("Range") else None,
+        )
+        return pb.ReadFileResponse(Data=data)
+
+    async def _read_dir(self, request: pb.ReadDirRequest, call: _Call) -> pb.ReadDirResponse:
+        bridge = await self._bridge(call)
+        found = await bridge.read_dir(request.Ref, request.DirPath, include=request.IncludePattern)
+        return pb.ReadDirResponse(entries=map(stat_message, found))
+
+    async def _stat_file(self, request: pb.StatFileRequest, call: _Call) -> pb.StatFileResponse:
+        bridge = await self._bridge(call)
+        return pb.StatFileResponse(stat=stat_message(await bridge.stat_file(request.Ref, request.Path)))
+
+    async def _evaluate(self, request: pb.EvaluateRequest, call: _Call) -> pb.EvaluateResponse:
+        bridge = await self._bridge(call)
+        await bridge.evaluate(request.Ref)
+        return pb.EvaluateResponse()
+
+    async def _inputs(self, request: pb.InputsRequest, call: _Call) -> pb.InputsResponse:
+        bridge = await self._bridge(call)
+        inputs = {name: definition_message(definition) for name, definition in bridge.inputs().items()}
+        return pb.InputsResponse(Definitions=inputs)
+
+    async def _return(self, request: pb.ReturnRequest, call: _Call) -> pb.ReturnResponse:
+        bridge = await self._bridge(call)
+        if request.HasField("error"):
+            said = request.error
+            details = tuple(Detail(type_url=each.type_url, value=each.value) for each in said.details)
+            bridge.fail(RpcError(_code(said.code), said.message, details))
+        else:
+            bridge.finish(returned(request.result))
+        return pb.ReturnResponse()
+
+    async def _warn(self, request: pb.WarnRequest, call: _Call) -> pb.WarnResponse:
+        bridge = await self._bridge(call)
+        await bridge.warn(warning(request))
+        return pb.WarnResponse()
+
+
+# --- what is asked -----------------------------------------------------------------------------------------------
+
+
+def solve_order(request: pb.SolveRequest) -> SolveOrder:
+    """Raises InvalidDefinition, UserError."""
+    has_definition = bool(getattr(request.Definition, "def"))
+    if has_definition and request.Frontend:
+        raise UserError("cannot solve with both Definition and Frontend specified")
+    return SolveOrder(
+        definition=definition(request.Definition) if has_definition else None,
+        frontend=request.Frontend,
+        options=dict(request.FrontendOpt),
+        inputs={name: definition(each) for name, each in request.FrontendInputs.items()},
+        evaluate=request.Evaluate,
+    )
+
+
+def returned(message: pb.Result) -> Result:
+    """A result that a client gives back: of its references the ids alone count. Raises RpcError."""
+    if any(each.attestation for each in message.attestations.values()):
+        raise RpcError(Code.UNIMPLEMENTED, "attestations of a client cannot be attached yet")
+    metadata = dict(message.metadata)
+    match message.WhichOneof("result"):
+        case "refs":
+            refs = {key: Ref(id=ref.id) for key, ref in message.refs.refs.items()}
+        case "refsDeprecated":
+            refs = {key: Ref(id=id) for key, id in message.refsDeprecated.refs.items()}
+        case _:
+            return Result(ref=Ref(id=message.ref.id or message.refDeprecated), metadata=metadata)
+    return Result(refs=refs or None, metadata=metadata)
+
+
+def warning(request: pb.WarnRequest) -> WarningEvent:
+    info = request.info
+    ranges = tuple(_range(each) for each in request.ranges)
+    location = Location(filename=info.filename, text=info.data, ranges=ranges) if request.HasField("info") else None
+    return WarningEvent(
+        vertex=request.digest,
+        level=request.level,
+        message=request.short.decode("utf-8", "replace"),
+        detail=tuple(line.decode("utf-8", "replace") for line in request.detail),
+        url=request.url,
+        location=location,
+    )
+
+
+def _range(message: ops_pb2.Range) -> SourceRange:
+    start, end = message.start, message.end
+    return SourceRange(start_line=start.line, start_column=start.character, end_line=end.line, end_column=end.character)
+
+
+def _exporter_attr(request: pb.SolveRequest) -> dict[str, bytes]:
+    """Go's map[string][]byte as JSON: values are base64."""
+    import base64
+
+    try:
+        attributes = json.loads(request.ExporterAttr or b"{}")
+        return {str(name): base64.b64decode(value) for name, value in attributes.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RpcError(Code.INVALID_ARGUMENT, f"ExporterAttr is not a JSON map of bytes: {error}") from error
+
+
+def _platform(message: ops_pb2.Platform) -> Platform:
+    return normalize(
+        Platform(
+            os=message.OS,
+            architecture=message.Architecture,
+            variant=message.Variant,
+            os_version=message.OSVersion,
+            os_features=tuple(message.OSFeatures),
+        )
+    )
+
+
+def _code(number: int) -> Code:
+    return Code(number) if number in set(Code) and number != Code.OK else Code.UNKNOWN
+
+
+# --- what is answered --------------------------------------------------------------------------------------------
+
+
+def result_message(result: Result, *, refs: bool) -> pb.Result:
+    """`refs`: the client knows references with definitions, and not only their ids."""
+    message = pb.Result(metadata=result.metadata)
+    if result.refs is None:
+        if refs:
+            message.ref.CopyFrom(_ref_message(result.ref))
+        else:
+            message.refDeprecated = result.ref.id
+    elif refs:
+        message.refs.CopyFrom(pb.RefMap(refs={key: _ref_message(ref) for key, ref in result.refs.items()}))
+    else:
+        message.refsDeprecated.CopyFrom(pb.RefMapDeprecated(refs={key: ref.id for key, ref in result.refs.items()}))
+    return message
+
+
+def _ref_message(ref: Ref) -> pb.Ref:
+    return pb.Ref(id=ref.id, **{"def": definition_message(ref.definition) if ref.definition else None})
+
+
+def source_message(source: ops_pb2.SourceOp, found: ResolvedSource, *, config: bool) -> pb.ResolveSourceMetaResponse:
+    answer = pb.ResolveSourceMetaResponse(Source=source)
+    if isinstance(found, ResolvedImage):
+        answer.Image.CopyFrom(
+            pb.ResolveSourceImageResponse(Digest=found.digest, Config=found.config if config else b"")
+        )
+    elif isinstance(found, ResolvedGit):
+        answer.Git.CopyFrom(
+            pb.ResolveSourceGitResponse(Checksum=found.checksum, Ref=found.ref, CommitChecksum=found.commit_checksum)
+        )
+    else:
+        modified = None if found.modified is None else convert.timestamp(found.modified)
+        answer.HTTP.CopyFrom(
+            pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.filename, LastModified=modified)
+        )
+    return answer
+
+
+def stat_message(info: FileInfo) -> Stat:
+    """Names that are no UTF-8 get replacement characters: a message cannot hold them."""
+    major, minor = info.device
+    return Stat(
+        path=_text(info.path),
+        mode=go_mode(info.mode),
+        uid=info.uid,
+        gid=info.gid,
+        size=info.size,
+        modTime=info.modified,
+        linkname=_text(info.link),
+        devmajor=major,
+        devminor=minor,
+        xattrs=info.xattrs,
+    )
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def definition(message: ops_pb2.Definition) -> Definition:
+    return Definition.from_bytes(message.SerializeToString(deterministic=True))
+
+
+def definition_message(value: Definition) -> ops_pb2.Definition:
+    return ops_pb2.Definition.FromString(value.to_bytes())

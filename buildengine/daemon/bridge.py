@@ -1,0 +1,229 @@
+"""A build whose frontend is not in this process: what it asks is answered by the build's gateway.
+
+`Bridge` keeps the references that it has given away, by their ids, until the frontend has had its last word; then what
+it still asks ends, and `returned` gives the result. References are definitions here: to solve one again costs nothing
+while the build lasts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from buildengine import platform as platforms
+from buildengine.api.bridge import Ref, Result, SolveOrder
+from buildengine.api.rpc import Code, RpcError
+from buildengine.api.solvestatus import frontend_failed, solve_failed
+from buildengine.api.status import Told
+from buildengine.daemon import returned
+from buildengine.errors import BuildError
+from buildengine.events import WarningEvent
+from buildengine.platform import Platform
+from buildengine.values import dataclass
+from frontends import catalog
+from frontends.gateway import (
+    FileInfo,
+    FrontendRequest,
+    FrontendResult,
+    Gateway,
+    Reference,
+    ResolvedImage,
+    ResolvedSource,
+)
+from llb.definition import Definition
+from llb.ops import SourceOp
+from worker.layers.outcome import one_error
+
+_LOCALS = "local-sessionid:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """A reference that the frontend has."""
+
+    definition: Definition
+    reference: Reference
+
+
+class Bridge:
+    """An `api.bridge.Bridge`. The build that makes it waits in `returned`, and closes it."""
+
+    def __init__(self, gateway: Gateway, request: FrontendRequest) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._given: dict[str, _Given] = {}
+        self._calls: set[trio.CancelScope] = set()
+        self._left = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._said = trio.Event()
+        self._result: FrontendResult | None = None
+        self._error: RpcError | None = None
+
+    # --- the build asks
+
+    async def returned(self) -> FrontendResult:
+        """What the frontend gives back. Raises what it says went wrong."""
+        await self._said.wait()
+        if self._error is not None:
+            raise Told(self._error)
+        assert self._result is not None
+        return self._result
+
+    async def close(self) -> None:
+        """Ends what is still being asked, and waits for that."""
+        self._closed = True
+        for scope in self._calls:
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            while self._calls:
+                await self._left.park()
+        self._given.clear()
+
+    # --- the frontend asks
+
+    async def solve(self, order: SolveOrder) -> Result:
+        async with self._asked():
+            if order.frontend:
+                return await self._run_frontend(order)
+            if order.definition is None:
+                return Result()
+            ref = await self._give(order.definition)
+            if order.evaluate:
+                await self._evaluate((ref,))
+            return Result(ref=ref)
+
+    async def _run_frontend(self, order: SolveOrder) -> Result:
+        source = order.options.get("source", "")
+        try:
+            result = await catalog.find(order.frontend).build(self._gateway, self._request_for(order))
+        except (BuildError, RpcError) as error:
+            raise frontend_failed(error, order.frontend, source) from error
+        refs = [await self._give(made.definition) for made in result.results]
+        if order.evaluate:
+            await self._evaluate(refs)
+        return returned.told(result, refs)
+
+    def _request_for(self, order: SolveOrder) -> FrontendRequest:
+        """It reads the directories of this build's client, and runs for the platforms that its options name."""
+        ours = {name: value for name, value in self._request.options.items() if name.startswith(_LOCALS)}
+        named = [each.strip() for each in order.options.get("platform", "").split(",")]
+        wanted = tuple(dict.fromkeys(platforms.parse(each) for each in named if each))
+        return FrontendRequest(
+            options=ours | dict(order.options),
+            platforms=wanted or (self._request.build_platform,),
+            build_platform=self._request.build_platform,
+            inputs=order.inputs,
+        )
+
+    async def resolve_image(self, reference: str, *, platform: Platform | None, mode: str, name: str) -> ResolvedImage:
+        wanted = platform or self._request.build_platform
+        async with self._asked():
+            return await self._gateway.resolve_image(reference, platform=wanted, mode=mode, name=name)
+
+    async def resolve_source(
+        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str
+    ) -> ResolvedSource:
+        wanted = platform or self._request.build_platform
+        async with self._asked():
+            return await self._gateway.resolve_source(source, platform=wanted, mode=mode, name=name)
+
+    async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        async with self._reading(ref) as reference:
+            return await reference.read_file(path, offset=offset, length=length)
+
+    async def read_dir(self, ref: str, path: str, *, include: str) -> Sequence[FileInfo]:
+        async with self._reading(ref) as reference:
+            return await reference.read_dir(path, include=include)
+
+    async def stat_file(self, ref: str, path: str) -> FileInfo:
+        async with self._reading(ref) as reference:
+            return await reference.stat_file(path)
+
+    async def evaluate(self, ref: str) -> None:
+        async with self._reading(ref) as reference:
+            await reference.evaluate()
+
+    def inputs(self) -> Mapping[str, Definition]:
+        return self._request.inputs
+
+    async def warn(self, warning: WarningEvent) -> None:
+        async with self._asked():
+            self._gateway.warn(
+                warning.message,
+                detail=warning.detail,
+                url=warning.url,
+                location=warning.location,
+                vertex=warning.vertex,
+                level=warning.level,
+            )
+
+    def finish(self, result: Result) -> None:
+        self._check_silent()
+        definitions = {ref.id: self._find(ref.id).definition for ref in returned.refs_of(result) if ref.id}
+        self._result = returned.heard(result, definitions)
+        self._said.set()
+
+    def fail(self, error: RpcError) -> None:
+        self._check_silent()
+        self._error = error
+        self._said.set()
+
+    def _check_silent(self) -> None:
+        if self._said.is_set():
+            raise RpcError(Code.UNKNOWN, "gateway result is already set")
+
+    # --- references
+
+    async def _give(self, definition: Definition | None) -> Ref:
+        if definition is None or definition.is_scratch:
+            return Ref()
+        ref = Ref(id=secrets.token_hex(12), definition=definition)
+        self._given[ref.id] = _Given(definition=definition, reference=await self._gateway.solve(definition))
+        return ref
+
+    def _find(self, ref: str) -> _Given:
+        if ref not in self._given:
+            raise RpcError(Code.UNKNOWN, f"no such ref: {ref}")
+        return self._given[ref]
+
+    async def _evaluate(self, refs: Iterable[Ref]) -> None:
+        """All at once. Raises what failed first."""
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for ref in refs:
+                    if ref.id:
+                        nursery.start_soon(self._evaluate_one, self._find(ref.id))
+
+    async def _evaluate_one(self, given: _Given) -> None:
+        try:
+            await given.reference.evaluate()
+        except BuildError as error:
+            raise solve_failed(error, given.definition) from error
+
+    @asynccontextmanager
+    async def _reading(self, ref: str) -> AsyncIterator[Reference]:
+        async with self._asked():
+            given = self._find(ref)
+            try:
+                yield given.reference
+            except BuildError as error:
+                raise solve_failed(error, given.definition) from error
+
+    @asynccontextmanager
+    async def _asked(self) -> AsyncIterator[None]:
+        """One call: it ends with the bridge at the latest."""
+        with trio.CancelScope() as scope:
+            if self._closed:
+                scope.cancel()
+            self._calls.add(scope)
+            try:
+                await trio.lowlevel.checkpoint()
+                yield
+            finally:
+                self._calls.remove(scope)
+                self._left.unpark_all()
+        if scope.cancelled_caught:
+            raise RpcError(Code.CANCELLED, "the build has its result")

@@ -1,0 +1,128 @@
+"""Between what a frontend here gives back and what one elsewhere does. Pure.
+
+Ours has a definition for each platform; elsewhere there are references, and metadata under BuildKit's names.
+
+Facts: BuildKit exporter/containerimage/exptypes (ParsePlatforms), frontend/dockerui/build.go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from buildengine import platform as platforms
+from buildengine.api.bridge import Ref, Result
+from buildengine.errors import UserError
+from buildengine.platform import DEFAULT_PATH, Platform
+from buildengine.values import dataclass
+from frontends.gateway import FrontendResult, PlatformResult
+from llb.definition import Definition
+
+CONFIG = "containerimage.config"  # of a set with /KEY behind it
+PLATFORMS = "refs.platforms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """One result of a set, as `refs.platforms` lists them."""
+
+    key: str
+    platform: Platform
+
+
+def told(result: FrontendResult, refs: Sequence[Ref]) -> Result:
+    """A result of ours, with a reference for each platform in its order."""
+    several = result.multi_platform or len(result.results) > 1
+    metadata = dict(result.metadata)
+    for made in result.results:
+        metadata[f"{CONFIG}/{_key(made)}" if several else CONFIG] = made.config
+    listed = [{"ID": _key(made), "Platform": made.platform.to_json()} for made in result.results]
+    if listed:
+        metadata[PLATFORMS] = json.dumps({"Platforms": listed}, separators=(",", ":")).encode()
+    if several:
+        return Result(refs={_key(made): ref for made, ref in zip(result.results, refs, strict=True)}, metadata=metadata)
+    return Result(ref=refs[0] if refs else Ref(), metadata=metadata)
+
+
+def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResult:
+    """A result from elsewhere; `definitions` are those of its references by id. Raises UserError."""
+    several = result.refs is not None
+    members = _members(result)
+    made = []
+    for member in members:
+        ref = result.refs.get(member.key) if result.refs is not None else result.ref
+        if ref is None:
+            raise UserError(f"failed to find ref for ID {member.key}")
+        config = result.metadata.get(f"{CONFIG}/{member.key}") or result.metadata.get(CONFIG)
+        made.append(
+            PlatformResult(
+                platform=member.platform,
+                key=member.key,
+                definition=definitions.get(ref.id),
+                config=config or default_config(member.platform),
+            )
+        )
+    return FrontendResult(results=tuple(made), multi_platform=several, metadata=result.metadata)
+
+
+def default_config(platform: Platform) -> bytes:
+    """The image config of a result that came without one (exporter/containerimage/writer.go, defaultImageConfig)."""
+    config: dict[str, object] = {} if platform.os == "windows" else {"Env": [f"PATH={DEFAULT_PATH}"]}
+    document = {"architecture": platform.architecture, "os": platform.os, "config": {**config, "WorkingDir": "/"}}
+    if platform.variant:
+        document["variant"] = platform.variant
+    return json.dumps(document).encode()
+
+
+def refs_of(result: Result) -> Iterable[Ref]:
+    return (result.ref,) if result.refs is None else result.refs.values()
+
+
+def _key(made: PlatformResult) -> str:
+    return made.key or str(made.platform)
+
+
+def _members(result: Result) -> Sequence[_Member]:
+    listed = result.metadata.get(PLATFORMS)
+    if listed is not None:
+        members = _listed(listed)
+        if result.refs is None and len(members) > 1:
+            raise UserError("unable to export multiple platforms without map")
+        return members
+    if result.refs is not None:
+        return [_Member(key=key, platform=_named(key)) for key in result.refs]
+    platform = _configured(result.metadata.get(CONFIG, b""))
+    return [_Member(key=str(platform), platform=platform)]
+
+
+def _listed(text: bytes) -> Sequence[_Member]:
+    try:
+        listed = json.loads(text)["Platforms"] or ()
+        members = [_Member(key=each["ID"], platform=platforms.from_json(each["Platform"])) for each in listed]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"the frontend's list of platforms cannot be read: {error}") from error
+    if not members:
+        raise UserError("invalid empty platforms index for exporter")
+    for member in members:
+        if not (member.key and member.platform.os and member.platform.architecture):
+            raise UserError(f"invalid platform {member.key!r} ({member.platform}) for exporter")
+    return members
+
+
+def _configured(config: bytes) -> Platform:
+    """The platform of an image config; this machine's where it has none."""
+    try:
+        found = platforms.from_json(json.loads(config or b"{}"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"the frontend's image config is not a JSON object: {error}") from error
+    if bool(found.os) != bool(found.architecture):
+        raise UserError("invalid image config: os and architecture must be specified together")
+    return found if found.os else platforms.local()
+
+
+def _named(key: str) -> Platform:
+    """A set without a list of platforms: its keys name them, or are names of another kind."""
+    try:
+        return platforms.parse(key)
+    except UserError:
+        return platforms.local()
