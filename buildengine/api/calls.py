@@ -15,7 +15,7 @@ from buildengine.api.headers import Request, Status
 from buildengine.api.http2 import Core
 from buildengine.api.rpc import Code, Metadata, RpcError
 
-HIGH_WATER = 64 << 10  # bytes of one call that wait to be written before its sender does
+HIGH_WATER = 256 << 10  # bytes of one call that wait to be written before its sender does
 
 
 class Link(Protocol):

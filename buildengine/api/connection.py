@@ -33,7 +33,7 @@ from buildengine.api.streams import (
 )
 from buildengine.errors import BuildError
 
-RECEIVE = 128 << 10  # bytes of one read
+RECEIVE = 256 << 10  # bytes of one read
 FAREWELL = 1.0  # seconds for the last frame: why we close
 
 _In = TypeVar("_In", bound=Message)
