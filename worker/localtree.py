@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import ContextChanged, ContextError, SourceError
-from buildengine.inroot import open_in_root, read_regular
 from cache.localcheck import check_paths
 from cache.localscan import LocalScan
 from cache.opened import Cache
@@ -33,8 +32,17 @@ _WHOLE = CopyAction(src="/", dest="/", dir_copy_contents=True)
 class LocalTree:
     """A counted reference to a directory and the part of it that a build may see."""
 
-    def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, *, inline: Mapping[str, bytes]) -> None:
-        self._shared = _Shared(cache, path, origin, inline)
+    def __init__(
+        self,
+        cache: Cache,
+        path: str | None,
+        origin: LocalOrigin,
+        *,
+        inline: Mapping[str, bytes],
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        """`release` is called when nobody holds the tree any more."""
+        self._shared = _Shared(cache, path, origin, inline, release)
         self._released = False
 
     def clone(self) -> LocalTree:
@@ -64,26 +72,13 @@ class LocalTree:
         """The tree as a stack of one layer."""
         return await self._shared.stack()
 
-    def read_file(self, path: str, *, limit: int) -> bytes:
-        """One regular file, now. Raises SourceError."""
-        name = path.lstrip("/")
-        if name in self._shared.inline:
-            return self._shared.inline[name]
-        with self._opened(path) as root:
-            return read_regular(root, path, limit=limit)
-
-    def read_dir(self, path: str) -> list[str]:
-        """The names in a directory, sorted. Raises SourceError."""
-        with self._opened(path) as root:
-            fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                return sorted(os.listdir(fd))
-            finally:
-                os.close(fd)
+    def inline_file(self, path: str) -> bytes | None:
+        """A file of the directory that is nowhere on disk."""
+        return self._shared.inline.get(path.lstrip("/"))
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[int]:
-        """The directory, for reading `path`; what goes wrong inside is about that path."""
+    def opened(self, path: str) -> Iterator[int]:
+        """The directory as it is now, for reading `path`. Raises SourceError when there is none."""
         try:
             if self._shared.path is None:
                 raise FileNotFoundError(errno.ENOENT, "no such file")
@@ -103,8 +98,16 @@ class _Shared:
     is copied from: files of one moment under the key of another would be repeated for ever.
     """
 
-    def __init__(self, cache: Cache, path: str | None, origin: LocalOrigin, inline: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        path: str | None,
+        origin: LocalOrigin,
+        inline: Mapping[str, bytes],
+        release: Callable[[], None] | None,
+    ) -> None:
         self.path = path
+        self._release = release
         self.inline = inline
         self.count = 1
         self._cache = cache
@@ -124,6 +127,8 @@ class _Shared:
             scan.close()
         if self._stack is not None:
             self._cache.layers.release(self._stack)
+        if self._release is not None:
+            self._release()
 
     async def scan(self) -> LocalScan:
         async with self._looking:

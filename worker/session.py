@@ -7,11 +7,14 @@ a client that does not offer secrets has no secrets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from buildengine.values import dataclass
+
+if TYPE_CHECKING:
+    from worker.sources.origin import LocalOrigin
 
 
 class SecretBytes:
@@ -43,6 +46,15 @@ class Credential:
     password: SecretBytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedDirectory:
+    """A directory of the store that is a copy of the client's, filtered as was asked. `release` it, once, when nobody
+    reads it any more: until then nobody else writes to it."""
+
+    path: str
+    release: Callable[[], None]
+
+
 class Directories(Protocol):
     """The directories the client offers by name (`context`, `dockerfile`, ...)."""
 
@@ -51,7 +63,14 @@ class Directories(Protocol):
         ...
 
     async def local_path(self, name: str) -> str | None:
-        """The absolute path of directory `name` when it lies on this host; None when it is not offered."""
+        """The absolute path of directory `name` when it lies on this host; None when it does not, or is not offered."""
+        ...
+
+    async def receive(self, origin: LocalOrigin, progress: Callable[[int], None]) -> ReceivedDirectory | None:
+        """What `origin` asks for, sent by a client elsewhere; None when it is not offered. Raises ContextError.
+
+        `progress` gets the number of bytes that have come.
+        """
         ...
 
 
@@ -72,13 +91,15 @@ class Credentials(Protocol):
 
 
 class Sinks(Protocol):
-    """Where exports go. A file sink is one stream; a directory sink is a path on this host."""
+    """Where exports go. A file sink is one stream; a directory sink is a directory on this host, for a while."""
 
     def file(self, export_id: int) -> AbstractAsyncContextManager[int] | None:
         """A writable file descriptor; what was written appears whole when the block ends without error."""
         ...
 
-    def directory(self, export_id: int) -> str | None: ...
+    def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:
+        """The path of a directory; what was written there has reached the client when the block ends without error."""
+        ...
 
 
 class Session(Protocol):

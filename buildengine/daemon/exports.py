@@ -118,9 +118,10 @@ class Exports:
                 async with opened as fd:
                     await write_committed(store, fd, image, options.names, docker=export.type == "docker")
         else:
-            directory = self._directory(number, f"{export.type},tar=false")
+            destination = self._directory(number, f"{export.type},tar=false")
             with _part(reporter, "writing layout"):
-                await write_layout(store, directory, image, options.names)
+                async with destination as directory:
+                    await write_layout(store, directory, image, options.names)
         return image.response(options.names)
 
     async def _export_files(
@@ -135,8 +136,8 @@ class Exports:
 
         trees = self._context.trees
         if export.type == "local":
-            directory = self._directory(number, export.type)
-            await files.write_directory(trees, directory, result, options, partial(_part, reporter))
+            async with self._directory(number, export.type) as directory:
+                await files.write_directory(trees, directory, result, options, partial(_part, reporter))
             return {}
         opened = self._file(number, export.type)
         with _part(reporter, "sending tarball"):
@@ -151,7 +152,7 @@ class Exports:
             raise UserError(f"export type={kind} needs a destination", hint=f"--output type={kind},dest=FILE")
         return opened
 
-    def _directory(self, number: int, kind: str) -> str:
+    def _directory(self, number: int, kind: str) -> AbstractAsyncContextManager[str]:
         directory = self._context.session.sinks.directory(number)
         if directory is None:
             raise UserError(f"export type={kind} needs a destination", hint=f"--output type={kind},dest=DIRECTORY")

@@ -8,16 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.errors import ContextError, UserError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
 from buildengine.wholefile import whole_file
-from worker.session import Credential, Credentials, SecretBytes
+from worker.session import Credential, Credentials, ReceivedDirectory, SecretBytes
+
+if TYPE_CHECKING:
+    from worker.sources.origin import LocalOrigin
 
 _SECRET_LIMIT = 500 << 10  # as BuildKit's client: secrets are not a way to send files
 
@@ -37,6 +41,9 @@ class LocalDirectories:
         if not path.is_dir():
             raise ContextError(f"{name}: {path} is not a directory", hint="give the path of a directory to build from")
         return str(path.absolute())
+
+    async def receive(self, origin: LocalOrigin, progress: Callable[[int], None]) -> ReceivedDirectory | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +102,9 @@ class LocalSinks:
             return None
         return _stream(self.stdout) if dest == "-" else _file(Path(dest))
 
-    def directory(self, export_id: int) -> str | None:
-        return self.exports[export_id].dest
+    def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:
+        dest = self.exports[export_id].dest
+        return None if dest is None else nullcontext(dest)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from buildengine.errors import ContextError
@@ -9,6 +10,7 @@ from solver.vertex import CacheMap, Result
 from worker.context import OpContext
 from worker.localtree import LocalTree
 from worker.ops.keys import key_digest
+from worker.session import Directories, ReceivedDirectory
 from worker.sources.origin import LocalOrigin
 
 
@@ -25,12 +27,31 @@ class LocalSource:
         return CacheMap(digest=key, stable=False)
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        origin = self._origin
         directories = self._context.session.directories
-        inline = await directories.inline_files(self._origin.name)
-        path = await directories.local_path(self._origin.name)
-        if path is None and not inline:
+        inline = await directories.inline_files(origin.name)
+        path = await directories.local_path(origin.name)
+        if path is not None or inline:
+            return [LocalTree(self._context.cache, path, origin, inline=inline)]
+        received = await self._receive(directories)
+        if received is None:
             raise ContextError(
-                f"the client offers no directory {self._origin.name!r}",
+                f"the client offers no directory {origin.name!r}",
                 hint="give a build context, e.g. `pybuild build .`",
             )
-        return [LocalTree(self._context.cache, path, self._origin, inline=inline)]
+        whole = LocalOrigin(name=origin.name)  # the client has filtered it
+        return [LocalTree(self._context.cache, received.path, whole, inline={}, release=received.release)]
+
+    async def _receive(self, directories: Directories) -> ReceivedDirectory | None:
+        reporter, started, current = self._context.reporter, time.time(), 0
+        name = f"transferring {self._origin.name}:"
+
+        def progress(count: int) -> None:
+            nonlocal current
+            current = count
+            reporter.status(name, current=count, started=started)
+
+        progress(0)
+        received = await directories.receive(self._origin, progress)
+        reporter.status(name, current=current, started=started, completed=time.time())
+        return received

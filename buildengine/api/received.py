@@ -1,0 +1,109 @@
+"""Directories of clients, received into the store: kept for each client and name, so that the next build asks for
+what has changed only.
+
+A directory has one user at a time; who comes while all of that name are in use gets a new one. It belongs to whoever
+got it until he releases it, and to the store afterwards: `du` shows it, `prune` removes it.
+
+Facts: BuildKit source/local/source.go (the key), session/filesync/filesync.go (metadata of the call).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from urllib.parse import quote_plus
+
+import trio
+
+from buildengine.api.fsreceive import receive
+from buildengine.api.rpc import Code, Metadata, RpcError
+from buildengine.api.sessions import ClientSession, SessionGone
+from buildengine.api.wire_pb2 import Packet
+from buildengine.errors import ContextError
+from cache.cachemounts import CacheMounts
+from worker.session import ReceivedDirectory
+from worker.sources.origin import LocalOrigin
+
+DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
+
+
+class NotOffered(ContextError):
+    """This client does not offer that directory: another one may."""
+
+
+class ReceivedDirectories:
+    """All received directories of one daemon. Made by `open_received`."""
+
+    def __init__(self, mounts: CacheMounts, nursery: trio.Nursery) -> None:
+        self._mounts = mounts
+        self._nursery = nursery
+
+    async def receive(
+        self, session: ClientSession, origin: LocalOrigin, progress: Callable[[int], None]
+    ) -> ReceivedDirectory:
+        """What `origin` asks for, from the client of `session`. Raises ContextError, NotOffered, SessionGone."""
+        if not session.supports(DIFF_COPY):
+            raise NotOffered("no local sources enabled", hint="the client has to offer its directories")
+        received: ReceivedDirectory = await self._nursery.start(self._hold, session, origin, progress)
+        return received
+
+    async def _hold(
+        self,
+        session: ClientSession,
+        origin: LocalOrigin,
+        progress: Callable[[int], None],
+        *,
+        task_status: trio.TaskStatus[ReceivedDirectory],
+    ) -> None:
+        """Receives, and keeps the directory locked until it is released."""
+        key = f"local source {origin.name}:{origin.shared_key_hint}:{session.shared_key}"
+        described = f"local source for {origin.name}"
+        released = trio.Event()
+        async with self._mounts.acquire(key, sharing="private", kind="source.local", description=described) as path:
+            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                await _fill(session, root, origin, progress)
+            finally:
+                os.close(root)
+            task_status.started(ReceivedDirectory(path=str(path), release=released.set))
+            await released.wait()
+
+
+@asynccontextmanager
+async def open_received(mounts: CacheMounts) -> AsyncIterator[ReceivedDirectories]:
+    """Leaving the block takes back what was not released."""
+    async with trio.open_nursery() as nursery:
+        yield ReceivedDirectories(mounts, nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def _fill(session: ClientSession, root: int, origin: LocalOrigin, progress: Callable[[int], None]) -> None:
+    call = session.channel.stream(DIFF_COPY, Packet, Packet, metadata=_metadata(origin))
+    try:
+        async with call as stream:
+            await receive(stream, root, trust=origin.differ != "none", progress=progress)
+    except RpcError as error:
+        if error.code in (Code.NOT_FOUND, Code.UNIMPLEMENTED):
+            raise NotOffered(error.message) from error
+        if session.ended or error.code is Code.UNAVAILABLE:
+            raise SessionGone(f"the client went while it sent the directory {origin.name!r}") from error
+        raise ContextError(f"cannot receive the directory {origin.name!r}: {error.message}") from error
+
+
+def _metadata(origin: LocalOrigin) -> Metadata:
+    lists = (
+        ("dir-name", (origin.name,)),
+        ("include-patterns", origin.include_patterns),
+        ("exclude-patterns", origin.exclude_patterns),
+        ("followpaths", origin.follow_paths),
+    )
+    return tuple(pair for name, values in lists for pair in _encoded(name, values))
+
+
+def _encoded(name: str, values: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Headers are ASCII: with anything else all values of a name are escaped as in a query, and it says so."""
+    values = tuple(values)
+    if all(value.isascii() for value in values):
+        return [(name, value) for value in values]
+    return [*((name, quote_plus(value, safe="")) for value in values), (f"{name}-encoded", "1")]
