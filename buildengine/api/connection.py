@@ -18,8 +18,9 @@ from google.protobuf.message import Message
 from buildengine import __version__
 from buildengine.api import rpc
 from buildengine.api.calls import HIGH_WATER, InboundCall, OutboundCall
+from buildengine.api.h2settings import MAX_CALLS
 from buildengine.api.headers import OK, Status
-from buildengine.api.http2 import MAX_CALLS, Core
+from buildengine.api.http2 import Core
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.streams import (
     AnswerBegun,
@@ -38,6 +39,7 @@ FAREWELL = 1.0  # seconds for the last frame: why we close
 
 _In = TypeVar("_In", bound=Message)
 _Out = TypeVar("_Out", bound=Message)
+_Error = TypeVar("_Error", bound=BaseException, covariant=True)
 Describe = Callable[[Exception], RpcError]
 
 
@@ -88,6 +90,12 @@ class _Connection:
         self.closed = ""  # why, once it is
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:  # a mistake of ours, or that we are cancelled
+            raise _leaves(group)[0] from None
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -299,9 +307,9 @@ def _leading(error: Exception) -> Exception:
     return next((leaf for leaf in leaves if isinstance(leaf, RpcError | BuildError)), leaves[0])
 
 
-def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+def _leaves(group: BaseExceptionGroup[_Error]) -> list[_Error]:
     return [
         leaf
         for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, ExceptionGroup) else [error])
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
     ]

@@ -13,20 +13,16 @@ import struct
 from collections.abc import Callable
 from time import monotonic
 
-import h2.config
-import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 
-from buildengine.api import framing, headers
+from buildengine.api import framing, h2settings, headers
 from buildengine.api.flood import Allowance
 from buildengine.api.headers import Status
 from buildengine.api.outbox import MAX_FRAME, Outbox
 from buildengine.api.rpc import Code, Metadata
 from buildengine.api.streams import (
-    STREAM_WINDOW,
     AnswerBegun,
     Broken,
     CallEnded,
@@ -39,13 +35,10 @@ from buildengine.api.streams import (
 )
 from buildengine.api.windows import Windows
 
-MAX_CALLS = 1024  # at a time, that one connection may have open
-MAX_HEADERS = 256 << 10  # bytes of a header list
 MAX_CONTROL = 64 << 10  # bytes of answers that wait to be written, before reading should wait
 
 _USEFUL = frozenset({framing.HEADERS, framing.CONTINUATION, framing.WINDOW_UPDATE})
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_Setting = h2.settings.SettingCodes
 _Error = h2.errors.ErrorCodes
 
 
@@ -55,7 +48,7 @@ class Core:
     def __init__(self, *, client: bool, agent: str = "", clock: Callable[[], float] = monotonic) -> None:
         self._client = client
         self._agent = agent
-        self._h2 = _connection(client)
+        self._h2 = h2settings.begin(client=client)
         self._outbox = Outbox(self._h2, client=client)
         self._windows = Windows(self._outbox)
         self._streams: dict[int, Stream] = {}
@@ -228,6 +221,8 @@ class Core:
         if stream is None:
             return
         stream.remote_ended = True
+        if stream.ending is not None and not self._client:
+            return  # answered already
         cut_off = stream.cutter.missing and (stream.status is None or stream.status.code == Code.OK)
         if cut_off:
             self._fail(stream, Status(code=Code.INTERNAL, message="the stream ended within a message"), events)
@@ -258,7 +253,8 @@ class Core:
     @property
     def can_open(self) -> bool:
         """Client: the other side takes one more call now; it says how many at a time when it begins."""
-        return self._settled and len(self._streams) < self._h2.remote_settings.max_concurrent_streams
+        most = self._h2.remote_settings.max_concurrent_streams
+        return self._settled and not (self.broken or self.going_away) and len(self._streams) < most
 
     @property
     def flooded(self) -> bool:
@@ -315,7 +311,7 @@ class Core:
         stream = self._streams.get(number)
         if stream is None or stream.ending is not None:
             return
-        limit = self._h2.remote_settings.max_header_list_size or MAX_HEADERS
+        limit = self._h2.remote_settings.max_header_list_size or h2settings.MAX_HEADERS
         stream.ending = [*([] if stream.begun else headers.response(())), *headers.trailers(status, limit)]
         self._windows.forget(stream)
         self._outbox.ready(stream)
@@ -377,22 +373,3 @@ class Core:
             self._forget(stream)
         self._outbox.control()
         events.append(Broken(reason=reason))
-
-
-def _connection(client: bool) -> h2.connection.H2Connection:
-    config = h2.config.H2Configuration(client_side=client, header_encoding=False, validate_outbound_headers=False)
-    connection = h2.connection.H2Connection(config)
-    connection.local_settings = h2.settings.Settings(
-        client=client,
-        initial_values={
-            _Setting.MAX_CONCURRENT_STREAMS: MAX_CALLS,
-            _Setting.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
-            _Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            _Setting.MAX_FRAME_SIZE: MAX_FRAME,
-            **({_Setting.ENABLE_PUSH: 0} if client else {}),
-        },
-    )
-    connection.max_inbound_frame_size = MAX_FRAME
-    connection.decoder.max_header_list_size = MAX_HEADERS
-    connection.initiate_connection()
-    return connection

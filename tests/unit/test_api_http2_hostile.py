@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from buildengine.api import framing
 from buildengine.api.framing import MessageError
-from buildengine.api.http2 import MAX_CALLS, MAX_HEADERS, Core
+from buildengine.api.h2settings import MAX_CALLS, MAX_HEADERS
+from buildengine.api.http2 import Core
 from buildengine.api.outbox import MAX_FRAME
 from buildengine.api.rpc import MAX_MESSAGE, Code
 from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, MessageReceived
