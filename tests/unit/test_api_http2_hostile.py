@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from random import Random
 
 import pytest
 from hpack import Decoder
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from buildengine.api import framing
 from buildengine.api.framing import MessageError
 from buildengine.api.h2settings import MAX_CALLS, MAX_HEADERS
+from buildengine.api.headers import OK
 from buildengine.api.http2 import Core
 from buildengine.api.outbox import MAX_FRAME
 from buildengine.api.rpc import MAX_MESSAGE, Code
@@ -269,3 +271,45 @@ def test_what_is_not_gzip_is_refused(payload: bytes, encoding: str, said: str) -
     one = framing.Message(payload=payload, compressed=True, size=len(payload))
     with pytest.raises(MessageError, match=said):
         one.decoded(encoding)
+
+
+def converse(wire: Wire, random: Random, calls: list[int]) -> None:
+    """Something that one of the two does."""
+    if random.random() < 0.2 and wire.client.can_open:
+        calls.append(wire.client.open("/t.T/Echo", (("key", "v" * random.randrange(50)),)))
+    if not calls:
+        return
+    call, payload = random.choice(calls), b"x" * random.choice([0, 5, 100, 70_000])
+    random.choice(
+        [
+            lambda: wire.client.send(call, payload),
+            lambda: wire.client.half_close(call),
+            lambda: wire.client.reset(call),
+            lambda: wire.server.begin_answer(call, ()),
+            lambda: wire.server.send(call, payload),
+            lambda: wire.server.finish(call, OK),
+            lambda: wire.server.reset(call),
+        ]
+    )()
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    at = random.randrange(len(data)) if data else 0
+    noise = random.randbytes(random.randrange(20))
+    frame = framing.frame(random.randrange(11), random.randrange(256), random.choice([0, 1, 3, 2]), noise[:10])
+    return random.choice([data[:at] + noise + data[at:], data[:at] + data[at + len(noise) :], data + frame])
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_conversation_that_is_tampered_with_is_answered_or_refused(random: Random) -> None:
+    wire, calls = Wire(), list[int]()
+    for _ in range(random.randrange(40)):
+        converse(wire, random, calls)
+        source, target = random.choice([(wire.client, wire.server), (wire.server, wire.client)])
+        data = source.output()
+        for event in target.receive(mutated(data, random) if random.random() < 0.2 else data):
+            if isinstance(event, MessageReceived) and random.random() < 0.7:
+                target.taken(event.stream, event.message)
+    for core in (wire.client, wire.server):
+        core.output()
+        assert not core.broken or core.calls == 0
