@@ -68,6 +68,7 @@ async def open_history(root: Path, limits: Limits) -> AsyncIterator[History]:
         db.write_nowait(_prepare)
         await offload(_sweep, root / "history", db.read(_documents), limiter=DISK)
         history = History(db, root / "history", limits)
+        await history.collect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(history.collect_forever)
             yield history
@@ -229,8 +230,8 @@ class History:
 
     async def collect_forever(self) -> None:
         while True:
-            await self.collect()
             await trio.sleep(_EVERY)
+            await self.collect()
 
     def _known_record(self, ref: str) -> BuildRecord:
         record = self.find(ref)
