@@ -1,0 +1,267 @@
+"""A bridge on a gateway without an engine: references, frontends that run for it, its last word, and its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+
+from buildengine.api.bridge import Ref, Result, SolveOrder
+from buildengine.api.rpc import Code, Detail, RpcError
+from buildengine.api.solvestatus import FRONTEND, SOLVE
+from buildengine.api.status import SOURCE, VERTEX, Told, to_rpc
+from buildengine.daemon.bridge import Bridge
+from buildengine.daemon.returned import CONFIG, PLATFORMS, heard
+from buildengine.digest import Digest
+from buildengine.errors import ExecFailed, UserError
+from buildengine.platform import Platform, local
+from frontends.gateway import FrontendRequest
+from llb import codec
+from llb.definition import Definition
+from llb.state import image
+from llb.state import local as directory
+from tests.fakes.gateway import AMD64, ARM64, FakeGateway, FakeReference, gateway, request
+
+CONTEXT = directory("context").marshal()
+FILES = {"a": b"0123456789", "d/b": b"b"}
+
+
+def bridge(on: FakeGateway | None = None, asked: FrontendRequest | None = None) -> Bridge:
+    return Bridge(on or gateway("FROM scratch\nCOPY a /\n", files=FILES), asked or request())
+
+
+class FailingReference(FakeReference):
+    """What it was made of cannot be computed."""
+
+    error: ExecFailed
+
+    async def evaluate(self) -> None:
+        raise self.error
+
+
+class FailingGateway(FakeGateway):
+    def __init__(self, error: ExecFailed) -> None:
+        super().__init__()
+        self.error = error
+
+    async def solve(self, definition: Definition) -> FakeReference:
+        reference = FailingReference(definition=definition, files={})
+        reference.error = self.error
+        return reference
+
+
+# --- references --------------------------------------------------------------------------------------------------
+
+
+async def test_a_definition_becomes_a_reference_whose_files_are_read() -> None:
+    asked = bridge()
+    ref = (await asked.solve(SolveOrder(definition=CONTEXT, evaluate=True))).ref
+    assert ref.definition is CONTEXT
+    assert await asked.read_file(ref.id, "/a", offset=2, length=3) == b"234"
+    assert [info.path for info in await asked.read_dir(ref.id, "/", include="")] == ["a", "d"]
+    assert (await asked.stat_file(ref.id, "/d/b")).size == 1
+    await asked.evaluate(ref.id)
+
+
+async def test_every_solve_gives_a_reference_of_its_own() -> None:
+    asked = bridge()
+    first, second = [await asked.solve(SolveOrder(definition=CONTEXT)) for _ in range(2)]
+    assert first.ref.id != second.ref.id
+
+
+async def test_nothing_to_solve_is_the_empty_tree() -> None:
+    assert await bridge().solve(SolveOrder(evaluate=True)) == Result()
+
+
+@pytest.mark.parametrize("ref", ["", "elsewhere"])
+async def test_a_reference_that_nobody_gave(ref: str) -> None:
+    with pytest.raises(RpcError, match="no such ref"):
+        await bridge().read_file(ref, "/a")
+
+
+async def test_a_failure_tells_of_the_operation() -> None:
+    definition = image("base").run("false", name="run false").root.marshal()
+    vertex = next(Digest.sha256(op) for op in definition.ops if b"false" in op)
+    error = ExecFailed("it failed", argv=("false",), exit_code=1).located(vertex=vertex)
+    with pytest.raises(RpcError, match="it failed") as caught:
+        await bridge(FailingGateway(error)).solve(SolveOrder(definition=definition, evaluate=True))
+    told = {detail.type_url: json.loads(detail.value) for detail in caught.value.details}
+    assert told[VERTEX] == {"digest": vertex}
+    assert told[SOLVE]["op"]["exec"]["meta"]["args"][-1] == "false"
+    assert told[SOLVE]["description"]["llb.customname"] == "run false"
+
+
+# --- frontends that run for it -----------------------------------------------------------------------------------
+
+
+async def test_a_frontend_gives_a_reference_and_metadata() -> None:
+    asked = bridge()
+    result = await asked.solve(SolveOrder(frontend="dockerfile.v0"))
+    assert result.refs is None
+    assert result.ref.definition is not None
+    assert json.loads(result.metadata[CONFIG])["architecture"] == "amd64"
+    listed = json.loads(result.metadata[PLATFORMS])["Platforms"]
+    assert listed == [{"ID": "linux/amd64", "Platform": {"architecture": "amd64", "os": "linux"}}]
+
+
+async def test_platforms_among_the_options_give_a_set() -> None:
+    order = SolveOrder(frontend="dockerfile.v0", options={"platform": "linux/amd64, linux/aarch64"})
+    result = await bridge().solve(order)
+    assert result.refs is not None
+    assert sorted(result.refs) == ["linux/amd64", "linux/arm64"]
+    assert json.loads(result.metadata[f"{CONFIG}/linux/arm64"])["architecture"] == "arm64"
+
+
+async def test_a_frontend_reads_the_directories_of_the_builds_client() -> None:
+    on = gateway("FROM scratch\nCOPY a /\n", files=FILES)
+    await bridge(on, request({"local-sessionid:context": "s1"})).solve(SolveOrder(frontend="dockerfile.v0"))
+    result = await bridge(on, request({"local-sessionid:context": "s1"})).solve(SolveOrder(frontend="dockerfile.v0"))
+    assert result.ref.definition is not None
+    sources = [codec.decode(op).payload for op in result.ref.definition.ops]
+    assert "s1" in [source.attrs.get("local.session") for source in sources if hasattr(source, "attrs")]
+
+
+async def test_a_frontends_error_tells_of_it_and_of_the_file() -> None:
+    with pytest.raises(RpcError, match="unknown instruction: FORM") as caught:
+        await bridge(gateway("FORM scratch\n")).solve(SolveOrder(frontend="dockerfile.v0"))
+    told = {detail.type_url: json.loads(detail.value) for detail in caught.value.details}
+    assert told[FRONTEND] == {"name": "dockerfile.v0", "source": ""}
+    assert told[SOURCE]["info"]["filename"] == "Dockerfile"
+
+
+async def test_a_frontend_that_nobody_knows() -> None:
+    with pytest.raises(RpcError, match=r"unknown frontend 'nope\.v0'"):
+        await bridge().solve(SolveOrder(frontend="nope.v0"))
+
+
+# --- sources, inputs, warnings -----------------------------------------------------------------------------------
+
+
+async def test_images_are_resolved_for_the_builds_platform_unless_another_is_asked_for() -> None:
+    on = gateway("")
+    for platform in (None, ARM64):
+        await bridge(on).resolve_image("docker.io/library/busybox:latest", platform=platform, mode="pull", name="")
+    assert [platform for _, platform, _ in on.resolved] == [AMD64, ARM64]
+
+
+async def test_inputs_are_those_of_the_request() -> None:
+    assert bridge(asked=replace(request(), inputs={"x": CONTEXT})).inputs() == {"x": CONTEXT}
+
+
+# --- the last word -----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_returned_is_the_builds_result() -> None:
+    asked = bridge()
+    ref = (await asked.solve(SolveOrder(definition=CONTEXT))).ref
+    asked.finish(Result(ref=Ref(id=ref.id), metadata={CONFIG: b'{"os": "linux", "architecture": "arm64"}'}))
+    result = await asked.returned()
+    (made,) = result.results
+    assert (made.platform, made.definition, result.multi_platform) == (ARM64, CONTEXT, False)
+
+
+async def test_an_error_that_is_returned_is_the_builds_with_its_details() -> None:
+    asked = bridge()
+    said = RpcError(Code.ABORTED, "I give up", (Detail(type_url="x/y", value=b"{}"),))
+    asked.fail(said)
+    with pytest.raises(Told) as caught:
+        await asked.returned()
+    told = to_rpc(caught.value)
+    assert (told.code, told.message, told.details) == (said.code, said.message, said.details)
+
+
+async def test_there_is_one_last_word() -> None:
+    asked = bridge()
+    asked.finish(Result())
+    with pytest.raises(RpcError, match="already set"):
+        asked.finish(Result())
+    with pytest.raises(RpcError, match="already set"):
+        asked.fail(RpcError(Code.UNKNOWN, "too late"))
+    assert (await asked.returned()).results[0].definition is None
+
+
+async def test_a_reference_that_was_never_given_is_no_result() -> None:
+    asked = bridge()
+    with pytest.raises(RpcError, match="no such ref: x"):
+        asked.finish(Result(ref=Ref(id="x")))
+    asked.finish(Result())
+
+
+# --- its end -----------------------------------------------------------------------------------------------------
+
+
+class HangingGateway(FakeGateway):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = trio.Event()
+
+    async def solve(self, definition: Definition) -> FakeReference:
+        self.begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def test_what_is_still_asked_ends_with_the_bridge() -> None:
+    on = HangingGateway()
+    asked = bridge(on)
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with pytest.raises(RpcError) as caught:
+                await asked.solve(SolveOrder(definition=CONTEXT))
+            assert caught.value.code is Code.CANCELLED
+
+        nursery.start_soon(ask)
+        await on.begun.wait()
+        await asked.close()
+    with pytest.raises(RpcError, match="the build has its result"):
+        await asked.evaluate("r")
+
+
+# --- results from elsewhere --------------------------------------------------------------------------------------
+
+
+def listing(*ids: str) -> bytes:
+    members = [{"ID": id, "Platform": {"os": "linux", "architecture": "arm64"}} for id in ids]
+    return json.dumps({"Platforms": members}).encode()
+
+
+def keys(result: Result) -> Sequence[tuple[str, Platform]]:
+    return [(made.key, made.platform) for made in heard(result, {}).results]
+
+
+def test_the_list_of_platforms_says_what_the_keys_mean() -> None:
+    result = Result(refs={"b": Ref(), "a": Ref()}, metadata={PLATFORMS: listing("a", "b"), f"{CONFIG}/b": b'{"x":1}'})
+    assert keys(result) == [("a", ARM64), ("b", ARM64)]
+    assert heard(result, {}).results[1].config == b'{"x":1}'
+    assert heard(result, {}).multi_platform
+
+
+def test_without_a_list_the_keys_do() -> None:
+    assert keys(Result(refs={"linux/arm64": Ref(), "docs": Ref()})) == [("linux/arm64", ARM64), ("docs", local())]
+
+
+def test_without_anything_it_is_for_this_machine_with_a_plain_config() -> None:
+    (made,) = heard(Result(), {}).results
+    assert made.platform == local()
+    assert json.loads(made.config)["config"]["WorkingDir"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("result", "complaint"),
+    [
+        (Result(metadata={PLATFORMS: listing("a", "b")}), "multiple platforms without map"),
+        (Result(refs={"a": Ref()}, metadata={PLATFORMS: listing("a", "b")}), "failed to find ref for ID b"),
+        (Result(metadata={PLATFORMS: listing()}), "invalid empty platforms"),
+        (Result(metadata={PLATFORMS: listing("")}), "invalid platform"),
+        (Result(metadata={PLATFORMS: b"["}), "cannot be read"),
+        (Result(metadata={CONFIG: b'{"os": "linux"}'}), "must be specified together"),
+        (Result(metadata={CONFIG: b"[]"}), "not a JSON object"),
+    ],
+)
+def test_results_that_cannot_be_meant(result: Result, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        heard(result, {})
