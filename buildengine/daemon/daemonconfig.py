@@ -111,7 +111,8 @@ def resolve(base: Config, file: BuildkitdFile) -> DaemonConfig:
 
 
 def _worker(base: WorkerConfig, oci: Worker) -> WorkerConfig:
-    reserved = oci.reserved_space if oci.reserved_space != _NO_SPACE else oci.gckeepstorage
+    unset = oci.reserved_space == oci.max_used_space == oci.min_free_space == _NO_SPACE
+    reserved = oci.gckeepstorage if unset else oci.reserved_space  # as it was called before v0.17
     given: dict[str, Any] = {
         "snapshotter": _snapshotter(oci.snapshotter) if oci.snapshotter != "auto" else None,
         "runtime": _runtime(oci.binary) if oci.binary else None,

@@ -99,12 +99,12 @@ def _labels(words: Sequence[str]) -> dict[str, str]:
 
 
 def _keep_storage(text: str) -> dict[str, str]:
-    """Reserved[,Free[,Maximum]]: megabytes, a size with a unit, or a percentage."""
-    parts = text.split(",")
+    """Reserved[,Free[,Maximum]]: megabytes, of 10^6; also a size with a unit, or a percentage."""
+    parts = [part.strip() for part in text.split(",")]
     if len(parts) > 3:
         raise ValueError("must be Reserved[,Free[,Maximum]]")
     names = ("reservedSpace", "minFreeSpace", "maxUsedSpace")
-    sized = [f"{part}MB" if part.strip().isdigit() else part for part in parts]
+    sized = [str(int(part) * 10**6) if part.isdigit() else part for part in parts]
     return {name: part for name, part in zip(names, sized, strict=False) if part}
 
 

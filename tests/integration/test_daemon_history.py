@@ -1,4 +1,4 @@
-"""The build history of a running pybuildd: what is listened to, filtered, pinned, forgotten, and kept over a restart."""
+"""The build history of a running pybuildd: listened to, filtered, pinned, forgotten, and kept over a restart."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ mirrors=["localhost:5001"]
     with daemon(tmp_path / "root", tmp_path, "--config", tmp_path / "d.toml") as started, started.client() as client:
         client.solve(files("configured"), Entitlements=["security.insecure"])
         assert "networkMode cni is not supported" in started.log
-        with pytest.raises(grpc.RpcError, match="granting entitlement network.host is not allowed"):
+        with pytest.raises(grpc.RpcError, match=r"granting entitlement network\.host is not allowed"):
             client.solve(files("configured"), Entitlements=["network.host"])
 
 
