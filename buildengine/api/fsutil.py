@@ -126,7 +126,7 @@ class Listing:
         open_directory, last = parents[-1]
         if open_directory != directory or name <= last:
             raise ProtocolError(f"{_shown(path)} is listed out of order, or without its directory")
-        if len(name) > MAX_NAME or len(path) > MAX_PATH or name in (b".", b"..") or b"\0" in name:
+        if len(name) > MAX_NAME or len(path) > MAX_PATH or name in (b".", b"..") or b"\0" in name or path[:1] == b"/":
             raise ProtocolError(f"{_shown(path)} is no path that can be received")
         parents[-1] = (directory, name)
 

@@ -39,12 +39,19 @@ def attributes_of(root: int, path: bytes) -> Mapping[str, bytes]:
         return NO_XATTRS
 
 
+_Inode = tuple[int, int]
+_Found = tuple[Entry, bool, _Inode | None]
+"""An entry, whether it is kept itself, and its inode when it may have other names."""
+
+_LINKED = (stat.S_IFREG, stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO)
+
+
 class _Frame:
     """An open directory of the walk. `unsure` is its own entry, as long as nothing in it has come."""
 
     __slots__ = ("entries", "unsure")
 
-    def __init__(self, entries: Iterator[tuple[Entry, bool]], unsure: Entry | None) -> None:
+    def __init__(self, entries: Iterator[_Found], unsure: Entry | None) -> None:
         self.entries = entries
         self.unsure = unsure
 
@@ -54,7 +61,7 @@ class _Walk:
         self._root = root
         self._keep = keep
         self._attributes = attributes
-        self._seen: dict[tuple[int, int], bytes] = {}  # files with several names
+        self._seen: dict[_Inode, bytes] = {}  # files with several names, as they come
 
     def entries(self) -> Iterator[Entry]:
         frames = [_Frame(self._list(b""), None)]
@@ -63,15 +70,19 @@ class _Walk:
             if following is None:
                 frames.pop()
                 continue
-            entry, kept = following
+            entry, kept, inode = following
             if kept:
                 yield from _surely(frames)
-                yield entry
+                yield self._linked(entry, inode) if inode else entry
             if stat.S_ISDIR(entry.mode):
                 frames.append(_Frame(self._list(entry.path), None if kept else entry))
 
-    def _list(self, path: bytes) -> Iterator[tuple[Entry, bool]]:
-        """One directory, sorted; of each entry whether it is kept itself."""
+    def _linked(self, entry: Entry, inode: _Inode) -> Entry:
+        first = self._seen.setdefault(inode, entry.path)
+        return entry if first == entry.path else entry._replace(link=first)
+
+    def _list(self, path: bytes) -> Iterator[_Found]:
+        """One directory, sorted."""
         try:
             fd = open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY, follow=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +96,7 @@ class _Walk:
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, prefix: bytes) -> list[tuple[Entry, bool]]:
+    def _read(self, fd: int, prefix: bytes) -> list[_Found]:
         with os.scandir(fd) as scan:
             found = sorted([(os.fsencode(entry.name), entry) for entry in scan], key=lambda pair: pair[0])
         entries = []
@@ -100,7 +111,9 @@ class _Walk:
             try:
                 info = entry.stat(follow_symlinks=False)
                 if not stat.S_ISSOCK(info.st_mode):
-                    entries.append((self._entry(fd, path, name, info), kept))
+                    linked = info.st_nlink > 1 and stat.S_IFMT(info.st_mode) in _LINKED
+                    inode = (info.st_dev, info.st_ino) if linked else None
+                    entries.append((self._entry(fd, path, name, info), kept, inode))
             except FileNotFoundError:
                 continue
         return entries
@@ -112,9 +125,6 @@ class _Walk:
             link = os.readlink(name, dir_fd=fd)
         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             device = os.major(info.st_rdev), os.minor(info.st_rdev)
-        if info.st_nlink > 1 and not stat.S_ISDIR(mode) and not link:
-            first = self._seen.setdefault((info.st_dev, info.st_ino), path)
-            link = b"" if first == path else first
         size = 0 if stat.S_ISDIR(mode) else info.st_size
         attributes = _attributes(fd, name) if self._attributes else NO_XATTRS
         return Entry(path, mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, link, device, attributes)

@@ -1,0 +1,242 @@
+"""What a build asks of a client elsewhere, answered by grpcio through the tunnel."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trio
+
+from buildengine.api import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2, upload_pb2
+from buildengine.api.sessions import SessionGone
+from buildengine.api.wire_pb2 import Packet
+from buildengine.errors import ContextError, SourceError, UserError
+from tests.fakes.session_client import Handlers, session_client, stream, unary
+from tests.fakes.session_daemon import SessionDaemon, session_daemon
+from worker.session import IDENTITY_TOKEN
+from worker.sources.origin import LocalOrigin
+
+SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+FILE_SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
+FILE_SEND = "/moby.filesync.v1.FileSend/DiffCopy"
+CHECK_AGENT, FORWARD_AGENT = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/ForwardAgent"
+PULL = "/moby.upload.v1.Upload/Pull"
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[SessionDaemon]:
+    async with session_daemon(tmp_path / "root", tmp_path / "daemon") as running:
+        yield running
+
+
+class Client:
+    """A client for the block, and its session."""
+
+    def __init__(self, daemon: SessionDaemon, tmp_path: Path, handlers: Handlers) -> None:
+        self._client = session_client(tmp_path / "daemon", tmp_path, handlers)
+        self._daemon = daemon
+
+    async def __aenter__(self) -> Any:
+        self.running = await trio.to_thread.run_sync(self._client.__enter__)
+        return self._daemon.session("one")
+
+    async def __aexit__(self, *error: object) -> None:
+        await trio.to_thread.run_sync(self._client.__exit__, None, None, None)
+
+
+def get_secret(request: Any, context: grpc.ServicerContext) -> Any:
+    if request.ID == "token":
+        return secrets_pb2.GetSecretResponse(data=b"s3cret")
+    if request.ID == "large":
+        return secrets_pb2.GetSecretResponse(data=bytes(501 << 10))
+    code = grpc.StatusCode.NOT_FOUND if request.ID == "none" else grpc.StatusCode.UNKNOWN
+    return context.abort(code, "the vault is shut")
+
+
+async def test_secrets(daemon: SessionDaemon, tmp_path: Path) -> None:
+    async with Client(daemon, tmp_path, {SECRET: unary(secrets_pb2.GetSecretRequest, get_secret)}) as session:
+        assert (await session.secrets.get("token")).reveal() == b"s3cret"
+        assert await session.secrets.get("none") is None
+        with pytest.raises(UserError, match="larger than"):
+            await session.secrets.get("large")
+        with pytest.raises(SourceError, match="the vault is shut"):
+            await session.secrets.get("other")
+
+
+def get_credentials(request: Any, context: grpc.ServicerContext) -> Any:
+    known = {"registry-1.docker.io": ("me", "pass"), "token.example": ("", "refresh")}
+    name, secret = known.get(request.Host, ("", ""))
+    return auth_pb2.CredentialsResponse(Username=name, Secret=secret)
+
+
+async def test_credentials(daemon: SessionDaemon, tmp_path: Path) -> None:
+    async with Client(daemon, tmp_path, {CREDENTIALS: unary(auth_pb2.CredentialsRequest, get_credentials)}) as session:
+        hub = await session.credentials.get("docker.io")
+        assert (hub.username, hub.password.reveal()) == ("me", b"pass")
+        token = await session.credentials.get("token.example")
+        assert (token.username, token.password.reveal()) == (IDENTITY_TOKEN, b"refresh")
+        assert await session.credentials.get("other.example") is None
+
+
+async def test_what_a_client_does_not_serve_it_does_not_have(daemon: SessionDaemon, tmp_path: Path) -> None:
+    async with Client(daemon, tmp_path, {}) as session:
+        assert await session.secrets.get("token") is None
+        assert await session.credentials.get("docker.io") is None
+        assert await session.ssh_agents.open("default") is None
+        with pytest.raises(ContextError, match="no local sources enabled"):
+            await session.directories.receive(LocalOrigin(name="context"), print)
+        with pytest.raises(UserError, match="takes no exports"):
+            async with session.sinks.file(0):
+                pass
+
+
+def check_agent(request: Any, context: grpc.ServicerContext) -> Any:
+    if request.ID != "default":
+        context.abort(grpc.StatusCode.UNKNOWN, f"unset ssh forward key {request.ID}")
+    return ssh_pb2.CheckAgentResponse()
+
+
+def shout(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    """An agent that says everything again, in capitals, and its own name at the end."""
+    for message in messages:
+        yield ssh_pb2.BytesMessage(data=message.data.upper())
+    yield ssh_pb2.BytesMessage(data=dict(context.invocation_metadata())["buildkit.ssh.id"].encode())
+
+
+async def test_an_agent_is_a_socket_for_any_number_of_connections(daemon: SessionDaemon, tmp_path: Path) -> None:
+    handlers = {
+        CHECK_AGENT: unary(ssh_pb2.CheckAgentRequest, check_agent),
+        FORWARD_AGENT: stream(ssh_pb2.BytesMessage, shout),
+    }
+    async with Client(daemon, tmp_path, handlers) as session:
+        assert await session.ssh_agents.open("other") is None
+        async with await session.ssh_agents.open("") as path:
+            for said in (b"hello", b"x" * 100_000):
+                async with await trio.open_unix_socket(path) as agent:
+                    await agent.send_all(said)
+                    await agent.send_eof()
+                    assert b"".join([data async for data in agent]) == said.upper() + b"default"
+        assert os.listdir(daemon.cache.root / "ingest") == []
+
+
+def send_files(root: Path, asked: list[dict[str, list[str]]]) -> grpc.RpcMethodHandler:
+    """A sender of plain files and directories, written for this test from the protocol's description."""
+
+    def diff_copy(packets: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        metadata: dict[str, list[str]] = {}
+        for key, value in context.invocation_metadata():
+            metadata.setdefault(key, []).append(value)
+        asked.append(metadata)
+        if metadata["dir-name"] != ["context"]:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no access allowed to dir {metadata['dir-name'][0]!r}")
+        paths = sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts)
+        for path in paths:
+            info, packet = path.stat(), Packet(type=Packet.PACKET_STAT)
+            packet.stat.path = str(path.relative_to(root))
+            packet.stat.mode = stat.S_IMODE(info.st_mode) | (1 << 31 if path.is_dir() else 0)
+            packet.stat.size, packet.stat.modTime = info.st_size, info.st_mtime_ns
+            yield packet
+        yield Packet(type=Packet.PACKET_STAT)
+        for packet in packets:
+            if packet.type == Packet.PACKET_FIN:
+                yield packet
+                return
+            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=paths[packet.ID].read_bytes())
+            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID)
+
+    return stream(Packet, diff_copy)
+
+
+async def test_a_directory_is_received_and_kept_for_the_next_build(daemon: SessionDaemon, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "dir").mkdir(parents=True)
+    (source / "dir" / "file").write_bytes(b"content")
+    (source / "other").write_bytes(b"x" * 100_000)
+    asked: list[dict[str, list[str]]] = []
+    counts: list[int] = []
+    origin = LocalOrigin(name="context", include_patterns=("di r", "süß"), follow_paths=("dir/file",))
+    async with Client(daemon, tmp_path, {FILE_SYNC: send_files(source, asked)}) as session:
+        first = await session.directories.receive(origin, counts.append)
+        await trio.run_process(["diff", "-r", source, first.path])
+        assert asked[0]["followpaths"] == ["dir/file"]
+        assert (asked[0]["include-patterns"], asked[0]["include-patterns-encoded"]) == (
+            ["di+r", "s%C3%BC%C3%9F"],
+            ["1"],
+        )
+        assert counts[-1] == 100_007
+        busy = await session.directories.receive(origin, counts.append)
+        assert busy.path != first.path
+        first.release()
+        busy.release()
+        (source / "other").unlink()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        again = await session.directories.receive(origin, counts.append)
+        assert again.path in (first.path, busy.path)
+        assert counts[-1] == 0
+        assert sorted(os.listdir(again.path)) == ["dir"]
+        with pytest.raises(ContextError, match="no access allowed"):
+            await session.directories.receive(LocalOrigin(name="elsewhere"), counts.append)
+
+
+def take(taken: list[bytes], answer: grpc.StatusCode | None = None) -> grpc.RpcMethodHandler:
+    def diff_copy(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        if answer is not None:
+            context.abort(answer, "no room")
+        taken.append(dict(context.invocation_metadata())["buildkit-attachable-exporter-id"].encode())
+        taken.extend(message.data for message in messages)
+        yield from ()
+
+    return stream(filesync_pb2.BytesMessage, diff_copy)
+
+
+async def test_a_file_sink_is_a_stream_to_the_client(daemon: SessionDaemon, tmp_path: Path) -> None:
+    taken: list[bytes] = []
+    content = os.urandom(5 << 20)
+    async with Client(daemon, tmp_path, {FILE_SEND: take(taken)}) as session, session.sinks.file(3) as fd:
+        await trio.to_thread.run_sync(_write, fd, content)
+    assert (taken[0], b"".join(taken[1:])) == (b"3", content)
+
+
+async def test_a_client_that_takes_no_file_is_an_error_unless_it_has_it(daemon: SessionDaemon, tmp_path: Path) -> None:
+    async with Client(daemon, tmp_path, {FILE_SEND: take([], grpc.StatusCode.RESOURCE_EXHAUSTED)}) as session:
+        with pytest.raises(SourceError, match="no room"):
+            async with session.sinks.file(0) as fd:
+                await trio.to_thread.run_sync(_write, fd, bytes(5 << 20))
+
+
+async def test_a_client_that_has_the_file_is_content(daemon: SessionDaemon, tmp_path: Path) -> None:
+    client = Client(daemon, tmp_path, {FILE_SEND: take([], grpc.StatusCode.ALREADY_EXISTS)})
+    async with client as session, session.sinks.file(0) as fd:
+        await trio.to_thread.run_sync(_write, fd, bytes(5 << 20))
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+async def test_an_upload_is_pulled(daemon: SessionDaemon, tmp_path: Path) -> None:
+    def pull(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        metadata = dict(context.invocation_metadata())
+        yield upload_pb2.BytesMessage(data=f"{metadata['urlhost']} {metadata['urlpath']}".encode())
+
+    client = Client(daemon, tmp_path, {PULL: stream(upload_pb2.BytesMessage, pull)})
+    async with client as session, session.uploads.pull("buildkit-session", "/id") as pieces:
+        assert [piece async for piece in pieces] == [b"buildkit-session /id"]
+
+
+async def test_a_client_that_vanishes_ends_what_only_it_wanted(daemon: SessionDaemon, tmp_path: Path) -> None:
+    client = Client(daemon, tmp_path, {})
+    async with client:
+        found = await daemon.sessions.get("prefix:one")
+        with pytest.raises(SessionGone), found.alive():
+            await trio.sleep(client.running.vanish() or 60)
+        assert found.ended
+    assert len(daemon.sessions) == 0
