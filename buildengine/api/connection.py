@@ -7,7 +7,7 @@ belongs to the caller, who closes it; it is good for nothing else afterwards.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ FAREWELL = 1.0  # seconds for the last frame: why we close
 
 _In = TypeVar("_In", bound=Message)
 _Out = TypeVar("_Out", bound=Message)
-_Error = TypeVar("_Error", bound=BaseException, covariant=True)
+_Error = TypeVar("_Error", bound=BaseException)
 Describe = Callable[[Exception], RpcError]
 
 
@@ -66,13 +66,16 @@ async def open_channel(stream: trio.abc.Stream) -> AsyncIterator[rpc.Channel]:
     """Calls raise RpcError(UNAVAILABLE) once the stream has broken; the block itself goes on."""
     client = _Client(stream)
     caught: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.run)
-        try:
-            yield client
-        except BaseException as error:  # it leaves the block as it is, not in a group
-            caught = error
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            try:
+                yield client
+            except BaseException as error:  # it leaves the block as it is, not in a group
+                caught = error
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        raise _leading(group) from None
     if caught is not None:
         raise caught
 
@@ -93,7 +96,7 @@ class _Connection:
         try:
             await self._run()
         except BaseExceptionGroup as group:  # a mistake of ours, or that we are cancelled
-            raise _leaves(group)[0] from None
+            raise _leading(group) from None
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -176,7 +179,7 @@ class _Connection:
         if self.closed:
             return
         self.closed = reason
-        for number in list(self._calls):
+        for number in {*self._calls, *self._draining}:
             self._call_ended(number, Status(code=Code.UNAVAILABLE, message=reason))
         self._written.unpark_all()
 
@@ -209,22 +212,23 @@ class _Server(_Connection):
 
     async def _serve(self, number: int, call: InboundCall, method: rpc.Method[Any, Any], timeout: float | None) -> None:
         try:
-            status = Status(code=Code.DEADLINE_EXCEEDED, message="context deadline exceeded")
             call.scope.deadline = trio.current_time() + (inf if timeout is None else timeout)
-            with call.scope:
-                status = await self._outcome(call, method)
-            self.core.finish(number, status)
+            self.core.finish(number, await self._outcome(call, method))
             self.wake()
         finally:
             del self._calls[number]
 
     async def _outcome(self, call: InboundCall, method: rpc.Method[Any, Any]) -> Status:
         try:
-            await method.handler(call)
+            with call.scope:
+                await method.handler(call)
+                return OK
         except Exception as error:
             told = self._describe(_leading(error))
             return Status(code=told.code, message=told.message, details=told.details)
-        return OK
+        except BaseExceptionGroup as group:  # tasks of it failed as we were cancelled: nobody is there to be told
+            raise group.split(Exception)[1] or group from None
+        return Status(code=Code.DEADLINE_EXCEEDED, message="context deadline exceeded")
 
 
 class _Client(_Connection):
@@ -299,17 +303,19 @@ class _Client(_Connection):
         self._openers.unpark_all()
 
 
-def _leading(error: Exception) -> Exception:
-    """Of a handler whose tasks failed together, the first that says whose fault it is."""
-    if not isinstance(error, ExceptionGroup):
-        return error
+def _leading(error: _Error) -> _Error:
+    """Of tasks that failed together, the first that says whose fault it is."""
     leaves = list(_leaves(error))
-    return next((leaf for leaf in leaves if isinstance(leaf, RpcError | BuildError)), leaves[0])
+    for wanted in (RpcError, BuildError, Exception):
+        for leaf in leaves:
+            if isinstance(leaf, wanted):
+                return leaf
+    return leaves[0]
 
 
-def _leaves(group: BaseExceptionGroup[_Error]) -> list[_Error]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+def _leaves(error: _Error) -> Iterator[_Error]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)  # type: ignore[misc]  # a group of Exceptions holds nothing else
+    else:
+        yield error

@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value
 
 from buildengine.api import rpc
 from buildengine.api.connection import open_channel, serve_connection
+from buildengine.api.h2settings import MAX_CALLS
 from buildengine.api.rpc import Channel, Code, RpcError
 from tests.fakes.rpc_services import Served
 
@@ -98,6 +99,81 @@ async def test_handlers_learn_that_their_caller_has_gone() -> None:
     async with connected(services) as (channel, _), channel.stream("/t.T/Stubborn", BytesValue, BytesValue):
         await begun.wait()
     assert learned == [Code.CANCELLED] * 2
+
+
+async def test_handlers_that_fail_as_they_are_cancelled_harm_no_one_else() -> None:
+    begun = trio.Event()
+
+    async def fails_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("late")
+
+    async def handler(call: rpc.ServerCall[BytesValue, BytesValue]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails_late)
+            begun.set()
+            await trio.sleep_forever()
+
+    services = rpc.merged(rpc.service("t.S", {"Late": rpc.stream(BytesValue, BytesValue, handler)}), Served().services)
+    async with connected(services) as (channel, _):
+        async with channel.stream("/t.S/Late", BytesValue, BytesValue):
+            await begun.wait()
+        with pytest.raises(RpcError) as caught:
+            await channel.unary("/t.S/Late", BytesValue(), BytesValue, timeout=0.01)
+        assert caught.value.code == Code.DEADLINE_EXCEEDED
+        assert await channel.unary("/t.T/Echo", BytesValue(), BytesValue) == BytesValue()
+
+
+async def test_handlers_that_fail_as_the_connection_ends_are_not_heard() -> None:
+    begun = trio.Event()
+
+    async def fails_late(call: rpc.ServerCall[BytesValue, BytesValue]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                begun.set()
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("late")
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    services = rpc.service("t.S", {"Late": rpc.stream(BytesValue, BytesValue, fails_late)})
+    scope = trio.CancelScope()
+
+    async def serve() -> None:
+        async with theirs:
+            with scope:
+                await serve_connection(theirs, services)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with open_channel(ours) as channel, channel.stream("/t.S/Late", BytesValue, BytesValue) as call:
+            await begun.wait()
+            scope.cancel()
+            with pytest.raises(RpcError) as caught:
+                await call.receive()
+            assert caught.value.code == Code.UNAVAILABLE
+
+
+async def test_handlers_that_do_not_end_are_bounded() -> None:
+    """Each whose caller has gone counts until it has ended (CVE-2023-44487)."""
+    leave = trio.Event()
+
+    async def stubborn(call: rpc.ServerCall[BytesValue, BytesValue]) -> None:
+        with trio.CancelScope(shield=True):
+            await leave.wait()
+
+    services = rpc.service("t.T", {"Stubborn": rpc.stream(BytesValue, BytesValue, stubborn)})
+    async with connected(services) as (channel, _):
+        for _ in range(MAX_CALLS):
+            async with channel.stream("/t.T/Stubborn", BytesValue, BytesValue):
+                pass
+        with pytest.raises(RpcError) as caught:
+            await channel.unary("/t.T/Stubborn", BytesValue(), BytesValue)
+        assert caught.value.code == Code.RESOURCE_EXHAUSTED
+        leave.set()
 
 
 async def test_a_server_that_is_cancelled_leaves_no_task() -> None:
