@@ -37,21 +37,26 @@ class MessageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One frame; `raw` is all of it, `payload` starts behind its header."""
+    """One frame of HTTP/2."""
 
     kind: int
     flags: int
     stream: int
-    raw: bytes
+    payload: bytes
+
+    @property
+    def raw(self) -> bytes:
+        return frame(self.kind, self.flags, self.stream, self.payload)
 
     def data(self) -> bytes:
         """The payload of a DATA frame without its padding. Raises ValueError when there is more padding than frame."""
         if not self.flags & PADDED:
-            return self.raw[HEADER:]
-        padding = self.raw[HEADER] if len(self.raw) > HEADER else len(self.raw)
-        if padding >= len(self.raw) - HEADER:
+            return self.payload
+        length = len(self.payload)
+        padding = self.payload[0] if length else 0
+        if padding >= length:
             raise ValueError("more padding than data")
-        return self.raw[HEADER + 1 : len(self.raw) - padding]
+        return self.payload[1 : length - padding]
 
 
 class FrameCutter:
@@ -74,9 +79,9 @@ class FrameCutter:
                     raise FrameTooLarge(f"a frame of {length} bytes, {self._largest} are taken")
                 if end - at < HEADER + length:
                     break
-                raw = data[at : at + HEADER + length]
+                payload = data[at + HEADER : at + HEADER + length]
                 at += HEADER + length
-                yield Frame(kind=kind, flags=flags, stream=stream & 0x7FFFFFFF, raw=raw)
+                yield Frame(kind=kind, flags=flags, stream=stream & 0x7FFFFFFF, payload=payload)
         finally:
             self._rest = data[at:]
 

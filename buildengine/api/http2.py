@@ -92,7 +92,7 @@ class Core:
         return data[len(begun) :]
 
     def _receive_data(self, frame: framing.Frame, events: list[Event]) -> None:
-        length = len(frame.raw) - framing.HEADER
+        length = len(frame.payload)
         if not self._windows.received(length):
             return self._break(_Error.FLOW_CONTROL_ERROR, "more data than the connection's window", events)
         stream = self._streams.get(frame.stream)
@@ -145,15 +145,15 @@ class Core:
         known = frame.stream in self._streams
         if kind not in _USEFUL and not (kind == framing.RST_STREAM and known) and not self._count_nuisance(events):
             return None
-        if kind == framing.GOAWAY and not self._in_header_block and len(frame.raw) >= framing.HEADER + 8:
+        if kind == framing.GOAWAY and not self._in_header_block and len(frame.payload) >= 8:
             return self._receive_goaway(frame, events)
         if kind in (framing.HEADERS, framing.PUSH_PROMISE, framing.CONTINUATION):
             self._in_header_block = not frame.flags & framing.END_HEADERS
         return self._to_h2(frame.raw, events)
 
     def _receive_goaway(self, frame: framing.Frame, events: list[Event]) -> None:
-        last, code = struct.unpack_from("!II", frame.raw, framing.HEADER)
-        text = frame.raw[framing.HEADER + 8 :].decode(errors="replace")
+        last, code = struct.unpack_from("!II", frame.payload)
+        text = frame.payload[8:].decode(errors="replace")
         reason = ": ".join(filter(None, [f"the other side takes no more calls (HTTP/2 error {code})", text]))
         if not self.going_away:
             events.append(GoingAway(reason=reason))
