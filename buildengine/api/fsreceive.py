@@ -10,6 +10,7 @@ Requests are sent by a task of their own: a sender that waits for us to take dat
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import deque
 from collections.abc import Callable
@@ -18,11 +19,10 @@ from typing import Protocol
 
 import trio
 
+from buildengine.api.fspackets_pb2 import Packet, Stat
 from buildengine.api.fsutil import NO_XATTRS, Entry, ProtocolError, Receiving, Step, check_ids, st_mode
 from buildengine.api.fswalk import attributes_of, walk
 from buildengine.api.fswrite import Writer
-from buildengine.api.stat_pb2 import Stat
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import BuildError, ContextError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
@@ -116,7 +116,7 @@ class _Receiver:
         self._work += self._links
         await self._flush()
         await offload(self._writer.finish, self._receiving.touched, limiter=DISK)
-        await self._stream.send(Packet(type=Packet.PACKET_FIN))
+        await self._stream.send(Packet(type=Packet.FIN))
         await self._drain()
         entries = self._receiving.count
         return Received(entries=entries, files=self._files, bytes=self._bytes, short=tuple(self._short))
@@ -124,7 +124,7 @@ class _Receiver:
     async def _ask(self) -> None:
         while True:
             while self._outgoing:
-                await self._stream.send(Packet(type=Packet.PACKET_REQ, ID=self._outgoing.popleft()))
+                await self._stream.send(Packet(type=Packet.REQ, id=self._outgoing.popleft()))
             self._wake = trio.Event()
             await self._wake.wait()
 
@@ -137,23 +137,23 @@ class _Receiver:
     async def _drain(self) -> None:
         """Until the sender has ended too."""
         while (packet := await self._stream.receive()) is not None:
-            if packet.type == Packet.PACKET_ERR:
+            if packet.type == Packet.ERR:
                 raise _told(packet)
-            if packet.type == Packet.PACKET_FIN:
+            if packet.type == Packet.FIN:
                 await half_close(self._stream)
 
     # --- packets ------------------------------------------------------------------------------------------
 
     def _take(self, packet: Packet) -> None:
         kind = packet.type
-        if kind == Packet.PACKET_DATA:
-            self._data(packet.ID, packet.data)
-        elif kind == Packet.PACKET_STAT:
+        if kind == Packet.DATA:
+            self._data(packet.id, packet.data)
+        elif kind == Packet.STAT:
             if packet.HasField("stat"):
                 self._entry(entry_of(packet.stat))
             else:
                 self._end_of_listing()
-        elif kind == Packet.PACKET_ERR:
+        elif kind == Packet.ERR:
             raise _told(packet)
         else:
             raise ProtocolError(f"a packet of type {kind} does not belong here")
@@ -206,23 +206,17 @@ class _Receiver:
             await offload(_do, work, limiter=DISK)
 
 
-def entry_of(stat_: Stat) -> Entry:
+def entry_of(listed: Stat) -> Entry:
     """Raises ProtocolError for what no file of Linux can be."""
-    mode = st_mode(stat_.mode)
-    link = stat_.linkname
-    attributes = stat_.xattrs
-    path = stat_.path.encode()
-    if not link and not attributes and mode & stat.S_IFMT(mode) in _PLAIN:
-        entry = Entry(path, mode, stat_.uid, stat_.gid, stat_.size, stat_.modTime)
+    mode = st_mode(listed.mode)
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        device = (0, 0)
     else:
-        kept = dict(attributes) if attributes else NO_XATTRS
-        device = (stat_.devmajor, stat_.devminor) if not stat.S_ISREG(mode) else (0, 0)
-        entry = Entry(path, mode, stat_.uid, stat_.gid, stat_.size, stat_.modTime, link.encode(), device, kept)
+        device = (listed.major, listed.minor)
+    attributes = {os.fsdecode(one.name): one.value for one in listed.xattrs} or NO_XATTRS
+    entry = Entry(listed.path, mode, listed.uid, listed.gid, listed.size, listed.mtime, listed.link, device, attributes)
     check_ids(entry)
     return entry
-
-
-_PLAIN = (stat.S_IFREG, stat.S_IFDIR)
 
 
 async def half_close(stream: Packets) -> None:
@@ -257,6 +251,6 @@ async def say(stream: Packets, why: str) -> None:
     """Tell the other side, if it still listens."""
     with trio.move_on_after(_SAYING_WHY):
         try:
-            await stream.send(Packet(type=Packet.PACKET_ERR, data=why.encode()))
+            await stream.send(Packet(type=Packet.ERR, data=why.encode()))
         except Exception:  # whatever is wrong with the call, our own failure is what matters
             return

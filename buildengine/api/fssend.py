@@ -14,11 +14,10 @@ from itertools import islice
 
 import trio
 
+from buildengine.api.fspackets_pb2 import Attribute, Packet, Stat
 from buildengine.api.fsreceive import Packets, Progress, half_close, say
 from buildengine.api.fsutil import Entry, ProtocolError, Sending, go_mode
 from buildengine.api.fswalk import walk
-from buildengine.api.stat_pb2 import Stat
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import BuildError, ContextError
 from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
@@ -64,19 +63,19 @@ class _Sender:
             nursery.start_soon(self._send_all)
             await self._read_requests()
             nursery.cancel_scope.cancel()  # the receiver has what it wants
-        await self._stream.send(Packet(type=Packet.PACKET_FIN))
+        await self._stream.send(Packet(type=Packet.FIN))
         await half_close(self._stream)
         while await self._stream.receive() is not None:
             pass
 
     async def _read_requests(self) -> None:
         while (packet := await self._stream.receive()) is not None:
-            if packet.type == Packet.PACKET_REQ:
-                self._files.requested.append((packet.ID, self._sending.requested(packet.ID)))
+            if packet.type == Packet.REQ:
+                self._files.requested.append((packet.id, self._sending.requested(packet.id)))
                 self._wake.set()
-            elif packet.type == Packet.PACKET_FIN:
+            elif packet.type == Packet.FIN:
                 return
-            elif packet.type == Packet.PACKET_ERR:
+            elif packet.type == Packet.ERR:
                 raise ContextError(packet.data.decode(errors="replace") or "the receiver gave up without a reason")
             else:
                 raise ProtocolError(f"a packet of type {packet.type} does not belong here")
@@ -97,10 +96,10 @@ class _Sender:
         entries = await offload(_some, self._entries, limiter=DISK)
         for entry in entries:
             self._sending.listed(entry)
-            await self._stream.send(Packet(type=Packet.PACKET_STAT, stat=stat_of(entry)))
+            await self._stream.send(Packet(type=Packet.STAT, stat=stat_of(entry)))
         if entries:
             return True
-        await self._stream.send(Packet(type=Packet.PACKET_STAT))
+        await self._stream.send(Packet(type=Packet.STAT))
         return False
 
     async def _send_files(self) -> bool:
@@ -109,7 +108,7 @@ class _Sender:
             return False
         for number, data in await offload(self._files.read, limiter=DISK):
             self._bytes += len(data)
-            await self._stream.send(Packet(type=Packet.PACKET_DATA, ID=number, data=data))
+            await self._stream.send(Packet(type=Packet.DATA, id=number, data=data))
         if self._progress is not None:
             self._progress(self._bytes)
         return True
@@ -163,16 +162,16 @@ class _Files:
 def stat_of(entry: Entry) -> Stat:
     major, minor = entry.device
     return Stat(
-        path=os.fsdecode(entry.path),
+        path=entry.path,
         mode=go_mode(entry.mode),
         uid=entry.uid,
         gid=entry.gid,
         size=entry.size,
-        modTime=entry.mtime_ns,
-        linkname=os.fsdecode(entry.link),
-        devmajor=major,
-        devminor=minor,
-        xattrs=entry.xattrs,
+        mtime=entry.mtime_ns,
+        link=entry.link,
+        major=major,
+        minor=minor,
+        xattrs=[Attribute(name=os.fsencode(name), value=value) for name, value in entry.xattrs.items()],
     )
 
 

@@ -16,10 +16,10 @@ from urllib.parse import quote_plus
 
 import trio
 
+from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import receive
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession, SessionGone
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import ContextError
 from cache.cachemounts import CacheMounts
 from worker.session import ReceivedDirectory

@@ -13,10 +13,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import trio
 
 from buildengine.api.filesync_pb2 import BytesMessage
+from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fssend import send
 from buildengine.api.rpc import ClientCall, Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import SourceError, UserError
 from cache.layers import Layers
 from worker.layers.outcome import one_error

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
+from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import Received, receive
 from buildengine.api.fssend import send
-from buildengine.api.wire_pb2 import Packet
 from cache.selection import Filter
 from worker.layers.outcome import one_error
 

@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from buildengine.api.fspackets_pb2 import Packet, Stat
 from buildengine.api.fsreceive import receive
 from buildengine.api.fssend import send
 from buildengine.api.fsutil import ProtocolError, go_mode
-from buildengine.api.stat_pb2 import Stat
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import ContextError
 from cache.selection import PatternFilter, Verdict
 from tests.fakes.packet_pair import End, directory, pair, told, transfer
 
 Seen = dict[str, tuple[object, ...]]
-END = Packet(type=Packet.PACKET_STAT)
+END = Packet(type=Packet.STAT)
 
 
 def seen(root: Path) -> Seen:
@@ -47,6 +46,7 @@ def source(tmp_path: Path) -> Path:
     os.setxattr(root / "a" / "file", "user.note", b"\0\xff")
     (root / "a" / "b" / "large").write_bytes(os.urandom(5 << 20))
     (root / "empty").touch()
+    (root / os.fsdecode(b"latin-\xe9")).touch()
     (root / "a-b").write_bytes(b"sorts after a and all that is in it")
     os.symlink("../file", root / "a" / "b" / "link")
     os.symlink("/nowhere/at/all", root / "dangling")
@@ -70,7 +70,7 @@ def target(tmp_path: Path) -> Path:
 async def test_a_copy_is_the_original(source: Path, target: Path) -> None:
     received = await transfer(source, target)
     assert seen(target) == seen(source)
-    assert (received.files, received.short) == (4, ())
+    assert (received.files, received.short) == (5, ())
 
 
 async def test_what_is_there_already_is_not_sent(source: Path, target: Path) -> None:
@@ -79,7 +79,7 @@ async def test_what_is_there_already_is_not_sent(source: Path, target: Path) -> 
     again = await transfer(source, target)
     assert (again.files, again.bytes) == (0, 0)
     assert {path: path.lstat().st_ino for path in target.rglob("*")} == inodes
-    assert (await transfer(source, target, trust=False)).files == 4
+    assert (await transfer(source, target, trust=False)).files == 5
     assert seen(target) == seen(source)
 
 
@@ -151,12 +151,12 @@ async def test_a_symlink_in_the_target_leads_nowhere(source: Path, target: Path,
     assert seen(target) == seen(source)
 
 
-def listed(path: str, mode: int = stat.S_IFREG | 0o644, **fields: object) -> Packet:
-    return Packet(type=Packet.PACKET_STAT, stat=Stat(path=path, mode=go_mode(mode), **fields))  # type: ignore[arg-type]
+def listed(path: str, mode: int = stat.S_IFREG | 0o644, *, link: bytes = b"", size: int = 0) -> Packet:
+    return Packet(type=Packet.STAT, stat=Stat(path=path.encode(), mode=go_mode(mode), link=link, size=size))
 
 
 def data(number: int, content: bytes = b"") -> Packet:
-    return Packet(type=Packet.PACKET_DATA, ID=number, data=content)
+    return Packet(type=Packet.DATA, id=number, data=content)
 
 
 @pytest.mark.parametrize(
@@ -164,15 +164,15 @@ def data(number: int, content: bytes = b"") -> Packet:
     [
         ([listed("../up")], "out of order|no path"),
         ([listed("/etc")], "no path|order"),
-        ([listed("d", stat.S_IFLNK | 0o777, linkname="/tmp"), listed("d/evil")], "without its directory"),
+        ([listed("d", stat.S_IFLNK | 0o777, link=b"/tmp"), listed("d/evil")], "without its directory"),
         ([listed("a"), END, data(1, b"x")], "not asked for"),
         ([listed("a"), data(0), data(0, b"x")], "not asked for"),
         ([listed("b"), listed("a")], "out of order"),
         ([listed("b"), END, listed("c")], "after the end"),
         ([listed("a")], "before it had sent everything"),
-        ([listed("a"), Packet(type=Packet.PACKET_FIN)], "does not belong here"),
-        ([Packet(type=Packet.PACKET_STAT, stat=Stat(path="a", mode=1 << 24))], "no kind of file"),
-        ([listed("a", linkname="/etc/shadow")], "not listed"),
+        ([listed("a"), Packet(type=Packet.FIN)], "does not belong here"),
+        ([Packet(type=Packet.STAT, stat=Stat(path=b"a", mode=1 << 24))], "no kind of file"),
+        ([listed("a", link=b"/etc/shadow")], "not listed"),
     ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_told_so(packets: list[Packet], why: str, target: Path) -> None:
@@ -192,7 +192,7 @@ async def test_many_unfinished_files_are_too_many(target: Path) -> None:
 
 async def test_the_senders_error_is_the_error(target: Path) -> None:
     with pytest.raises(ContextError, match="no space on my disk"):
-        await told(target, [listed("a"), Packet(type=Packet.PACKET_ERR, data=b"no space on my disk")])
+        await told(target, [listed("a"), Packet(type=Packet.ERR, data=b"no space on my disk")])
 
 
 async def test_a_file_that_came_short_is_named(target: Path) -> None:
@@ -222,7 +222,7 @@ class _Removing:
         self._end, self._path = end, path
 
     async def send(self, message: Packet) -> None:
-        if message.stat.path == self._path.name:
+        if message.stat.path == os.fsencode(self._path.name):
             self._path.unlink()
         await self._end.send(message)
 

@@ -88,7 +88,8 @@ def test_the_schema_is_buildkits() -> None:
         file = FileDescriptorProto()
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         importlib.import_module(module).DESCRIPTOR.CopyToProto(file)
-        lines += schema(file)
+        if not file.package.startswith("pybuild."):  # messages of our own
+            lines += schema(file)
     golden = (GOLDEN / "api_schema.txt").read_text().replace(SPANS, "bytes")
     assert sorted(lines) == golden.splitlines()
 
