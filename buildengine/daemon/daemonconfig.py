@@ -17,7 +17,7 @@ from typing import Any
 from buildengine import config as configs
 from buildengine import settings
 from buildengine.config import Config, GcPolicy, Space, WorkerConfig
-from buildengine.daemon.buildkitdfile import BuildkitdFile, Frontend, Worker
+from buildengine.daemon.buildkitdfile import BuildkitdFile, Worker
 from buildengine.daemon.flags import CommandLine
 from buildengine.errors import ConfigError
 from buildengine.settings import Layer
@@ -51,7 +51,6 @@ class DaemonConfig:
     history_max_age: float = 48 * 3600.0
     history_max_entries: int = 50
     log_format: str = "text"
-    frontends: Mapping[str, Frontend] = field(default_factory=dict)
     provenance_env: Path | None = None
     warnings: tuple[str, ...] = ()
 
@@ -104,7 +103,6 @@ def resolve(base: Config, file: BuildkitdFile) -> DaemonConfig:
         history_max_age=file.history.max_age,
         history_max_entries=file.history.max_entries,
         log_format=file.log.format,
-        frontends=file.frontends,
         provenance_env=file.provenance_env_dir,
         warnings=tuple(_warnings(file)),
     )
@@ -186,5 +184,8 @@ def _warnings(file: BuildkitdFile) -> Iterator[str]:
         yield "defaultCgroupParent is not heeded"
     if file.grpc.debug_address:
         yield "there is no debug server: debugAddress is not heeded"
+    for name, frontend in file.frontends.items():
+        if not frontend.enabled or frontend.allowed_repositories:
+            yield f'[frontend."{name}"] is not heeded'
     if file.cdi.auto_allowed:
         yield "there are no CDI devices: cdi.autoAllowed is not heeded"

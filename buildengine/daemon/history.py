@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -139,18 +139,12 @@ class History:
         row = self._db.read(lambda c: c.execute("SELECT data FROM records WHERE ref = ?", (ref,)).fetchone())
         return None if row is None else records.decode(row[0])
 
-    @contextmanager
-    def document(self, digest: Digest) -> Iterator[int | None]:
+    def document(self, digest: Digest) -> AbstractContextManager[int | None]:
         """A descriptor of a document, for this block; None when there is none of that digest."""
-        try:
-            fd = os.open(self._directory / digest.hex, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield None
-            return
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        return opened(self._directory / digest.hex)
+
+    def documents(self) -> set[Digest]:
+        return {Digest.of_hex(name) for name in self._db.read(_documents)}
 
     @asynccontextmanager
     async def listen(self, query: HistoryQuery) -> AsyncIterator[AsyncIterator[HistoryEvent]]:
@@ -242,6 +236,20 @@ class History:
     def _tell(self, happening: Happening, record: BuildRecord) -> None:
         for listener in self._listeners:
             listener.send_nowait(HistoryEvent(happening=happening, record=record))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int | None]:
+    """A descriptor for reading, for this block; None where there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _hash(path: Path) -> str:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import field, replace
 
 import trio
@@ -24,20 +26,22 @@ from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
-from buildengine.builder import PrunePolicy, UsageInfo
+from buildengine.builder import BuildRequest, PrunePolicy, UsageInfo
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
 from buildengine.daemon.engine import Engine
 from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
-from buildengine.daemon.history import History
+from buildengine.daemon.history import History, opened
 from buildengine.daemon.main import VERSION
+from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError
-from buildengine.history import ERROR, LOGS, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery
+from buildengine.history import ERROR, LOGS, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
 
+_IMAGES = ("image", "oci", "docker")  # exporters that make them
 _CACHE_EXPORTERS: frozenset[str] = frozenset()  # none yet
 
 
@@ -156,7 +160,7 @@ class Service:
             with trio.CancelScope(shield=True):
                 await self._complete(record, build, failure=self._failure(error))
             raise
-        await self._complete(replace(record, response=response), build)
+        await self._complete(replace(record, response=response, result=_result(request, response)), build)
         return response
 
     async def _complete(self, record: BuildRecord, build: RunningBuild, failure: Failure | None = None) -> None:
@@ -194,6 +198,16 @@ class Service:
 
     # --- what is remembered
 
+    def blob(self, digest: Digest) -> AbstractContextManager[int | None]:
+        """A blob of the store, or a document of the history. Whoever reads it verifies it."""
+        store = self._engine.cache.store
+        if store.info(digest, pin=False) is None:
+            return self.history_store.document(digest)
+        return opened(store.path(digest))
+
+    def blobs(self) -> set[Digest]:
+        return {info.digest for info in self._engine.cache.store.list()} | self.history_store.documents()
+
     def history(self, query: HistoryQuery) -> AbstractAsyncContextManager[AsyncIterator[HistoryEvent]]:
         return self.history_store.listen(query)
 
@@ -215,6 +229,22 @@ async def open_service(engine: Engine, history: History, settings: Settings) -> 
         builds = Builds(cache.root / "ingest", cache.lease.id, nursery)
         yield Service(engine, history, builds, Sessions(), received, settings)
         nursery.cancel_scope.cancel()
+
+
+def _result(request: BuildRequest, response: Mapping[str, str]) -> ResultInfo | None:
+    """The image that a build gave, as the first of its exporters that makes images has told it."""
+    place = next((n for n, export in enumerate(request.exports) if export.type in _IMAGES), None)
+    told = response.get("containerimage.descriptor")
+    if place is None or told is None:
+        return None
+    descriptor = json.loads(b64decode(told))
+    blob = Blob(
+        media_type=descriptor["mediaType"],
+        digest=Digest(descriptor["digest"]),
+        size=descriptor["size"],
+        annotations=descriptor.get("annotations") or {},
+    )
+    return ResultInfo(results={place: blob})
 
 
 def leading(error: BaseException) -> BaseException:

@@ -13,13 +13,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import trio
 
-from buildengine.api import rpc, status
+from buildengine.api import rpc, status, traces
 from buildengine.api.connection import serve_connection
+from buildengine.api.content import SERVICE as CONTENT
+from buildengine.api.content import Content
 from buildengine.api.control import SERVICE, Control
 from buildengine.api.gateway import SERVICE as GATEWAY
 from buildengine.api.gateway import Gateway
 from buildengine.api.health import Health
 from buildengine.api.reflection import reflection
+from buildengine.api.traces import SERVICE as TRACES
 from buildengine.daemon import systemd
 from buildengine.daemon.daemonconfig import DaemonConfig
 from buildengine.daemon.engine import open_engine
@@ -115,7 +118,8 @@ def all_services(service: Service) -> rpc.Services:
     """Whatever one port serves."""
     control = Control(service, service.sessions).services
     gateway = Gateway(service.bridges.find, service.worker).services
-    served = rpc.merged(control, gateway, Health(SERVICE, GATEWAY).services)
+    health = Health(SERVICE, GATEWAY, CONTENT, TRACES).services
+    served = rpc.merged(control, gateway, Content(service).services, traces.SERVICES, health)
     return rpc.merged(served, reflection(served))
 
 

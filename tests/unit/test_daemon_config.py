@@ -81,7 +81,7 @@ a = "b"
     assert (config.uid, config.gid, config.log_format) == (1, 2, "json")
     assert (config.tls_certificate, config.tls_key, config.tls_authority) == (Path("/c"), Path("/k"), Path("/a"))
     assert (config.history_max_age, config.history_max_entries) == (7200.0, 5)
-    assert not config.frontends["dockerfile.v0"].enabled
+    assert config.warnings == ('[frontend."dockerfile.v0"] is not heeded',)
     assert config.engine.dns.nameservers == ("1.1.1.1",)
     assert config.engine.registries["docker.io"].mirrors == ("localhost:5000",)
     worker = config.engine.worker

@@ -1,0 +1,136 @@
+"""buildctl before pybuildd: the commands of BuildKit's own client, and what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llb.definition import Definition
+from llb.state import local, mkdir, scratch
+from tests.builds import FIXTURES, Store, write
+from tests.conformance.peer import directory
+from tests.fakes.daemon import Daemon, daemon
+
+pytest_plugins = [FIXTURES]
+
+DOCKERFILE = """\
+FROM base
+COPY a.txt /srv/
+RUN --mount=type=secret,id=word cat /srv/a.txt /run/secrets/word > /srv/both
+"""
+
+
+@pytest.fixture(scope="module")
+def running(store_with_base: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    place = tmp_path_factory.mktemp("buildctl")
+    store = store_with_base.copy(place / "root")
+    with daemon(store.root, place) as started:
+        yield started
+
+
+def ctl(running: Daemon, *words: object, stdin: bytes = b"", status: int = 0) -> str:
+    """What it prints, on both streams."""
+    done = raw(running, *words, stdin=stdin)
+    text = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode == status, text
+    return text
+
+
+def raw(running: Daemon, *words: object, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    address = running.address.replace("unix:", "unix://")
+    argv = [str(directory() / "buildctl"), "--addr", address, *map(str, words)]
+    return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=100)
+
+
+def files(name: str) -> Definition:
+    return scratch().file(mkdir("/srv").mkfile("/srv/it", name.encode()), name=f"write {name}").marshal()
+
+
+def test_debug_workers(running: Daemon) -> None:
+    assert "linux/amd64" in ctl(running, "debug", "workers")
+    told = ctl(running, "debug", "workers", "--verbose")
+    assert "org.mobyproject.buildkit.worker.executor:" in told
+    assert "BuildKit:" in told
+    assert ctl(running, "debug", "workers", "--filter", "id==nobody").splitlines()[1:] == []
+
+
+def test_debug_info(running: Daemon) -> None:
+    assert ctl(running, "--wait", "debug", "info").startswith("BuildKit: pybuild v0.26")
+
+
+def test_a_definition_on_standard_input(running: Daemon, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    told = ctl(running, "build", "--progress=plain", "-o", f"type=oci,dest={archive}", stdin=files("llb").to_bytes())
+    assert "write llb" in told
+    assert "exporting to oci image format" in told
+    with tarfile.open(archive) as opened:
+        assert {"oci-layout", "index.json"} <= set(opened.getnames())
+
+
+def test_a_definition_with_a_directory_of_the_client(running: Daemon, tmp_path: Path) -> None:
+    write(tmp_path / "src", {"a.txt": "mine", "b/c.txt": "too"})
+    copied = scratch().file(mkdir("/in").copy(local("src"), "/", "/in", contents=True)).marshal()
+    ctl(
+        running,
+        *("build", "--progress=plain", "--local", f"src={tmp_path}/src", "-o", f"type=local,dest={tmp_path}/out"),
+        stdin=copied.to_bytes(),
+    )
+    assert (tmp_path / "out/in/a.txt").read_text() == "mine"
+    assert (tmp_path / "out/in/b/c.txt").read_text() == "too"
+
+
+def test_a_dockerfile(running: Daemon, tmp_path: Path) -> None:
+    """The client is the frontend's client: it solves through the gateway and returns the result."""
+    write(tmp_path / "context", {"Dockerfile": DOCKERFILE, "a.txt": "public "})
+    (tmp_path / "word").write_text("secret")
+    words = ["build", "--progress=plain", "--frontend=dockerfile.v0", "--secret", f"id=word,src={tmp_path}/word"]
+    words += ["--local", f"context={tmp_path}/context", "--local", f"dockerfile={tmp_path}/context"]
+    words += ["-o", f"type=tar,dest={tmp_path}/tree.tar", "--metadata-file", f"{tmp_path}/metadata.json"]
+    assert "[3/3] RUN --mount=type=secret" in ctl(running, *words)
+    with tarfile.open(tmp_path / "tree.tar") as opened:
+        both = opened.extractfile("srv/both")
+        assert both is not None
+        assert both.read() == b"public secret"
+    assert "CACHED" in ctl(running, *words)
+
+
+def test_a_failed_step_is_shown_with_its_line(running: Daemon, tmp_path: Path) -> None:
+    write(tmp_path, {"Dockerfile": "FROM base\nRUN exit 3\n"})
+    words = ["build", "--progress=plain", "--frontend=dockerfile.v0"]
+    words += ["--local", f"context={tmp_path}", "--local", f"dockerfile={tmp_path}"]
+    told = ctl(running, *words, status=1)
+    assert ">>> RUN exit 3" in told
+    assert "exit code: 3" in told
+
+
+def test_history(running: Daemon, tmp_path: Path) -> None:
+    ctl(running, "build", "--ref-file", tmp_path / "ref", stdin=files("history").to_bytes())
+    ref = (tmp_path / "ref").read_text().strip()
+    assert ref in ctl(running, "debug", "histories")
+    assert "write history" in ctl(running, "debug", "logs", ref)
+    records = [json.loads(line) for line in ctl(running, "debug", "histories", "--format", "{{json .}}").splitlines()]
+    logs = next(record["record"]["logs"]["digest"] for record in records if record["record"]["Ref"] == ref)
+    assert "write history" in ctl(running, "debug", "get", logs)
+    ctl(running, "debug", "ctl", "--pin", ref)
+    ctl(running, "debug", "ctl", "--delete", ref)
+    assert ref not in ctl(running, "debug", "histories")
+
+
+def test_usage_and_prune(running: Daemon) -> None:
+    ctl(running, "build", stdin=files("usage").to_bytes())
+    assert "write usage" in ctl(running, "du", "--verbose")
+    ctl(running, "prune-histories")
+    assert "Total:" in ctl(running, "prune", "--all")
+    assert "write usage" not in ctl(running, "du", "--verbose")
+
+
+def test_dial_stdio(running: Daemon) -> None:
+    """The bytes of a connection, as they are: ours begins with settings, and ends when the client's does."""
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 6.5: a frame of that type, without any
+    done = raw(running, "dial-stdio", stdin=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+    assert (done.returncode, done.stdout[3]) == (0, settings[3])
