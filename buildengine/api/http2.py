@@ -147,7 +147,7 @@ class Core:
             return None
         if kind == framing.GOAWAY and not self._in_header_block and len(frame.payload) >= 8:
             return self._receive_goaway(frame, events)
-        if kind in (framing.HEADERS, framing.PUSH_PROMISE, framing.CONTINUATION):
+        if kind in (framing.HEADERS, framing.PUSH_PROMISE) or self._in_header_block:  # CONTINUATION begins none
             self._in_header_block = not frame.flags & framing.END_HEADERS
         return self._to_h2(frame.raw, events)
 

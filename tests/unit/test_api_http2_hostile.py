@@ -18,7 +18,7 @@ from buildengine.api.headers import OK
 from buildengine.api.http2 import Core
 from buildengine.api.outbox import MAX_FRAME
 from buildengine.api.rpc import MAX_MESSAGE, Code
-from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, MessageReceived
+from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, GoingAway, MessageReceived
 from buildengine.api.windows import CONNECTION_WINDOW
 from tests.fakes.http2_wire import PREFACE, REQUEST, Clock, Wire, frames, header_block, message, opened, request
 
@@ -183,6 +183,18 @@ def test_a_header_block_without_end_is_refused() -> None:
     core = opened()
     data = framing.frame(framing.HEADERS, 0, 1, header_block()) + framing.frame(framing.CONTINUATION, 0, 1, b"") * 100
     assert is_broken(core.receive(data))
+
+
+def test_a_continuation_of_nothing_hides_nothing_that_follows() -> None:
+    """For a stream that was reset h2 answers it with a reset, and goes on."""
+    core = opened(client=True)
+    call = core.open("/t.T/Echo")
+    core.reset(call)
+    core.open("/t.T/Echo")  # h2 forgets the first one now
+    assert core.receive(framing.frame(framing.CONTINUATION, 0, call, b"")) == []
+    event, *_ = core.receive(framing.frame(framing.GOAWAY, 0, 0, bytes(8)))
+    assert isinstance(event, GoingAway)
+    assert not core.broken
 
 
 def test_data_within_a_header_block_is_refused() -> None:
