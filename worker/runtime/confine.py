@@ -7,6 +7,7 @@ codec, a user or a group, or print a traceback. The order is the point; each fun
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import stat
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _SIGPIPE, _SIGXFSZ = 13, 25
+_TIOCSPTLCK, _TIOCGPTPEER, _TIOCSCTTY = 0x40045431, 0x5441, 0x540E  # include/uapi/asm-generic/ioctls.h
 _SIGKILL = 9
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -32,11 +34,12 @@ def set_limits(rlimits: list[tuple[int, int, int]]) -> None:
             raise OSError(errno.EPERM, f"{error}: the engine has {resource.getrlimit(number)}", "ulimit") from None
 
 
-def separate(process: dict[str, Any], *, landlock_abi: int) -> None:
+def separate(process: dict[str, Any], *, landlock_abi: int, alone: bool = True) -> None:
     """From abstract sockets and processes of others. Needs CAP_SYS_ADMIN, as does `filter_calls`: no_new_privs stays
-    off, since set-uid programs work in a build."""
+    off, since set-uid programs work in a build. Who is not `alone` may signal the other processes of its container,
+    and its pid namespace keeps all else from it."""
     if not process["insecure"] and landlock_abi >= 6:
-        syscalls.landlock_scope()
+        syscalls.landlock_scope(signals=alone)
 
 
 def enter_user_namespace(user: int, process: dict[str, Any]) -> None:
@@ -56,8 +59,20 @@ def take_streams(streams: list[int], uid: int) -> None:
     """Descriptors 0 to 2. The pipes become the user's, so that /dev/stdout can be opened (as runc does)."""
     for number, fd in enumerate(streams):
         os.dup2(fd, number)
-    for pipe in (1, 2):
-        os.fchown(pipe, uid, -1)
+    for pipe in (0, 1, 2):
+        if not stat.S_ISCHR(os.fstat(pipe).st_mode) or os.isatty(pipe):  # /dev/null stays root's
+            os.fchown(pipe, uid, -1)
+
+
+def open_terminal() -> tuple[int, int]:
+    """A terminal of the step's own /dev/pts, as (the engine's end, the process's end), and ours to be controlled by."""
+    engine = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if os.fstat(engine).st_rdev != os.makedev(5, 2):  # ptmx, Documentation/admin-guide/devices.txt
+        raise Refused("/dev/pts of the container has no terminals")
+    fcntl.ioctl(engine, _TIOCSPTLCK, b"\0\0\0\0")
+    process: int = fcntl.ioctl(engine, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(process, _TIOCSCTTY, 0)
+    return engine, process
 
 
 def become(process: dict[str, Any], *, bounding: int, mknod: bool) -> None:

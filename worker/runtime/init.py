@@ -36,7 +36,7 @@ def run(channel: _socket.socket, host: Host, cgroups: list[tuple[str, str]]) -> 
     except messages.Lost:
         pass
     except BaseException as error:
-        _report(channel, during[0], error)
+        report(channel, during[0], error)
     os._exit(1)
 
 
@@ -55,7 +55,7 @@ def _prepare(host: Host, cgroups: list[tuple[str, str]]) -> Assembly:
     return built
 
 
-def _report(channel: _socket.socket, during: str, error: BaseException) -> None:
+def report(channel: _socket.socket, during: str, error: BaseException) -> None:
     try:
         messages.send(channel, {"failure": failure(during, error)})
     except messages.Lost:
@@ -87,6 +87,7 @@ def _trace(error: BaseException) -> str:
 def _step(
     channel: _socket.socket, host: Host, built: Assembly, setting: dict[str, Any], fds: list[int], during: list[str]
 ) -> NoReturn:
+    given = [fds.pop(1)] if setting["stdin"] else []
     envelope, pipes, namespaces = fds[0], fds[1:3], fds[3:]
     request = messages.open_envelope(envelope)
     os.close(envelope)
@@ -102,18 +103,38 @@ def _step(
     during[0] = "entering the new root"
     messages.send(channel, {"stubs": built.stubs.made}, (built.bare,))
     os.close(built.bare)
+    streams = [*(given or [built.null]), *pipes]
     if host.oci:
-        ocirun.run(channel, request["oci"], [built.null, *pipes], guarded=not setting["nodev"])
+        ocirun.run(channel, request["oci"], streams, guarded=not setting["nodev"])
     _pivot(built.root)
-    confine.take_streams([built.null, *pipes], request["process"]["uid"])
-    channel, user = _close_all_but(channel, namespaces)
     during[0] = "confining the process"
-    _become(channel, host, request["process"], user, mknod=not setting["nodev"])
+    process = request["process"]
+    take_streams(channel, process, streams)
+    channel, user = close_all_but(channel, namespaces)
+    become(channel, host, process, user, mknod=not setting["nodev"])
 
 
-def _become(channel: _socket.socket, host: Host, process: dict[str, Any], user: int | None, *, mknod: bool) -> NoReturn:
+def take_streams(channel: _socket.socket, process: dict[str, Any], streams: list[int]) -> None:
+    """Those given, or a terminal, whose other end goes to the engine."""
+    if process["terminal"]:
+        engine, terminal = confine.open_terminal()
+        messages.send(channel, {"terminal": True}, (engine,))
+        streams = [terminal] * 3
+    confine.take_streams(streams, process["uid"])
+
+
+def become(
+    channel: _socket.socket,
+    host: Host,
+    process: dict[str, Any],
+    user: int | None,
+    *,
+    mknod: bool,
+    alone: bool = True,
+) -> NoReturn:
+    """The user's process. `user` is the user namespace that it enters; who is not `alone` joins a container."""
     try:
-        confine.separate(process, landlock_abi=host.landlock_abi)
+        confine.separate(process, landlock_abi=host.landlock_abi, alone=alone)
         confine.set_limits(process["rlimits"])  # after what opens files: the user may have allowed none
         if user is not None:
             confine.enter_user_namespace(user, process)
@@ -126,7 +147,7 @@ def _become(channel: _socket.socket, host: Host, process: dict[str, Any], user: 
     except messages.Lost:
         os._exit(1)
     except BaseException as error:  # `run` has closed descriptors by another name than ours
-        _report(channel, "starting the process", error)
+        report(channel, "starting the process", error)
         os._exit(1)
 
 
@@ -139,7 +160,7 @@ def _pivot(root: int) -> None:
     os.chdir("/")
 
 
-def _close_all_but(channel: _socket.socket, namespaces: list[int]) -> tuple[_socket.socket, int | None]:
+def close_all_but(channel: _socket.socket, namespaces: list[int]) -> tuple[_socket.socket, int | None]:
     """The channel and the user namespace, if there is one for this step."""
     fds = [channel.detach(), *namespaces[:1]]
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _USER + 1) for fd in fds]  # none of them in another's place

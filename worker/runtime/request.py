@@ -33,17 +33,7 @@ def build(
     limits = spec.limits
     return {
         "plan": [operation.wire() for operation in plan(spec, secrets, oci=oci is not None)],
-        "process": {
-            "argv": list(spec.argv),
-            "env": environment,
-            "cwd": spec.cwd,
-            "uid": spec.uid,
-            "gid": spec.gid,
-            "groups": list(spec.groups),
-            "insecure": spec.insecure,
-            "seccomp": b"" if spec.insecure else _filter(),
-            "rlimits": [(rlimit_number(r.name), r.soft, r.hard) for r in spec.rlimits],
-        },
+        "process": _process(spec, environment),
         "cgroup": {
             "parent": _cgroup_parent(spec.cgroup_parent),
             "memory": limits.memory,
@@ -53,6 +43,27 @@ def build(
         },
         "oci": bundle.message(spec, environment, oci, group) if oci else None,
         "emulation": _emulation(spec, oci),
+    }
+
+
+def build_joining(spec: ProcessSpec, secrets: Mapping[str, SecretBytes]) -> dict[str, Any]:
+    """The request for one more process of a step that runs; its root and its mounts are there already."""
+    _check(spec)
+    return {"process": _process(spec, _environment(spec, secrets))}
+
+
+def _process(spec: ProcessSpec, environment: dict[str, str]) -> dict[str, Any]:
+    return {
+        "argv": list(spec.argv),
+        "env": environment,
+        "cwd": spec.cwd,
+        "uid": spec.uid,
+        "gid": spec.gid,
+        "groups": list(spec.groups),
+        "insecure": spec.insecure,
+        "terminal": spec.terminal,
+        "seccomp": b"" if spec.insecure else _filter(),
+        "rlimits": [(rlimit_number(r.name), r.soft, r.hard) for r in spec.rlimits],
     }
 
 

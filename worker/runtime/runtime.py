@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import trio
 
@@ -28,6 +28,9 @@ from buildengine.values import dataclass
 from worker.runtime import bundle, failures, isolate, messages, request, sweep
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
+
+if TYPE_CHECKING:
+    from worker.runtime.container import Container
 
 Kind = Literal["auto", "builtin", "runc", "crun"]
 Output = Callable[[int, bytes], None]  # (1 or 2, bytes)
@@ -76,6 +79,10 @@ class Runtime(Protocol):
         result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
         waits until everything is killed.
         """
+        ...
+
+    def open_container(self) -> AbstractAsyncContextManager[Container]:
+        """A step that somebody talks to (`worker.runtime.container`). Raises HostError when this runtime has none."""
         ...
 
 
@@ -162,14 +169,14 @@ class _Supervisor:
     """Our end of one supervisor."""
 
     def __init__(self, channel: socket.socket, name: str) -> None:
-        self._channel = channel
+        self.channel = channel
         self.name = name
 
     def send(self, content: dict[str, Any], output: list[int], locks: Iterable[int]) -> None:
         """The request, with the writing ends of two pipes, which are closed here, and the locks."""
         envelope = messages.envelope(content)
         try:
-            messages.send(self._channel, {}, (envelope, *output, *locks))
+            messages.send(self.channel, {"stdin": False, "attended": False}, (envelope, *output, *locks))
         except messages.Lost:
             pass  # `report` will say why
         finally:
@@ -177,12 +184,12 @@ class _Supervisor:
                 os.close(fd)
 
     def fileno(self) -> int:
-        return self._channel.fileno()
+        return self.channel.fileno()
 
     def report(self) -> dict[str, Any] | None:
         """The supervisor's one answer. None: it is gone without one."""
         try:
-            message, _ = messages.receive(self._channel)
+            message, _ = messages.receive(self.channel)
         except messages.Lost:
             return None
         return message
@@ -190,14 +197,14 @@ class _Supervisor:
     async def kill(self) -> None:
         """Kill the step and wait until all of it is gone."""
         try:
-            self._channel.shutdown(socket.SHUT_WR)
+            self.channel.shutdown(socket.SHUT_WR)
         except OSError:  # it is gone already
             return
         with trio.move_on_after(_GRACE):
-            await trio.lowlevel.wait_readable(self._channel)
+            await trio.lowlevel.wait_readable(self.channel)
 
     def close(self) -> None:
-        self._channel.close()
+        self.channel.close()
 
 
 class _Pipe:
@@ -278,6 +285,31 @@ class _Runtime:
             for pipe in pipes:
                 pipe.close()
         return self._exit(report)
+
+    @asynccontextmanager
+    async def open_container(self) -> AsyncIterator[Container]:
+        if self._program is not None:
+            raise HostError(f"{self.name} runs no containers for a client", hint="use the built-in runtime")
+        from worker.runtime.container import Container
+
+        supervisor, self._spare = self._spare or self._launcher.order(), None
+        container = Container(supervisor.channel, supervisor.name, self._exit)
+        caught: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(container.attend)
+                try:
+                    yield container
+                except BaseException as error:  # it leaves the block as it is, not in a group
+                    caught = error
+                nursery.cancel_scope.cancel()
+        finally:
+            container.end()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _GRACE):
+                await container.attend()
+            supervisor.close()
+        if caught is not None:
+            raise caught
 
     def _exit(self, report: dict[str, Any] | None) -> Exit:
         if report is None:

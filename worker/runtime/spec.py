@@ -103,6 +103,7 @@ class ProcessSpec:
     hostname: str = DEFAULT_HOSTNAME
     network: Literal["host", "none"] = "host"
     insecure: bool = False
+    terminal: bool = False  # its streams are one terminal, of its own /dev/pts
     rlimits: tuple[Rlimit, ...] = ()
     limits: StepLimits = StepLimits()
     cgroup_parent: str = ""

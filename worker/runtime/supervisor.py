@@ -1,9 +1,9 @@
 """The process that stands beside one step, outside its namespaces, from before the request until all is gone.
 
 It makes the control group and PID 1 ahead of time, passes the request on, then waits for three things at once:
-PID 1's end, PID 1's messages, and the end of the engine's socket, on which it kills. exec of a set-id program
-clears a parent-death signal; nothing clears this. The socket to the engine is its whole life: who holds the other
-end holds the step.
+PID 1's end, PID 1's messages, and the engine's socket: for orders about a step that somebody talks to (a signal, one
+more process), and for its end, on which it kills. exec of a set-id program clears a parent-death signal; nothing clears
+this. The socket to the engine is its whole life: who holds the other end holds the step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import select
 
 from buildengine.tracepoints import reach
-from worker.runtime import cgroups, init, messages, sweep, syscalls, targets, usernamespace
+from worker.runtime import cgroups, init, joining, messages, sweep, syscalls, targets, usernamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,25 @@ def supervise(engine: _socket.socket, name: str, host: Host) -> NoReturn:
     os._exit(0)
 
 
+class Joined:
+    """A process that joined the step; `number` is the engine's name for it."""
+
+    def __init__(self, number: int, pid: int, pidfd: int, channel: _socket.socket) -> None:
+        self.number = number
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.said: dict[str, Any] = {}
+
+
+def _received(channel: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """A message that is there; None when there is none, or will be none."""
+    try:
+        return messages.receive(channel, _MSG_DONTWAIT)
+    except (messages.Lost, BlockingIOError):
+        return None
+
+
 class Supervisor:
     def __init__(self, engine: _socket.socket, name: str, host: Host) -> None:
         self._engine = engine
@@ -52,6 +71,9 @@ class Supervisor:
         self._channel: _socket.socket
         self._stubs: tuple[list[targets.Stub], int] | None = None
         self._said: dict[str, Any] = {}
+        self._attended = False  # the engine wants to hear of more than the end
+        self._joined: dict[int, Joined] = {}  # by pidfd, and by the descriptor of its channel
+        self._poll = select.poll()
         self._registration = -1  # the mount of the step's own binfmt_misc: closed, its emulator is forgotten
 
     def prepare(self) -> None:
@@ -72,14 +94,16 @@ class Supervisor:
         messages.rehearse()
 
     def serve(self) -> None:
-        _, received = messages.receive(self._engine)
-        fds = received[:3]  # the request and two pipes; the rest are locks, which end with this process
+        given, received = messages.receive(self._engine)
+        self._attended = given["attended"]
+        count = 4 if given["stdin"] else 3
+        fds = received[:count]  # the request and the pipes; the rest are locks, which end with this process
         request = messages.open_envelope(fds[0])
         if request["emulation"]:
             self._registration, *namespaces = usernamespace.make(request["emulation"])
             fds += namespaces
         group = self._limited(request["cgroup"])
-        setting = {"nodev": not group.devices_enforced, "cgroups": group.views()}
+        setting = {"nodev": not group.devices_enforced, "cgroups": group.views(), "stdin": given["stdin"]}
         try:
             messages.send(self._channel, setting, tuple(fds))
         except messages.Lost:
@@ -103,31 +127,103 @@ class Supervisor:
         return self._group
 
     def _wait(self) -> None:
-        """Until PID 1 has ended, and with it every process of its namespace."""
-        poll = select.poll()
+        """Until PID 1 has ended, and with it every process of its namespace: those that joined are reaped before."""
+        poll = self._poll
         for fd in (self._pidfd, self._engine.fileno(), self._channel.fileno()):
             poll.register(fd, select.POLLIN)
         while True:
             ready = [fd for fd, _ in poll.poll()]
-            if self._engine.fileno() in ready:  # nothing is sent after a request, so this is its end
+            if self._engine.fileno() in ready and not self._obey():
                 syscalls.pidfd_kill(self._pidfd, _SIGKILL)
                 poll.unregister(self._engine.fileno())
             if self._channel.fileno() in ready and not self._listen():
                 poll.unregister(self._channel.fileno())
+            for fd in ready:
+                if fd in self._joined:
+                    self._bury(self._joined[fd])
             if self._pidfd in ready:
                 while self._listen():
                     pass
                 return
 
+    def _obey(self) -> bool:
+        """Take one order of the engine; False when it wants the step to end."""
+        try:
+            order, fds = messages.receive(self._engine, _MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except messages.Lost:
+            return False
+        number = order["process"]
+        if "signal" in order:
+            known = {joined.number: joined.pidfd for joined in self._joined.values()} | {0: self._pidfd}
+            if number in known:
+                syscalls.pidfd_kill(known[number], order["signal"])
+        else:
+            self._join(number, fds, stdin=order["stdin"])
+        return True
+
+    def _join(self, number: int, fds: list[int], *, stdin: bool) -> None:
+        """Start one more process of the step."""
+        assert self._group is not None
+        channel, theirs = messages.pair()
+        pid = os.fork()
+        if pid == 0:
+            self._engine.close()
+            channel.close()
+            joining.run(theirs, self._host, self._pidfd)
+        theirs.close()
+        joined = Joined(number, pid, os.pidfd_open(pid), channel)
+        self._joined[joined.pidfd] = joined
+        self._poll.register(joined.pidfd, select.POLLIN)
+        self._group.attach(pid)
+        setting = {"stdin": stdin, "nodev": not self._group.devices_enforced, "user": self._registration >= 0}
+        try:
+            messages.send(channel, setting, tuple(fds))
+        except messages.Lost:
+            pass  # it has left word why
+        for fd in fds:
+            os.close(fd)
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self._joined[channel.fileno()] = joined
+
+    def _bury(self, joined: Joined) -> None:
+        """Take what a process that joined has to say; once it has ended, tell how."""
+        said = joined.said
+        while (message := _received(joined.channel)) is not None:
+            told, fds = message
+            said.update(told)
+            self._tell(joined.number, told, fds)
+        if not select.select([joined.pidfd], [], [], 0)[0]:
+            return
+        for fd in (joined.pidfd, joined.channel.fileno()):
+            self._poll.unregister(fd)
+            del self._joined[fd]
+        _, status, usage = os.wait4(joined.pid, 0)
+        os.close(joined.pidfd)
+        joined.channel.close()
+        if "failure" not in said:
+            ended = {"status": status, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
+            self.answer({"process": joined.number, "oom": False} | ended)
+
+    def _tell(self, number: int, told: dict[str, Any], fds: list[int]) -> None:
+        """Pass on what a process says to an engine that attends to the step."""
+        if self._attended:
+            self.answer({"process": number} | told, tuple(fds))
+        for fd in fds:
+            os.close(fd)
+
     def _listen(self) -> bool:
         """Take one message of PID 1; False when there is none and will be none."""
-        try:
-            message, fds = messages.receive(self._channel, _MSG_DONTWAIT)
-        except (messages.Lost, BlockingIOError):
+        message = _received(self._channel)
+        if message is None:
             return False
-        if "stubs" in message:
-            self._stubs = (message["stubs"], fds[0])
-        self._said.update(message)
+        told, fds = message
+        if "stubs" in told:
+            self._stubs = (told["stubs"], fds[0])
+        elif "failure" not in told and "exit" not in told:
+            self._tell(0, told, fds)
+        self._said.update(told)
         return True
 
     def _outcome(self, group: cgroups.Group) -> dict[str, Any]:
@@ -150,9 +246,9 @@ class Supervisor:
         peak = group.peak_memory() or usage.ru_maxrss << 10
         return {"status": status, "cpu": cpu, "peak": peak, "oom": oom}
 
-    def answer(self, report: dict[str, Any]) -> None:
+    def answer(self, report: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         try:
-            messages.send(self._engine, report)
+            messages.send(self._engine, report, fds)
         except messages.Lost:
             pass
 

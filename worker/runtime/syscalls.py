@@ -168,9 +168,11 @@ def landlock_abi() -> int:
     return max(0, int(_syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint(1))))
 
 
-def landlock_scope() -> None:
-    """Reach no abstract socket and signal no process outside this domain (ABI 6). Needs CAP_SYS_ADMIN."""
-    attributes = struct.pack("=QQQ", 0, 0, 1 | 2)  # handled_access_fs, _net; scoped: ABSTRACT_UNIX_SOCKET, SIGNAL
+def landlock_scope(*, signals: bool) -> None:
+    """Reach no abstract socket outside this domain, and with `signals` signal no process there (ABI 6). Needs
+    CAP_SYS_ADMIN."""
+    scoped = 1 | 2 if signals else 1  # ABSTRACT_UNIX_SOCKET, SIGNAL
+    attributes = struct.pack("=QQQ", 0, 0, scoped)  # handled_access_fs, _net
     ruleset = _call("landlock", 444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
     try:
         _call("landlock", 446, ruleset, ctypes.c_uint(0))
