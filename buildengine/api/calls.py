@@ -70,6 +70,18 @@ class Call:
             await self._link.drained(self._number)
             self._check_sending()
 
+    async def receive(self) -> Any:
+        raise NotImplementedError
+
+    async def receive_many(self) -> list[Any]:
+        first = await self.receive()
+        if first is None:
+            return []
+        messages = [first]
+        while self._inbox:
+            messages.append(self._take())
+        return messages
+
     def _check_sending(self) -> None:
         raise NotImplementedError
 

@@ -43,6 +43,8 @@ class Packets(Protocol):
 
     async def receive(self) -> Packet | None: ...
 
+    async def receive_many(self) -> list[Packet]: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
@@ -109,7 +111,8 @@ class _Receiver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask)
             while not (self._listed and not self._receiving.waiting):
-                self._take(await self._next())
+                for packet in await self._next():
+                    self._take(packet)
                 if self._buffered >= _BATCH_BYTES or len(self._work) >= _BATCH_WORK:
                     await self._flush()
             nursery.cancel_scope.cancel()  # nothing is left to be asked for
@@ -128,11 +131,11 @@ class _Receiver:
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def _next(self) -> Packet:
-        packet = await self._stream.receive()
-        if packet is None:
+    async def _next(self) -> list[Packet]:
+        packets = await self._stream.receive_many()
+        if not packets:
             raise ProtocolError("the other side ended before it had sent everything")
-        return packet
+        return packets
 
     async def _drain(self) -> None:
         """Until the sender has ended too."""

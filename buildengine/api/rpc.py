@@ -87,6 +87,10 @@ class ServerCall(Protocol[_In_co, _Out_contra]):
         """The next message; None when the caller has half-closed."""
         ...
 
+    async def receive_many(self) -> list[_In_co]:
+        """The messages that have come, at least one; none where `receive` gives None."""
+        ...
+
     async def send(self, message: _Out_contra) -> None:
         """Waits while the caller's flow-control window is full."""
         ...
@@ -105,6 +109,10 @@ class ClientCall(Protocol[_In_contra, _Out_co]):
 
     async def receive(self) -> _Out_co | None:
         """The next message; None after the last one of a call that ended with OK. Raises RpcError."""
+        ...
+
+    async def receive_many(self) -> list[_Out_co]:
+        """The messages that have come, at least one; none where `receive` gives None. Raises RpcError."""
         ...
 
 

@@ -43,15 +43,15 @@ class Tunnel(trio.abc.Stream):
         self._check_open()
         while not self._rest:
             try:
-                message = await self._call.receive()
+                messages = await self._call.receive_many()
             except RpcError as error:
                 self.ended.set()
                 raise trio.BrokenResourceError(str(error)) from error
             self._check_open()
-            if message is None:
+            if not messages:
                 self.ended.set()
                 return b""
-            self._rest = memoryview(message.data)
+            self._rest = memoryview(b"".join([message.data for message in messages]))
         taken = self._rest[:max_bytes]
         self._rest = self._rest[len(taken) :]
         return bytes(taken)

@@ -32,6 +32,10 @@ class End:
             return Packet.FromString(await self._come.receive())
         return None
 
+    async def receive_many(self) -> list[Packet]:
+        packet = await self.receive()
+        return [] if packet is None else [packet]
+
     async def half_close(self) -> None:
         await self._out.aclose()
 

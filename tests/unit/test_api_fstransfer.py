@@ -229,5 +229,8 @@ class _Removing:
     async def receive(self) -> Packet | None:
         return await self._end.receive()
 
+    async def receive_many(self) -> list[Packet]:
+        return await self._end.receive_many()
+
     async def half_close(self) -> None:
         await self._end.half_close()
