@@ -31,7 +31,8 @@ class Wire:
     """A client and a server; `to_server` and `to_client` carry what has been said and return what it meant there."""
 
     def __init__(self) -> None:
-        self.client, self.server = Core(client=True, agent="test"), Core(client=False)
+        self.client = Core(client=True, agent="test", clock=Clock())
+        self.server = Core(client=False, clock=Clock())
         self.to_server()
         self.to_client()
         self.to_server()
