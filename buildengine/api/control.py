@@ -82,8 +82,9 @@ class Control:
 
     async def _status(self, request: pb.StatusRequest, call: ServerCall[pb.StatusRequest, pb.StatusResponse]) -> None:
         await call.send_initial_metadata(self._now())
-        async for response in await self._daemon.status(request.Ref):
-            await call.send(response)
+        async with self._daemon.status(request.Ref) as responses:
+            async for response in responses:
+                await call.send(response)
 
     async def _list_workers(
         self, request: pb.ListWorkersRequest, call: ServerCall[pb.ListWorkersRequest, pb.ListWorkersResponse]

@@ -88,7 +88,7 @@ class Daemon(Protocol):
         """One build to its end: the exporter response. Cancelled, it ends everything that only it wanted."""
         ...
 
-    async def status(self, ref: str) -> AsyncIterator[StatusResponse]:
+    def status(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[StatusResponse]]:
         """The progress of a build, from its beginning to its end. Waits a few seconds for one to begin."""
         ...
 

@@ -16,7 +16,7 @@ from buildengine.api.journal import Journal
 from buildengine.errors import BuildError
 
 WAIT = 6.0  # seconds for a build to begin
-KEPT = 10.0  # seconds for which one that has ended can still be followed
+KEPT = 10.0  # seconds for which one that has ended and left no record can still be followed
 
 
 class Stopped(BuildError):
@@ -26,15 +26,35 @@ class Stopped(BuildError):
 
 
 class RunningBuild:
-    """`path` is the file of the journal, until somebody moves it elsewhere."""
+    """`path` is the file of the journal, until somebody moves it elsewhere. `is_recorded`: the history has it all."""
 
     def __init__(self, ref: str, path: Path) -> None:
         self.ref = ref
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self.journal = Journal(self.fd)
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
+        self.is_recorded = False
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._users = 0
+        self.journal = Journal(self._fd)
+
+    @contextmanager
+    def used(self) -> Iterator[Journal]:
+        """The journal, which can be followed within this block also when the build has ended meanwhile."""
+        self.take()
+        try:
+            yield self.journal
+        finally:
+            self.leave()
+
+    def take(self) -> None:
+        """One more uses the file; he is to `leave`."""
+        self._users += 1
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            os.close(self._fd)
 
 
 class Builds:
@@ -59,20 +79,16 @@ class Builds:
             raise BuildError(f"job ID {ref} exists")
         self._number += 1
         build = RunningBuild(ref, self._directory / f"{self._owner}.journal-{self._number}")
-        self._builds[ref] = build
-        self._changed.unpark_all()
-        try:
-            with build.scope:
-                yield build
-            if build.scope.cancelled_caught:
-                raise Stopped("the daemon is shutting down")
-        finally:
-            build.journal.end()
-            build.ended.set()
+        with build.used():
+            self._builds[ref] = build
             self._changed.unpark_all()
-            with suppress(OSError):
-                build.path.unlink(missing_ok=True)
-            self._nursery.start_soon(self._forget, build)
+            try:
+                with build.scope:
+                    yield build
+                if build.scope.cancelled_caught:
+                    raise Stopped("the daemon is shutting down")
+            finally:
+                self._end(build)
 
     async def find(self, ref: str, *, timeout: float = WAIT) -> RunningBuild | None:
         with trio.move_on_after(timeout):
@@ -89,10 +105,25 @@ class Builds:
         while any(not build.ended.is_set() for build in self._builds.values()):
             await self._changed.park()
 
-    async def _forget(self, build: RunningBuild) -> None:
+    def _end(self, build: RunningBuild) -> None:
+        build.journal.end()
+        build.ended.set()
+        self._changed.unpark_all()
+        with suppress(OSError):
+            build.path.unlink(missing_ok=True)
+        if build.is_recorded:
+            self._forget(build)
+        else:
+            build.take()
+            self._nursery.start_soon(self._forget_later, build)
+
+    async def _forget_later(self, build: RunningBuild) -> None:
         try:
             await trio.sleep(KEPT)
         finally:
-            os.close(build.fd)
-            if self._builds.get(build.ref) is build:
-                del self._builds[build.ref]
+            build.leave()
+            self._forget(build)
+
+    def _forget(self, build: RunningBuild) -> None:
+        if self._builds.get(build.ref) is build:
+            del self._builds[build.ref]

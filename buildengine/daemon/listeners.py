@@ -41,29 +41,41 @@ class Access:
 
 
 class Listener:
-    """A socket that listens. `close` gives its path back."""
+    """A socket that is bound, and listens after `listen`. `close` gives its path back."""
 
     def __init__(self, sock: socket.socket, address: str, tls: ssl.SSLContext | None = None, path: str = "") -> None:
         self.address = address
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._socket = sock
         self._tls = tls
         self._path = path
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing but the address keeps anybody out."""
+        return self.address.startswith("tcp://") and (self._tls is None or self._tls.verify_mode != ssl.CERT_REQUIRED)
+
+    def listen(self) -> None:
+        """To be called in trio."""
+        self._socket.listen(_BACKLOG)
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
 
     async def accept(self) -> trio.abc.Stream:
         stream = await self._listener.accept()
         return stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True)
 
-    async def close(self) -> None:
-        if self._path:
+    def close(self) -> None:
+        """May be called twice: the path may be another daemon's by then."""
+        path, self._path = self._path, ""
+        if path:
             with suppress(OSError):
-                os.unlink(self._path)
-        await self._listener.aclose()
+                os.unlink(path)
+        self._socket.close()
 
 
 def bind(
     addresses: Sequence[str], access: Access, tls: TlsFiles | None, inherited: Mapping[int, str]
 ) -> list[Listener]:
-    """Listen at all of them, or at none. To be called in trio. Raises ConfigError, UserError and HostError."""
+    """Bind all of them, or none. Raises ConfigError, UserError and HostError."""
     context = None if tls is None else _context(tls)
     bound: list[Listener] = []
     try:
@@ -71,9 +83,7 @@ def bind(
             bound += _bind(address, access, context, inherited)
     except BaseException:
         for listener in bound:
-            if listener._path:
-                os.unlink(listener._path)
-            listener._listener.socket.close()
+            listener.close()
         raise
     return bound
 
@@ -103,7 +113,6 @@ def _unix(address: str, path: str, access: Access) -> Listener:
             os.umask(before)
         os.chown(path, access.uid, access.gid)
         os.chmod(path, 0o660)
-        sock.listen(_BACKLOG)
     except OSError as error:
         raise HostError(f"cannot listen at {address}: {error.strerror or error}") from error
     return Listener(sock, address, path=path)
@@ -134,7 +143,6 @@ def _tcp(address: str, place: str) -> socket.socket:
         sock = socket.socket(family, kind)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(where)
-        sock.listen(_BACKLOG)
     except OSError as error:
         raise HostError(f"cannot listen at {address}: {error.strerror or error}") from error
     return sock

@@ -139,6 +139,10 @@ class Service:
                 f"granting entitlement {entitlement} is not allowed by build daemon configuration",
                 hint=f"start the daemon with --allow-insecure-entitlement {entitlement}",
             )
+        if order.source_policy or order.source_policy_session:
+            raise UserError("source policies are not supported", hint="build without --source-policy-file")
+        if order.session_exporter:
+            raise UserError("exporters that the client finds after the build are not supported")
         for export in order.cache_exports:
             if export.type not in _CACHE_EXPORTERS:
                 raise UserError(f'unknown cache exporter: "{export.type}"')
@@ -170,6 +174,7 @@ class Service:
             record = replace(record, logs=logs)
         steps = build.journal.steps
         await self.history_store.completed(replace(record, completed=time.time(), steps=steps, failure=failure))
+        build.is_recorded = record.logs is not None
 
     def _failure(self, raised: BaseException) -> Failure:
         error = leading(raised)
@@ -179,14 +184,17 @@ class Service:
             blob = self.history_store.keep(status_bytes(told), ERROR)
         return Failure(code=int(told.code), message=told.message, blob=blob)
 
-    async def status(self, ref: str) -> AsyncIterator[StatusResponse]:
+    @asynccontextmanager
+    async def status(self, ref: str) -> AsyncIterator[AsyncIterator[StatusResponse]]:
         record = self.history_store.find(ref)
         if record is not None:
-            return self._logged(record)
+            yield self._logged(record)
+            return
         build = await self._builds.find(ref)
         if build is None:
             raise unknown_job(ref)
-        return build.journal.follow()
+        with build.used() as journal:
+            yield journal.follow()
 
     async def _logged(self, record: BuildRecord) -> AsyncIterator[StatusResponse]:
         if record.logs is None:

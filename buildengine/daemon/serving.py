@@ -48,6 +48,8 @@ async def serve(config: DaemonConfig, environment: Mapping[str, str], log: Log) 
         async with _listening(config, environment) as bound, _running(config) as service:
             for listener in bound:
                 log.info(f"running server on {listener.address}")
+                if listener.is_open:
+                    log.warning(f"whoever reaches {listener.address} can build: --tlscert, --tlskey, --tlscacert help")
             await _serve_all(bound, service, signals, environment, log)
 
 
@@ -60,11 +62,12 @@ async def _listening(config: DaemonConfig, environment: Mapping[str, str]) -> As
     access = Access(uid=config.uid, gid=config.gid)
     bound = bind(config.addresses, access, tls, systemd.inherited(environment))
     try:
+        for listener in reversed(bound):  # who gets through to the first gets through to all
+            listener.listen()
         yield bound
     finally:
-        with trio.CancelScope(shield=True):
-            for listener in bound:
-                await listener.close()
+        for listener in bound:
+            listener.close()
 
 
 @asynccontextmanager
@@ -98,16 +101,19 @@ async def _serve_all(
     log: Log,
 ) -> None:
     services = all_services(service)
-    async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for listener in bound:
+                accepting.start_soon(_accept, listener, services, connections, log)
+            systemd.notify(environment, "READY=1")
+            async for _ in signals:
+                break
+            signal.setitimer(signal.ITIMER_REAL, LAST)  # SIGALRM kills; steps die with us, the next start cleans up
+            log.info("stopping server")
+            systemd.notify(environment, "STOPPING=1")
+            accepting.cancel_scope.cancel()
         for listener in bound:
-            accepting.start_soon(_accept, listener, services, connections, log)
-        systemd.notify(environment, "READY=1")
-        async for _ in signals:
-            break
-        signal.setitimer(signal.ITIMER_REAL, LAST)  # SIGALRM kills; the steps die with us, and the next start cleans up
-        log.info("stopping server")
-        systemd.notify(environment, "STOPPING=1")
-        accepting.cancel_scope.cancel()
+            listener.close()
         with trio.CancelScope(shield=True):
             await service.stop()
             await trio.sleep(_FAREWELL)

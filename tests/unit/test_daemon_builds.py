@@ -10,10 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from buildengine.api import convert
 from buildengine.api.bridges import Bridges
 from buildengine.api.rpc import Code, RpcError
 from buildengine.daemon.builds import KEPT, WAIT, Builds, Stopped
 from buildengine.errors import BuildError
+from buildengine.events import VertexEvent
 
 
 @asynccontextmanager
@@ -31,6 +33,27 @@ async def test_a_build_is_found_while_it_runs_and_a_moment_longer(tmp_path: Path
         await trio.sleep(KEPT + 1)
         assert await builds.find("a", timeout=0) is None
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_the_history_has_is_forgotten_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as builds:
+        with builds.begun("a") as build:
+            build.is_recorded = True
+        assert await builds.find("a", timeout=0) is None
+
+
+async def test_who_follows_a_build_reads_it_to_its_end(tmp_path: Path) -> None:
+    """However long that takes: the build and its file are gone long before."""
+    async with opened(tmp_path) as builds:
+        with builds.begun("a") as build:
+            build.is_recorded = True
+            build.journal.tell(VertexEvent(digest="d", name="step", started=1.0))
+            following = build.used()
+            journal = following.__enter__()
+        assert list(tmp_path.iterdir()) == []
+        events = [event async for response in journal.follow() for event in convert.events(response)]
+        assert {event.name for event in events if isinstance(event, VertexEvent)} == {"step"}
+        following.__exit__(None, None, None)
 
 
 async def test_who_asks_too_early_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
