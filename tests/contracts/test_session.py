@@ -1,21 +1,35 @@
-"""What every `worker.session.Session` promises, whoever implements it. The tunnel's will be one more parameter here."""
+"""What every `worker.session.Session` promises, whoever implements it: in this process, and through the tunnel.
+
+What a session does on its own host only is tested of the one that has it. The client behind the tunnel is grpcio's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+import trio
 
+from buildengine.api.filesync_pb2 import BytesMessage
+from buildengine.api.secrets_pb2 import GetSecretRequest, GetSecretResponse
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.daemon.local_session import DockerConfigCredentials, LocalSshAgents, local_session
 from buildengine.errors import ContextError, UserError
+from tests.fakes.session_client import SessionClient, send_files, stream, unary
+from tests.fakes.session_daemon import SessionDaemon, session_daemon
 from worker.session import Session
+from worker.sources.origin import LocalOrigin
 
 Offer = Callable[..., Session]
+SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+FILE_SYNC, FILE_SEND = "/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.FileSend/DiffCopy"
 
 
 def local(
@@ -38,27 +52,110 @@ def local(
     return local_session(request, credentials=credentials, environment=environment or {})
 
 
-@pytest.fixture(params=[local], ids=["in this process"])
-def offer(request: pytest.FixtureRequest) -> Offer:
-    implementation: Offer = request.param
-    return implementation
+class Tunnel:
+    """Sessions through a daemon's tunnel. `close` it in a thread."""
+
+    def __init__(self, daemon: SessionDaemon, socket: Path) -> None:
+        self._daemon, self._socket = daemon, socket
+        self._clients: list[SessionClient] = []
+
+    def __call__(
+        self,
+        tmp_path: Path,
+        *,
+        directories: dict[str, Path] | None = None,
+        secrets: Sequence[SecretSource] = (),
+        exports: Sequence[Export] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Session:
+        handlers = {SECRET: unary(GetSecretRequest, partial(_secret, secrets, environment or {}))}
+        for name, path in (directories or {}).items():
+            handlers[FILE_SYNC] = send_files(path, [], name)
+        if exports:
+            handlers[FILE_SEND] = stream(BytesMessage, partial(_take, exports))
+        place = self._socket.parent / f"client{len(self._clients)}"
+        place.mkdir()
+        id = f"session{len(self._clients)}"
+        self._clients.append(SessionClient(self._socket, place, handlers, id=id, shared_key=""))
+        return self._daemon.session(id)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+def _secret(
+    sources: Sequence[SecretSource], environment: Mapping[str, str], request: GetSecretRequest, context: Any
+) -> GetSecretResponse:
+    for source in sources:
+        if source.id == request.ID and source.file is not None:
+            return GetSecretResponse(data=source.file.read_bytes())
+        if source.id == request.ID and source.env in environment:
+            return GetSecretResponse(data=environment[source.env].encode())
+    return context.abort(grpc.StatusCode.NOT_FOUND, "not found")  # type: ignore[no-any-return]
+
+
+def _take(exports: Sequence[Export], messages: Iterator[Any], context: Any) -> Iterator[BytesMessage]:
+    """Writes what has come, if it ends well: a cancelled call raises."""
+    data = b"".join(message.data for message in messages)
+    target = exports[int(dict(context.invocation_metadata())["buildkit-attachable-exporter-id"])].dest
+    if context.is_active():
+        Path(target or "").write_bytes(data)
+    yield from ()
+
+
+@pytest.fixture(params=["in this process", "through the tunnel"])
+async def offer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offer]:
+    if request.param == "in this process":
+        yield local
+        return
+    place = tmp_path_factory.mktemp("tunnel")
+    async with session_daemon(place / "root", place / "daemon") as daemon:
+        tunnel = Tunnel(daemon, place / "daemon")
+        yield tunnel
+        await trio.to_thread.run_sync(tunnel.close)
+
+
+async def names(session: Session, directory: str) -> list[str] | None:
+    """What is in a directory of the client's; None when it is not offered."""
+    path = await session.directories.local_path(directory)
+    if path is not None:
+        return sorted(os.listdir(path))
+    try:
+        received = await session.directories.receive(LocalOrigin(name=directory), lambda count: None)
+    except ContextError:
+        return None
+    if received is None:
+        return None
+    found = sorted(os.listdir(received.path))
+    received.release()
+    return found
 
 
 async def test_a_directory_is_offered_by_name(offer: Offer, tmp_path: Path) -> None:
-    session = offer(tmp_path, directories={"context": tmp_path})
+    (tmp_path / "directory" / "inner").mkdir(parents=True)
+    (tmp_path / "directory" / "file").touch()
+    session = offer(tmp_path, directories={"context": tmp_path / "directory"})
+    assert await names(session, "context") == ["file", "inner"]
+    assert await names(session, "other") is None
+
+
+async def test_a_directory_of_this_host_is_offered_as_it_is(tmp_path: Path) -> None:
+    session = local(tmp_path, directories={"context": tmp_path})
     assert await session.directories.local_path("context") == str(tmp_path)
     assert await session.directories.local_path("other") is None
+    assert await session.directories.receive(LocalOrigin(name="context"), print) is None
 
 
-async def test_what_is_no_directory_is_the_users_mistake(offer: Offer, tmp_path: Path) -> None:
+async def test_what_is_no_directory_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    session = offer(tmp_path, directories={"context": tmp_path / "file"})
+    session = local(tmp_path, directories={"context": tmp_path / "file"})
     with pytest.raises(ContextError, match="not a directory"):
         await session.directories.local_path("context")
 
 
-async def test_a_dockerfile_from_standard_input_is_a_file_of_its_directory(offer: Offer, tmp_path: Path) -> None:
-    session = offer(tmp_path, dockerfile=b"FROM scratch\n")
+async def test_a_dockerfile_from_standard_input_is_a_file_of_its_directory(tmp_path: Path) -> None:
+    session = local(tmp_path, dockerfile=b"FROM scratch\n")
     assert await session.directories.inline_files("dockerfile") == {"Dockerfile": b"FROM scratch\n"}
     assert await session.directories.inline_files("context") == {}
 
@@ -81,15 +178,18 @@ async def test_an_absent_secret_is_a_value_not_an_error(offer: Offer, tmp_path: 
     assert await session.secrets.get("env") is None
 
 
-async def test_a_secret_is_a_bounded_regular_file(offer: Offer, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
+async def test_a_secret_is_bounded(offer: Offer, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * (501 << 10))
-    sources = [SecretSource(id="fifo", file=tmp_path / "fifo"), SecretSource(id="large", file=tmp_path / "large")]
-    session = offer(tmp_path, secrets=sources)
-    with pytest.raises(UserError, match="not a regular file"):
-        await session.secrets.get("fifo")
+    session = offer(tmp_path, secrets=[SecretSource(id="large", file=tmp_path / "large")])
     with pytest.raises(UserError, match="larger than"):
         await session.secrets.get("large")
+
+
+async def test_a_secret_of_this_host_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    session = local(tmp_path, secrets=[SecretSource(id="fifo", file=tmp_path / "fifo")])
+    with pytest.raises(UserError, match="not a regular file"):
+        await session.secrets.get("fifo")
 
 
 async def test_no_agent_and_no_credentials_are_values(offer: Offer, tmp_path: Path) -> None:
@@ -137,7 +237,7 @@ async def test_a_file_appears_whole_or_not_at_all(offer: Offer, tmp_path: Path) 
     assert os.listdir(target.parent) == ["image.tar"]
 
 
-async def test_an_export_without_destination_has_no_sink(offer: Offer, tmp_path: Path) -> None:
-    session = offer(tmp_path, exports=[Export(type="image")])
+async def test_an_export_without_destination_has_no_sink(tmp_path: Path) -> None:
+    session = local(tmp_path, exports=[Export(type="image")])
     assert session.sinks.file(0) is None
     assert session.sinks.directory(0) is None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 
 from buildengine.api.control_pb2 import BytesMessage
 from buildengine.api.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from buildengine.api.wire_pb2 import Packet
 
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 """By method path."""
@@ -38,6 +40,35 @@ def stream(
 def healthy() -> Handlers:
     answer = HealthCheckResponse(status=HealthCheckResponse.SERVING)
     return {"/grpc.health.v1.Health/Check": unary(HealthCheckRequest, lambda request, context: answer)}
+
+
+def send_files(root: Path, asked: list[dict[str, list[str]]], name: str = "context") -> grpc.RpcMethodHandler:
+    """A sender of plain files and directories, written for this test from the protocol's description."""
+
+    def diff_copy(packets: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        metadata: dict[str, list[str]] = {}
+        for key, value in context.invocation_metadata():
+            metadata.setdefault(key, []).append(value)
+        asked.append(metadata)
+        if metadata["dir-name"] != [name]:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no access allowed to dir {metadata['dir-name'][0]!r}")
+        paths = sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts)
+        for path in paths:
+            info, packet = path.stat(), Packet(type=Packet.PACKET_STAT)
+            packet.stat.path = str(path.relative_to(root))
+            packet.stat.mode = stat.S_IMODE(info.st_mode) | (1 << 31 if path.is_dir() else 0)
+            packet.stat.size, packet.stat.modTime = info.st_size, info.st_mtime_ns
+            yield packet
+        yield Packet(type=Packet.PACKET_STAT)
+        for packet in packets:
+            if packet.type == Packet.PACKET_FIN:
+                yield packet
+                return
+            if content := paths[packet.ID].read_bytes():
+                yield Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=content)
+            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID)
+
+    return stream(Packet, diff_copy)
 
 
 class _Paths(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import trio
 
 from buildengine.api import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2, upload_pb2
 from buildengine.api.sessions import SessionGone
-from buildengine.api.wire_pb2 import Packet
 from buildengine.errors import ContextError, SourceError, UserError
-from tests.fakes.session_client import Handlers, session_client, stream, unary
+from tests.fakes.session_client import Handlers, send_files, session_client, stream, unary
 from tests.fakes.session_daemon import SessionDaemon, session_daemon
 from worker.session import IDENTITY_TOKEN
 from worker.sources.origin import LocalOrigin
@@ -123,34 +121,6 @@ async def test_an_agent_is_a_socket_for_any_number_of_connections(daemon: Sessio
                     await agent.send_eof()
                     assert b"".join([data async for data in agent]) == said.upper() + b"default"
         assert os.listdir(daemon.cache.root / "ingest") == []
-
-
-def send_files(root: Path, asked: list[dict[str, list[str]]]) -> grpc.RpcMethodHandler:
-    """A sender of plain files and directories, written for this test from the protocol's description."""
-
-    def diff_copy(packets: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        metadata: dict[str, list[str]] = {}
-        for key, value in context.invocation_metadata():
-            metadata.setdefault(key, []).append(value)
-        asked.append(metadata)
-        if metadata["dir-name"] != ["context"]:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"no access allowed to dir {metadata['dir-name'][0]!r}")
-        paths = sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts)
-        for path in paths:
-            info, packet = path.stat(), Packet(type=Packet.PACKET_STAT)
-            packet.stat.path = str(path.relative_to(root))
-            packet.stat.mode = stat.S_IMODE(info.st_mode) | (1 << 31 if path.is_dir() else 0)
-            packet.stat.size, packet.stat.modTime = info.st_size, info.st_mtime_ns
-            yield packet
-        yield Packet(type=Packet.PACKET_STAT)
-        for packet in packets:
-            if packet.type == Packet.PACKET_FIN:
-                yield packet
-                return
-            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=paths[packet.ID].read_bytes())
-            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID)
-
-    return stream(Packet, diff_copy)
 
 
 async def test_a_directory_is_received_and_kept_for_the_next_build(daemon: SessionDaemon, tmp_path: Path) -> None:
