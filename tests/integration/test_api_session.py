@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,8 +15,14 @@ import trio
 from buildengine.api import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2, upload_pb2
 from buildengine.api.sessions import SessionGone
 from buildengine.errors import ContextError, SourceError, UserError
+from buildengine.events import Event, StatusEvent
+from cache.selection import Selector
+from cache.usage import directories
+from solver.reporter import Reporter
 from tests.fakes.session_client import Handlers, send_files, session_client, stream, unary
 from tests.fakes.session_daemon import SessionDaemon, session_daemon
+from worker.localtree import LocalTree
+from worker.ops.local import LocalSource
 from worker.session import IDENTITY_TOKEN
 from worker.sources.origin import LocalOrigin
 
@@ -210,3 +217,27 @@ async def test_a_client_that_vanishes_ends_what_only_it_wanted(daemon: SessionDa
             await trio.sleep(client.running.vanish() or 60)
         assert found.ended
     assert len(daemon.sessions) == 0
+
+
+async def test_a_received_directory_is_a_source_until_nobody_holds_it(daemon: SessionDaemon, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "dir").mkdir(parents=True)
+    (source / "dir" / "file").write_bytes(b"content")
+    here = LocalTree(daemon.cache, str(source), LocalOrigin(name="context"), inline={})
+    said: list[Event] = []
+    reporter = Reporter("a vertex")
+    reporter.bind(said.append)
+    async with Client(daemon, tmp_path, {FILE_SYNC: send_files(source, [])}) as session:
+        context: Any = SimpleNamespace(session=session, cache=daemon.cache, reporter=reporter, name="a step")
+        (there,) = await LocalSource(context, LocalOrigin(name="context")).exec([])
+        assert isinstance(there, LocalTree)
+        last = said[-1]
+        assert isinstance(last, StatusEvent)
+        assert (last.id, last.current, last.completed is not None) == ("transferring context:", 7, True)
+        assert await there.content_digest((Selector(),)) == await here.content_digest((Selector(),))
+        other = there.clone()
+        there.release()
+        used = [(info.kind, info.description, info.in_use) for info in directories(daemon.cache, {})]
+        assert used == [("source.local", "local source for context", True)]
+        other.release()
+    here.release()
