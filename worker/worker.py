@@ -58,7 +58,7 @@ def _make(context: OpContext, node: Node, local: Platform) -> Op:
     if isinstance(payload, ops.SourceOp):
         return source.make(context, payload)
     if isinstance(payload, ops.ExecOp):
-        _check_allowed(context.build, payload)
+        check_allowed(context.build, payload)
         return Exec(context, payload, input_count=len(node.op.inputs))
     if isinstance(payload, ops.FileOp):
         return File(context, payload, input_count=len(node.op.inputs))
@@ -75,7 +75,7 @@ def _make(context: OpContext, node: Node, local: Platform) -> Op:
     raise InternalError(f"operation {node.digest} has no payload")
 
 
-def _check_allowed(build: BuildContext, op: ops.ExecOp) -> None:
+def check_allowed(build: BuildContext, op: ops.ExecOp) -> None:
     """Privileges must be granted by the request (BuildKit util/entitlements: the texts are matched by clients)."""
     if op.network is ops.NetMode.HOST and "network.host" not in build.entitlements:
         raise UserError("network.host is not allowed", hint="grant it with --allow network.host")

@@ -20,7 +20,7 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import FileInfo, ResolvedImage, ResolvedSource
 from llb.definition import Definition
-from llb.ops import SourceOp
+from llb.ops import ExecOp, SourceOp
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -57,6 +57,54 @@ class SolveOrder:
     evaluate: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOrder:
+    """A container to be: `op`'s mounts, network, host name and hosts. Its inputs are the references `refs`."""
+
+    id: str
+    op: ExecOp
+    refs: tuple[str, ...] = ()
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessOrder:
+    """A process to be in a container: `op`'s command, user, directory, secrets and privileges.
+
+    The first one is PID 1, others join it. With a `terminal` that is all of its streams.
+    """
+
+    container: str
+    op: ExecOp
+    terminal: bool = False
+    stdin: bool = False
+
+
+class Process(Protocol):
+    """A process that runs. Its descriptors, -1 where there is none, belong to whoever started it."""
+
+    @property
+    def stdin(self) -> int: ...
+
+    @property
+    def stdout(self) -> int: ...
+
+    @property
+    def stderr(self) -> int: ...
+
+    @property
+    def terminal(self) -> int: ...
+
+    async def signal(self, number: int) -> None:
+        """Nothing happens when it has ended."""
+        ...
+
+    async def wait(self) -> int:
+        """The exit status as a shell has it: 128 and the number of the signal for one that was killed. Raises
+        BuildError when it could not be started, RpcError(CANCELLED) when its container was released."""
+        ...
+
+
 class Bridge(Protocol):
     """Every call raises BuildError or RpcError; once the build has its result they raise RpcError(CANCELLED)."""
 
@@ -82,6 +130,16 @@ class Bridge(Protocol):
 
     async def evaluate(self, ref: str) -> None:
         """Until the result is there."""
+        ...
+
+    async def new_container(self, order: ContainerOrder) -> None: ...
+
+    async def release_container(self, id: str) -> None:
+        """What runs in it is killed, and has ended."""
+        ...
+
+    async def start(self, order: ProcessOrder) -> Process:
+        """Until it runs, or has failed to."""
         ...
 
     def inputs(self) -> Mapping[str, Definition]: ...

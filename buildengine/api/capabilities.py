@@ -11,6 +11,10 @@ from llb import caps
 GATEWAY = (
     "frontend.inputs",
     "gateway.evaluate",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
     "gateway.solve.evaluate",
     "gateway.solve.metadata",
     "gateway.warnings",

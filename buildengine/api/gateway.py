@@ -15,10 +15,11 @@ from typing import Any
 
 from buildengine.api import convert, rpc
 from buildengine.api import gateway_pb2 as pb
-from buildengine.api.bridge import Bridge, Ref, Result, SolveOrder
+from buildengine.api.bridge import Bridge, ContainerOrder, Ref, Result, SolveOrder
 from buildengine.api.capabilities import DEPRECATED, GATEWAY, LLB
 from buildengine.api.caps_pb2 import APICap
 from buildengine.api.daemon import WorkerInfo
+from buildengine.api.execprocess import Processes, exec_op
 from buildengine.api.fsutil import go_mode
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
 from buildengine.api.stat_pb2 import Stat
@@ -66,6 +67,11 @@ class Gateway:
                 "Inputs": unary(pb.InputsRequest, pb.InputsResponse, self._inputs),
                 "Return": unary(pb.ReturnRequest, pb.ReturnResponse, self._return),
                 "Warn": unary(pb.WarnRequest, pb.WarnResponse, self._warn),
+                "NewContainer": unary(pb.NewContainerRequest, pb.NewContainerResponse, self._new_container),
+                "ReleaseContainer": unary(
+                    pb.ReleaseContainerRequest, pb.ReleaseContainerResponse, self._release_container
+                ),
+                "ExecProcess": rpc.stream(pb.ExecMessage, pb.ExecMessage, self._exec_process),
             },
         )
 
@@ -173,6 +179,19 @@ class Gateway:
         await bridge.warn(warning(request))
         return pb.WarnResponse()
 
+    async def _new_container(self, request: pb.NewContainerRequest, call: _Call) -> pb.NewContainerResponse:
+        bridge = await self._bridge(call)
+        await bridge.new_container(container_order(request))
+        return pb.NewContainerResponse()
+
+    async def _release_container(self, request: pb.ReleaseContainerRequest, call: _Call) -> pb.ReleaseContainerResponse:
+        bridge = await self._bridge(call)
+        await bridge.release_container(request.ContainerID)
+        return pb.ReleaseContainerResponse()
+
+    async def _exec_process(self, call: _Call) -> None:
+        await Processes(await self._bridge(call), call).run()
+
 
 # --- what is asked -----------------------------------------------------------------------------------------------
 
@@ -188,6 +207,27 @@ def solve_order(request: pb.SolveRequest) -> SolveOrder:
         options=dict(request.FrontendOpt),
         inputs={name: definition(each) for name, each in request.FrontendInputs.items()},
         evaluate=request.Evaluate,
+    )
+
+
+def container_order(request: pb.NewContainerRequest) -> ContainerOrder:
+    """A mount's reference is an input of the operation, and there are no outputs. Raises InvalidDefinition."""
+    message = ops_pb2.ExecOp(
+        mounts=request.Mounts,
+        network=request.Network,
+        meta=ops_pb2.Meta(cwd="/", hostname=request.hostname, extraHosts=request.extraHosts),
+    )
+    refs: list[str] = []
+    for mount in message.mounts:
+        mount.input, mount.output = -1, -1
+        if mount.resultID:
+            mount.input = len(refs)
+            refs.append(mount.resultID)
+    return ContainerOrder(
+        id=request.ContainerID,
+        op=exec_op(message),
+        refs=tuple(refs),
+        platform=_platform(request.platform) if request.HasField("platform") else None,
     )
 
 

@@ -14,11 +14,13 @@ from contextlib import asynccontextmanager
 import trio
 
 from buildengine import platform as platforms
-from buildengine.api.bridge import Ref, Result, SolveOrder
+from buildengine.api.bridge import ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.solvestatus import frontend_failed, solve_failed
 from buildengine.api.status import Told
 from buildengine.daemon import returned
+from buildengine.daemon.containers import Containers
+from buildengine.daemon.gateway import LocalGateway
 from buildengine.errors import BuildError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
@@ -59,14 +61,19 @@ class Bridge:
         self._left = trio.lowlevel.ParkingLot()
         self._closed = False
         self._said = trio.Event()
+        self._containers: Containers | None = None
         self._result: FrontendResult | None = None
         self._error: RpcError | None = None
 
     # --- the build asks
 
     async def returned(self) -> FrontendResult:
-        """What the frontend gives back. Raises what it says went wrong."""
-        await self._said.wait()
+        """What the frontend gives back. Raises what it says went wrong. The containers that it has opened end then."""
+        async with trio.open_nursery() as nursery:
+            if isinstance(self._gateway, LocalGateway):
+                self._containers = Containers(self._gateway, nursery)
+            await self._said.wait()
+            nursery.cancel_scope.cancel()
         if self._error is not None:
             raise Told(self._error)
         assert self._result is not None
@@ -145,6 +152,24 @@ class Bridge:
     async def evaluate(self, ref: str) -> None:
         async with self._reading(ref) as reference:
             await reference.evaluate()
+
+    async def new_container(self, order: ContainerOrder) -> None:
+        async with self._asked():
+            inputs = [self._find(ref).reference if ref else None for ref in order.refs]
+            await self._opened().open(order, inputs)
+
+    async def release_container(self, id: str) -> None:
+        async with self._asked():
+            await self._opened().release(id)
+
+    async def start(self, order: ProcessOrder) -> Process:
+        async with self._asked():
+            return await self._opened().start(order)
+
+    def _opened(self) -> Containers:
+        if self._containers is None:
+            raise RpcError(Code.UNIMPLEMENTED, "this build has no containers")
+        return self._containers
 
     def inputs(self) -> Mapping[str, Definition]:
         return self._request.inputs

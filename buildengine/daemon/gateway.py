@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,13 +20,16 @@ from buildengine.errors import Location, SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
-from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
+from frontends.gateway import FileInfo, Reference, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.definition import Definition
-from llb.ops import SourceOp
+from llb.ops import ExecOp, SourceOp
 from solver.vertex import Result
 from worker.localtree import LocalTree
 from worker.sources import origin as origins
 from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin
+
+if TYPE_CHECKING:  # few builds have any
+    from worker.containers import ClientContainer
 
 _WARNED = Digest.sha256(b"frontend warnings")
 
@@ -123,6 +127,18 @@ class LocalGateway:
             with step(self._on_event, shown):
                 return await self._resolve_http(origin)
         raise UserError(f"{source.identifier}: only images, git repositories and downloads can be resolved")
+
+    @asynccontextmanager
+    async def open_container(
+        self, op: ExecOp, inputs: Sequence[Reference | None], *, platform: Platform, name: str
+    ) -> AsyncIterator[ClientContainer]:
+        """A container on these references of ours, None for the empty tree."""
+        from worker.containers import open_container
+
+        results = [await each.result() if isinstance(each, LocalReference) else None for each in inputs]
+        opened = open_container(self._solving.context, op, results, platform=platform, name=name)
+        async with opened as container:
+            yield container
 
     async def _resolve_git(self, origin: GitOrigin) -> ResolvedGit:
         from worker.ops.git import open_access

@@ -53,7 +53,7 @@ class Step:
         return [Snapshot(layers, results[position]) for position in exec_outputs(self._op)]
 
     async def _run(self, runtime: Runtime, prepared: Prepared, how: How) -> None:
-        spec, secrets = await self._spec(prepared, how)
+        spec, secrets = await self.spec(prepared, how)
         tail = bytearray()
 
         def on_output(stream: int, data: bytes) -> None:
@@ -84,7 +84,8 @@ class Step:
             hint=_hint(ended, how),
         )
 
-    async def _spec(self, prepared: Prepared, how: How) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
+    async def spec(self, prepared: Prepared, how: How) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
+        """What is run, and its secrets. Raises UserError, HostError."""
         op, meta, context = self._op, self._op.meta, self._context
         if prepared.root is None or not meta.args:
             raise UserError("exec has no command")
