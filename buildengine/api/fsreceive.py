@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Protocol
 import trio
 
 from buildengine.api.fspackets_pb2 import Packet, Stat
-from buildengine.api.fsutil import NO_XATTRS, Entry, ProtocolError, Receiving, Step, check_ids, st_mode
+from buildengine.api.fsutil import NO_XATTRS, Entry, ProtocolError, Receiving, Selected, Step, check_ids, st_mode
 from buildengine.api.fswalk import attributes_of, walk
 from buildengine.api.fswrite import Writer
 from buildengine.errors import BuildError, ContextError
@@ -64,14 +65,17 @@ async def receive(
     trust: bool = True,
     merge: bool = False,
     owners: bool = True,
+    wanted: Callable[[str], bool] | None = None,
     progress: Progress | None = None,
 ) -> Received:
     """Make the open directory `root` what the sender lists. Raises ContextError, RpcError.
 
     `trust`: what is there with the same stat has the same contents. `merge`: nothing is removed and all is asked for.
-    `owners`: as listed; otherwise all belongs to whoever runs this. `progress` gets the bytes so far.
+    `owners`: as listed; otherwise all belongs to whoever runs this. `wanted`: of the paths for which it says no only
+    the stats are taken, into one file (`Selected`). `progress` gets the bytes so far.
     """
     receiver = _Receiver(stream, root, owners=owners, progress=progress or _nobody)
+    receiver.selected = None if wanted is None else Selected(wanted)
     try:
         with one_error():
             return await receiver.run(trust=trust, merge=merge)
@@ -101,6 +105,7 @@ class _Receiver:
         self._files = self._bytes = 0
         self._listed = False
         self._receiving = Receiving({})
+        self.selected: Selected | None = None
 
     def close(self) -> None:
         self._writer.close()
@@ -117,6 +122,9 @@ class _Receiver:
                     await self._flush()
             nursery.cancel_scope.cancel()  # nothing is left to be asked for
         self._work += self._links
+        if self.selected is not None:
+            entry = Entry(Selected.METADATA, stat.S_IFREG | 0o644, os.geteuid(), os.getegid(), mtime_ns=time.time_ns())
+            self._work.append(partial(self._writer.write, -1, entry, [self.selected.metadata()], last=True))
         await self._flush()
         await offload(self._writer.finish, self._receiving.touched, limiter=DISK)
         await self._stream.send(Packet(type=Packet.FIN))
@@ -153,7 +161,7 @@ class _Receiver:
             self._data(packet.id, packet.data)
         elif kind == Packet.STAT:
             if packet.HasField("stat"):
-                self._entry(entry_of(packet.stat))
+                self._stat(packet.stat)
             else:
                 self._end_of_listing()
         elif kind == Packet.ERR:
@@ -161,10 +169,19 @@ class _Receiver:
         else:
             raise ProtocolError(f"a packet of type {kind} does not belong here")
 
-    def _entry(self, entry: Entry) -> None:
+    def _stat(self, listed: Stat) -> None:
         if self._listed:
             raise ProtocolError("an entry comes after the end of the listing")
-        step, number = self._receiving.listed(entry)
+        entry = entry_of(listed)
+        number = self._receiving.listed(entry)
+        if self.selected is None:
+            return self._entry(entry, number)
+        for one, its in self.selected.passed(entry, number, listed.SerializeToString()):
+            self._entry(one, its)
+        return None
+
+    def _entry(self, entry: Entry, number: int) -> None:
+        step = self._receiving.step(entry, number)
         if step is Step.MAKE:
             self._work.append(partial(self._writer.make, entry))
         elif step is Step.LINK:

@@ -16,7 +16,9 @@ Whoever is at the other end may send anything, so everything that is kept of it 
 
 from __future__ import annotations
 
+import os
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
@@ -97,7 +99,6 @@ class Listing:
     def __init__(self) -> None:
         self._parents: list[tuple[bytes, bytes]] = [(b"", b"")]  # open directories and the last name seen in each
         self._files: set[bytes] = set()  # what a hard link may lead to
-        self.directories: set[bytes] = {b""}
         self.count = 0
 
     def add(self, entry: Entry) -> None:
@@ -109,7 +110,6 @@ class Listing:
         kind = stat.S_IFMT(entry.mode)
         if kind == stat.S_IFDIR:
             self._parents.append((entry.path, b""))
-            self.directories.add(entry.path)
         elif kind != stat.S_IFLNK:
             if not entry.link:
                 self._files.add(entry.path)
@@ -162,6 +162,7 @@ class Receiving:
         self._numbers: dict[int, Entry] = {}
         self.touched: dict[bytes, int] = {}  # directories whose modification time has to be set, and it
         self._times: dict[bytes, int] = {}
+        self._directories = {b""}
 
     @property
     def waiting(self) -> int:
@@ -172,29 +173,33 @@ class Receiving:
     def count(self) -> int:
         return self._listing.count
 
-    def listed(self, entry: Entry) -> tuple[Step, int]:
-        """What to do about an entry, and its number. Raises ProtocolError."""
-        number = self._listing.count
+    def listed(self, entry: Entry) -> int:
+        """The number of an entry, which comes next. Raises ProtocolError."""
         self._listing.add(entry)
+        return self._listing.count - 1
+
+    def step(self, entry: Entry, number: int) -> Step:
+        """What to do about an entry that was listed. One that is not asked about is not wanted here."""
         old = self._present.pop(entry.path, None)
         is_directory = stat.S_ISDIR(entry.mode)
         if is_directory:
             self._times[entry.path] = entry.mtime_ns
+            self._directories.add(entry.path)
             if old is not None and old.mtime_ns != entry.mtime_ns:
                 self.touched[entry.path] = entry.mtime_ns
         if old is not None and self._is_same(old, entry):
-            return Step.KEEP, number
+            return Step.KEEP
         self.touch(entry.path.rpartition(b"/")[0])
         if is_directory:
             self.touched[entry.path] = entry.mtime_ns
-            return Step.MAKE, number
+            return Step.MAKE
         if entry.link and not stat.S_ISLNK(entry.mode):
-            return Step.LINK, number
+            return Step.LINK
         if not stat.S_ISREG(entry.mode):
-            return Step.MAKE, number
+            return Step.MAKE
         self._fresh.add(entry.path)
         self._numbers[number] = entry
-        return Step.FETCH, number
+        return Step.FETCH
 
     def touch(self, directory: bytes) -> None:
         """Something in `directory` is made or removed."""
@@ -206,7 +211,7 @@ class Receiving:
         found = []
         for path in self._present:
             parent = path.rpartition(b"/")[0]
-            if parent in self._listing.directories:
+            if parent in self._directories:
                 self.touch(parent)
                 found.append(path)
         self._present = {}
@@ -234,6 +239,45 @@ class Receiving:
         if old.size != new.size or old.mtime_ns != new.mtime_ns or not self._trust:
             return False
         return not new.link or stat.S_ISLNK(new.mode) or new.link not in self._fresh
+
+
+class Selected:
+    """A listing of which only some entries are wanted, and of all the others just what was said of them.
+
+    Their stats are kept for the file METADATA (fsutil receive.go: MetadataOnly). Directories come with the first
+    entry in them that is wanted.
+    """
+
+    METADATA = b".fsutil-metadata"
+    MOST = 256 << 20  # bytes of stats
+
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self._wanted = wanted
+        self._parents: list[tuple[Entry, int]] = []  # open directories that have not come
+        self._records: list[bytes] = []
+        self._size = 0
+
+    def passed(self, entry: Entry, number: int, record: bytes) -> list[tuple[Entry, int]]:
+        """What is wanted now: nothing, or the entry and what it lies in. `record` is its stat. Raises ProtocolError."""
+        if entry.path == self.METADATA:
+            return []
+        self._size += 4 + len(record)
+        if self._size > self.MOST:
+            raise ProtocolError(f"the stats of a listing take more than {self.MOST >> 20} MiB")
+        self._records += [struct.pack("<I", len(record)), record]
+        directory = entry.path.rpartition(b"/")[0]
+        while self._parents and not (directory + b"/").startswith(self._parents[-1][0].path + b"/"):
+            self._parents.pop()
+        if self._wanted(os.fsdecode(entry.path)):
+            passed, self._parents = [*self._parents, (entry, number)], []
+            return passed
+        if stat.S_ISDIR(entry.mode):
+            self._parents.append((entry, number))
+        return []
+
+    def metadata(self) -> bytes:
+        """For each entry four bytes of length, little-endian, and its stat."""
+        return b"".join(self._records)
 
 
 class Sending:

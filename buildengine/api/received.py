@@ -22,6 +22,7 @@ from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession, SessionGone
 from buildengine.errors import ContextError
 from cache.cachemounts import CacheMounts
+from llb.patterns import PatternMatcher
 from worker.session import ReceivedDirectory
 from worker.sources.origin import LocalOrigin
 
@@ -57,7 +58,8 @@ class ReceivedDirectories:
         task_status: trio.TaskStatus[ReceivedDirectory],
     ) -> None:
         """Receives, and keeps the directory locked until it is released."""
-        key = f"local source {origin.name}:{origin.shared_key_hint}:{session.shared_key}"
+        suffix = ":metadata" if origin.metadata_only else ""
+        key = f"local source {origin.name}:{origin.shared_key_hint}:{session.shared_key}{suffix}"
         described = f"local source for {origin.name}"
         released = trio.Event()
         async with self._mounts.acquire(key, sharing="private", kind="source.local", description=described) as path:
@@ -82,13 +84,23 @@ async def _fill(session: ClientSession, root: int, origin: LocalOrigin, progress
     call = session.channel.stream(DIFF_COPY, Packet, Packet, metadata=_metadata(origin))
     try:
         async with call as stream:
-            await receive(stream, root, trust=origin.differ != "none", progress=progress)
+            trust = origin.differ != "none"
+            await receive(stream, root, trust=trust, wanted=_wanted(origin), progress=progress)
     except RpcError as error:
         if error.code in (Code.NOT_FOUND, Code.UNIMPLEMENTED):
             raise NotOffered(error.message) from error
         if session.ended or error.code is Code.UNAVAILABLE:
             raise SessionGone(f"the client went while it sent the directory {origin.name!r}") from error
         raise ContextError(f"cannot receive the directory {origin.name!r}: {error.message}") from error
+
+
+def _wanted(origin: LocalOrigin) -> Callable[[str], bool] | None:
+    """Of which paths all is taken, when of most only the stats are."""
+    if not origin.metadata_only:
+        return None
+    if not origin.metadata_exceptions:
+        return lambda path: False
+    return PatternMatcher(origin.metadata_exceptions).matches
 
 
 def _metadata(origin: LocalOrigin) -> Metadata:

@@ -89,6 +89,14 @@ async def test_patterns_and_links_are_the_clients_work(daemon: SessionDaemon, tm
     assert found == ["a", "a.other", "a/b", "a/b/link", "a/file", "süß"]
 
 
+async def test_of_most_only_the_stats_may_be_sent(daemon: SessionDaemon, tmp_path: Path, source: Path) -> None:
+    origin = LocalOrigin(name="context", metadata_only=True, metadata_exceptions=("a/b/l*",))
+    path, count = await receive(daemon, tmp_path, source, origin)
+    found = sorted(str(entry.relative_to(path)) for entry in path.rglob("*"))
+    assert found == [".fsutil-metadata", "a", "a/b", "a/b/large", "a/b/link"]
+    assert count == 5 << 20
+
+
 async def test_a_directory_that_is_not_offered(daemon: SessionDaemon, tmp_path: Path, source: Path) -> None:
     async def body(session: RemoteSession) -> None:
         with pytest.raises(SourceError, match="no access allowed to dir"):

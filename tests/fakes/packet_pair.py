@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -55,7 +56,7 @@ async def directory(path: Path) -> AsyncIterator[int]:
         os.close(fd)
 
 
-async def transfer(source: Path, target: Path, keep: Filter | None = None, **options: bool) -> Received:
+async def transfer(source: Path, target: Path, keep: Filter | None = None, **options: Any) -> Received:
     """Our sender to our receiver."""
     sender, receiver = pair()
     with one_error():

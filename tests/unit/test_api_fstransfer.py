@@ -136,6 +136,27 @@ async def test_a_merge_removes_nothing_else(source: Path, target: Path) -> None:
     assert seen(target) == seen(source)
 
 
+async def test_of_what_is_not_wanted_only_the_stats_are_taken(source: Path, target: Path) -> None:
+    for files in (1, 0):
+        received = await transfer(source, target, wanted=lambda path: path in ("a/b/link", "empty"))
+        assert (received.files, received.entries) == (files, len(list(source.rglob("*"))))
+    assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
+        ".fsutil-metadata",
+        "a",
+        "a/b",
+        "a/b/link",
+        "empty",
+    ]
+    data = (target / ".fsutil-metadata").read_bytes()
+    stats = []
+    while data:
+        length = int.from_bytes(data[:4], "little")
+        stats.append(Stat.FromString(data[4 : 4 + length]))
+        data = data[4 + length :]
+    assert [found.path for found in stats][:3] == [b"a", b"a/b", b"a/b/large"]
+    assert len(stats) == received.entries
+
+
 async def test_without_owners_all_is_ours(source: Path, target: Path) -> None:
     await transfer(source, target, owners=False)
     info = (target / "a-b").stat()

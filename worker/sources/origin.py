@@ -74,7 +74,10 @@ class HttpOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOrigin:
-    """`local://name`: a directory of whoever started the build, and which part of it."""
+    """`local://name`: a directory of whoever started the build, and which part of it.
+
+    `metadata_only`: of what `metadata_exceptions` do not match a client elsewhere sends the stats only.
+    """
 
     name: str
     session: str = ""
@@ -84,6 +87,8 @@ class LocalOrigin:
     follow_paths: tuple[str, ...] = ()
     shared_key_hint: str = ""
     differ: str = "metadata"
+    metadata_only: bool = False
+    metadata_exceptions: tuple[str, ...] = ()
 
 
 Origin = ImageOrigin | LayoutOrigin | GitOrigin | HttpOrigin | LocalOrigin
@@ -234,6 +239,8 @@ def _local(rest: str, attributes: _Attributes) -> LocalOrigin:
         follow_paths=attributes.list("local.followpaths"),
         shared_key_hint=attributes.text("local.sharedkeyhint"),
         differ=differ,
+        metadata_only=attributes.flag("local.metadatatransfer"),
+        metadata_exceptions=attributes.list("local.metadatatransferexclude"),
     )
 
 
