@@ -66,7 +66,6 @@ class Processes:
         except BuildError as error:  # the process's failure, and not that of the stream
             process = _Never(error)
         running = self._running[id] = _Running(id, process, self._call, frozenset(init.Fds))
-        await self._call.send(pb.ExecMessage(ProcessID=id, Started=pb.StartedMessage()))
         nursery.start_soon(running.run)
 
     async def _pass_on(self, message: pb.ExecMessage) -> None:
@@ -106,6 +105,8 @@ class _Running:
         self._call = call
         self._wanted = wanted
         self._ended = False
+        fds = (process.stdin, process.stdout, process.stderr, process.terminal)
+        self._open = {fd for fd in fds if fd >= 0}
         self._scopes: set[trio.CancelScope] = set()
         self.given, self._taken = trio.open_memory_channel[bytes](_WAITING)
 
@@ -126,20 +127,21 @@ class _Running:
             fcntl.ioctl(self.process.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     async def run(self) -> None:
-        process = self.process
-        opened = [fd for fd in (process.stdin, process.stdout, process.stderr, process.terminal) if fd >= 0]
         try:
-            for fd in opened:
+            for fd in self._open:
                 os.set_blocking(fd, False)
+            await self._say(Started=pb.StartedMessage())
             await self._carry()
             await self._say(Done=pb.DoneMessage())
         finally:
             self._ended = True
-            for fd in opened:
-                if fd != process.stdin or not self._closed_input:
-                    os.close(fd)
+            for fd in [*self._open]:
+                self._close(fd)
 
-    _closed_input = False
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
 
     async def _carry(self) -> None:
         """All three streams, and the end."""
@@ -169,14 +171,9 @@ class _Running:
                     except BlockingIOError:
                         await trio.lowlevel.wait_writable(fd)
                     except OSError:  # nobody reads it any more
-                        return self._close_input()
-            self._close_input()
+                        return self._close(self.process.stdin)
+            self._close(self.process.stdin)
         return None
-
-    def _close_input(self) -> None:
-        if self.process.stdin >= 0:
-            self._closed_input = True
-            os.close(self.process.stdin)
 
     async def _tell(self, number: int, fd: int) -> None:
         """An output, until its end; of what others have open still, until it is empty once the process has ended."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
@@ -11,7 +12,7 @@ import trio.testing
 
 from buildengine.api import gateway_pb2 as pb
 from buildengine.api import rpc
-from buildengine.api.bridge import Ref, Result, SolveOrder
+from buildengine.api.bridge import ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.connection import open_channel, serve_connection
 from buildengine.api.daemon import WorkerInfo
 from buildengine.api.gateway import SERVICE, Gateway
@@ -65,6 +66,15 @@ class FakeBridge:
     async def evaluate(self, ref: str) -> None:
         self._answer("evaluate", ref)
 
+    async def new_container(self, order: ContainerOrder) -> None:
+        self._answer("new_container", order)
+
+    async def release_container(self, id: str) -> None:
+        self._answer("release_container", id)
+
+    async def start(self, order: ProcessOrder) -> Process:
+        return self._answer("start", order)
+
     def inputs(self) -> Mapping[str, Definition]:
         return self._answer("inputs") or {}
 
@@ -78,6 +88,37 @@ class FakeBridge:
         self.result = error
 
 
+class FakeProcess:
+    """A process with pipes; the test has the other ends: `given` to read from, `out` and `err` to write to."""
+
+    terminal = -1
+
+    def __init__(self) -> None:
+        self.given, self.stdin = os.pipe2(os.O_CLOEXEC)
+        self.stdout, self.out = os.pipe2(os.O_CLOEXEC)
+        self.stderr, self.err = os.pipe2(os.O_CLOEXEC)
+        self.signals: list[int] = []
+        self.ended = trio.Event()
+        self.outcome: int | Exception = 0
+
+    def end(self, outcome: int | Exception = 0) -> None:
+        self.outcome = outcome
+        self.ended.set()
+
+    def close(self) -> None:
+        for fd in (self.given, self.out, self.err):
+            os.close(fd)
+
+    async def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    async def wait(self) -> int:
+        await self.ended.wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
 class Caller:
     """The client's side of the service."""
 
@@ -88,6 +129,9 @@ class Caller:
         name = type(request).__name__.removesuffix("Request")
         answer = getattr(pb, "PongResponse" if name == "Ping" else f"{name}Response")
         return await self._channel.unary(f"/{SERVICE}/{method}", request, answer)
+
+    def processes(self) -> AbstractAsyncContextManager[rpc.ClientCall[pb.ExecMessage, pb.ExecMessage]]:
+        return self._channel.stream(f"/{SERVICE}/ExecProcess", pb.ExecMessage, pb.ExecMessage)
 
 
 @asynccontextmanager

@@ -175,6 +175,13 @@ async def test_a_cancelled_container_is_gone(builtin: Runtime, steps: Steps) -> 
     assert processes_with("MARKER=cancelled") == []
 
 
+async def test_a_first_process_that_is_refused_is_none(builtin: Runtime, steps: Steps) -> None:
+    async with builtin.open_container() as container:
+        with pytest.raises(UserError, match="not absolute"):
+            await container.start(steps.spec("/bin/true", cwd="here"), secrets={})
+        assert (await output(container, steps, "/bin/sh", "-c", "echo $$")).strip() == "1"
+
+
 async def test_a_container_without_a_process(builtin: Runtime) -> None:
     async with builtin.open_container():
         pass

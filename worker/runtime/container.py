@@ -51,6 +51,12 @@ class Process:
         await self.ended.wait()
         return self._container.exit_of(self.report)
 
+    def close(self) -> None:
+        """Close what is open of it here, for a caller who never got it."""
+        for fd in (self.stdin, self.stdout, self.stderr, self.terminal):
+            if fd >= 0:
+                os.close(fd)
+
     def end(self, report: dict[str, Any] | None) -> None:
         self.report = report
         self.started.set()
@@ -77,24 +83,29 @@ class Container:
         locks: Iterable[int] = (),
     ) -> Process:
         """Returns once the process runs, or has failed to. Raises UserError when the container has ended."""
-        number, self._count = self._count, self._count + 1
+        number = self._count
         if number == 0:
             content = request.build(spec, secrets, group=self._name)
         else:
             content = request.build_joining(spec, secrets)
         if self._gone:
             raise UserError("the container has ended: no process can join it")
+        self._count += 1  # only now: a first process that was refused is none
         process = self._processes[number] = Process(self, number)
         theirs = _open_streams(process, stdin=stdin and not spec.terminal, pipes=not spec.terminal)
         envelope = messages.envelope(content)
         del content  # the secrets
         order = {"process": number, "stdin": stdin and not spec.terminal} | (_ATTENDED if number == 0 else {})
         try:
-            await self.order(order, (envelope, *theirs, *(locks if number == 0 else ())))
-        finally:
-            for fd in (envelope, *theirs):
-                os.close(fd)
-        await process.started.wait()
+            try:
+                await self.order(order, (envelope, *theirs, *(locks if number == 0 else ())))
+            finally:
+                for fd in (envelope, *theirs):
+                    os.close(fd)
+            await process.started.wait()
+        except BaseException:
+            process.close()
+            raise
         return process
 
     async def order(self, order: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
