@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
 
@@ -17,13 +18,14 @@ from buildengine.api import convert, records, rpc, worker_pb2
 from buildengine.api.daemon import BuildOrder, CacheEntry, Daemon
 from buildengine.api.rpc import ServerCall
 from buildengine.api.sessions import Sessions
-from buildengine.builder import UsageInfo
+from buildengine.builder import BuildRequest, UsageInfo
 from buildengine.filters import parse
 from llb.definition import Definition
 from llb.pb import ops_pb2
 
 SERVICE = "moby.buildkit.v1.Control"
 _NOW = "buildkit-current-timestamp"  # api/services/control: a client corrects the times it shows by it
+_CONFIG = "containerimage.config"  # exptypes.ExporterImageConfigKey
 _NANOSECONDS = 10**9
 
 
@@ -145,10 +147,14 @@ def build_order(request: pb.SolveRequest) -> BuildOrder:
         exports.append(CacheEntry(type="registry", attrs=attrs))
     imports = [CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in request.Cache.Imports]
     imports += [CacheEntry(type="registry", attrs={"ref": ref}) for ref in request.Cache.ImportRefsDeprecated]
+    asked, config = convert.build_request(request), b""
+    if request.HasField("Definition"):
+        asked, config = _without_config(asked)
     return BuildOrder(
-        request=convert.build_request(request),
+        request=asked,
         session=request.Session,
         definition=_definition(request.Definition) if request.HasField("Definition") else None,
+        image_config=config,
         inputs={name: _definition(each) for name, each in request.FrontendInputs.items()},
         cache_exports=tuple(exports),
         cache_imports=tuple(imports),
@@ -157,6 +163,14 @@ def build_order(request: pb.SolveRequest) -> BuildOrder:
         source_policy=request.SourcePolicy.SerializeToString() if request.HasField("SourcePolicy") else b"",
         source_policy_session=request.SourcePolicySession,
     )
+
+
+def _without_config(asked: BuildRequest) -> tuple[BuildRequest, bytes]:
+    """The image config, which a client that has no frontend gives to an exporter, is not the exporter's."""
+    configs = [export.attrs[_CONFIG] for export in asked.exports if _CONFIG in export.attrs]
+    plain = [{name: value for name, value in export.attrs.items() if name != _CONFIG} for export in asked.exports]
+    exports = tuple(replace(export, attrs=attrs) for export, attrs in zip(asked.exports, plain, strict=True))
+    return replace(asked, exports=exports), configs[0].encode() if configs else b""
 
 
 def _definition(message: ops_pb2.Definition) -> Definition:

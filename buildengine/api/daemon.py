@@ -31,12 +31,14 @@ class BuildOrder:
     """A Solve: what to build, for whom, and what a request of the command line does not know.
 
     Without `definition` and without a frontend's name in `request` it waits for what its client solves through the
-    gateway. `source_policy` is the bytes of a `moby.buildkit.v1.sourcepolicy.Policy`, b"" for none.
+    gateway. `image_config` is that of a definition's result, b"" for the usual one. `source_policy` is the bytes of a
+    `moby.buildkit.v1.sourcepolicy.Policy`, b"" for none.
     """
 
     request: BuildRequest
     session: str = ""
     definition: Definition | None = None
+    image_config: bytes = b""
     inputs: Mapping[str, Definition] = field(default_factory=dict)
     cache_exports: tuple[CacheEntry, ...] = ()
     cache_imports: tuple[CacheEntry, ...] = ()

@@ -15,13 +15,15 @@ from llb.definition import Definition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinitionFrontend:
-    """Gives the definition back: LLB on `buildctl build`'s standard input."""
+    """Gives the definition back: LLB on `buildctl build`'s standard input. `config` b"" is the usual image config."""
 
     definition: Definition
+    config: bytes = b""
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         platform = request.platforms[0]
-        result = PlatformResult(platform=platform, definition=self.definition, config=default_config(platform))
+        config = self.config or default_config(platform)
+        result = PlatformResult(platform=platform, definition=self.definition, config=config)
         return FrontendResult(results=(result,))
 
 

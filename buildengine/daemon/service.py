@@ -127,7 +127,7 @@ class Service:
         if order.is_clients:
             return ClientFrontend(self.bridges, order.request.ref)
         if order.definition is not None and not order.request.frontend:
-            return DefinitionFrontend(definition=order.definition)
+            return DefinitionFrontend(definition=order.definition, config=order.image_config)
         return None
 
     def _check(self, order: BuildOrder) -> None:

@@ -61,6 +61,12 @@ def test_what_has_an_effect() -> None:
     assert (read("oci", {}).tar, read("docker", {"tar": "false"}).tar) == (True, False)
 
 
+def test_whose_epoch_counts() -> None:
+    """The build's, unless the exporter has one of its own; an empty one is none at all."""
+    found = [read("oci", attrs, epoch=5).epoch for attrs in ({}, {"source-date-epoch": "7"}, {"source-date-epoch": ""})]
+    assert found == [5, 7, None]
+
+
 def test_one_image_only() -> None:
     docker = read("docker", {})
     check_platforms("docker", docker, 1)

@@ -108,8 +108,9 @@ def _check_apart(platforms: Sequence[str], roots: Sequence[int]) -> None:
             if len(kinds) > 1 and all(kinds.values()):
                 waiting.append(((*path, name), {platform: trees[platform] for platform in kinds}))
             elif len(kinds) > 1:
+                first, *others = kinds
                 raise UserError(
-                    f"{shown(b'/'.join((*path, name)))} is in the results for {' and for '.join(kinds)}",
+                    f"cannot overwrite {shown(b'/'.join((*path, name)))} from {first} with that of {', '.join(others)}",
                     hint="without platform-split=false each platform gets a directory of its own",
                 )
 

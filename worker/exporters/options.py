@@ -89,7 +89,6 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     _check_names(kind, plain)
     _flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
     push, by_digest = _flag(plain, "push", False), _flag(plain, "push-by-digest", False)
-    own_epoch = plain.get("source-date-epoch")
     compression = _compression(plain.get("compression", "gzip"))
     oci = _flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
     return ExportOptions(
@@ -100,7 +99,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         prefer_nondistributable=_flag(plain, "prefer-nondist-layers", False),
         oci_media_types=oci,
         annotations=annotations,
-        epoch=parse_epoch("source-date-epoch", own_epoch) if own_epoch else epoch,
+        epoch=_epoch(plain, epoch),
         rewrite_timestamp=_flag(plain, "rewrite-timestamp", False),
         tar=_flag(plain, "tar", True),
         platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
@@ -161,6 +160,14 @@ def _compression(name: str) -> Compression:
         if name == "estargz":
             raise UserError("compression=estargz is not supported", hint=f"one of {kinds}") from None
         raise UserError(f"unsupported layer compression type {name!r}", hint=f"one of {kinds}") from None
+
+
+def _epoch(attrs: Mapping[str, str], of_build: int | None) -> int | None:
+    """An exporter's own wins over the build's; an empty one is none."""
+    own = attrs.get("source-date-epoch")
+    if own is None:
+        return of_build
+    return parse_epoch("source-date-epoch", own) if own else None
 
 
 def _level(attrs: Mapping[str, str], compression: Compression) -> int | None:
