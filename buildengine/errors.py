@@ -2,7 +2,7 @@
 
     BuildError                     message, hint, locations, vertex -> gRPC code, exit status
      |- UserError                  the file or a value is wrong                               exit 1
-     |   |- ParseError, InvalidDefinition, ConfigError
+     |   |- ParseError, InvalidDefinition, ConfigError, Unsupported
      |- ExecFailed                 the user's process failed                                  exit 1
      |- SourceError                something outside said no                                  exit 1
      |   |- RegistryError, GitError, HttpError, ContextError
@@ -92,6 +92,17 @@ class ParseError(UserError):
 
 class InvalidDefinition(UserError):
     """An LLB definition that cannot be a graph: bytes, cycle, dangling digest, unknown op."""
+
+
+class Unsupported(UserError):
+    """A frontend is asked what it does not know: a `request` other than a build, or a `capability`."""
+
+    grpc_code = 12  # UNIMPLEMENTED
+
+    def __init__(self, message: str, *, request: str = "", capability: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.request = request
+        self.capability = capability
 
 
 class ConfigError(UserError):

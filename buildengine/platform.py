@@ -26,6 +26,7 @@ _MACHINES = {  # what uname calls what Go calls otherwise
     "i486": "386", "i586": "386", "i686": "386", "loongarch64": "loong64",
     "armv5tel": "arm/v5", "armv6l": "arm/v6", "armv7l": "arm/v7", "armv8l": "arm/v8",
 }  # fmt: skip
+_COMPONENT = "^[A-Za-z0-9_.-]+$"
 _FORMAT = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([^()]*)\))?")
 _GOARCH = (
     "386 amd64 amd64p32 arm armbe arm64 arm64be loong64 mips mipsle mips64 mips64le mips64p32 mips64p32le ppc"
@@ -101,8 +102,13 @@ def parse(text: str) -> Platform:
     """`linux/amd64`, `linux/arm/v7`, `windows(10.0.1)/amd64`, `arm64` or `linux`. Raises UserError."""
     parts = text.strip().split("/")
     match = _FORMAT.fullmatch(parts[0])
-    if match is None or len(parts) > 3 or not all(parts) or not all(re.fullmatch(r"[\w.-]+", p) for p in parts[1:]):
-        raise UserError(f"invalid platform {text!r}", hint="a platform is os/architecture[/variant], e.g. linux/arm64")
+    wrong = next((part for part in parts[1:] if not re.fullmatch(_COMPONENT, part)), None)
+    if match is None or len(parts) > 3 or wrong is not None:
+        problem = f"invalid platform {text!r}"
+        if match is not None and wrong is not None:  # as clients know it
+            must = f'platform specifier component must match "{_COMPONENT}": invalid argument'
+            problem = f'"{wrong}" is an invalid component of "{text}": {must}'
+        raise UserError(problem, hint="a platform is os/architecture[/variant], e.g. linux/arm64")
     if len(parts) == 1:
         return _single(text, match[1], match[2] or "")
     variant = parts[2] if len(parts) == 3 else ""

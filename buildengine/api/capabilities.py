@@ -9,6 +9,7 @@ from __future__ import annotations
 from llb import caps
 
 GATEWAY = (
+    "frontend.caps",
     "frontend.inputs",
     "gateway.evaluate",
     "gateway.exec",

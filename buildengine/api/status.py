@@ -76,6 +76,10 @@ def _details(error: BuildError) -> Iterator[Detail]:
     if isinstance(first, ExecFailed):
         code = first.exit_code or 128 + first.signal
         yield detail(EXIT, {"Code": code})
+    if isinstance(first, errors.Unsupported) and first.capability:
+        yield detail(FRONTEND_CAP, {"name": first.capability})
+    if isinstance(first, errors.Unsupported) and first.request:
+        yield detail(SUBREQUEST, {"name": first.request})
     yield detail(OURS, _described(error))
 
 
@@ -135,6 +139,8 @@ def _described(error: BuildError) -> dict[str, Any]:
         }
     if isinstance(error, errors.RegistryError):
         described |= {"status": error.status, "code": error.code}
+    if isinstance(error, errors.Unsupported):
+        described |= {"request": error.request, "capability": error.capability}
     return described
 
 
@@ -154,6 +160,8 @@ def _build(said: Mapping[str, Any]) -> BuildError:
         )
     elif kind is errors.RegistryError:
         made = errors.RegistryError(message, status=said["status"], code=said["code"], hint=hint)
+    elif kind is errors.Unsupported:
+        made = errors.Unsupported(message, request=said["request"], capability=said["capability"], hint=hint)
     elif kind is errors.ContextChanged:
         made = errors.ContextError(message, hint=hint)
     else:

@@ -5,13 +5,21 @@ The edge of this package: whatever awaits is here, in `source` and in `loading`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from buildengine.errors import Location, ParseError, UserError
+from buildengine.errors import (
+    BuildError,
+    Location,
+    ParseError,
+    Unsupported,
+    UserError,
+)
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.dockerfile import directives, lines, lint, options, parse, plan, source
+from frontends.dockerfile import directives, lines, lint, options, parse, plan, source, stages
+from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.conversion import Converted, convert
 from frontends.dockerfile.convert.draft import Shared
 from frontends.dockerfile.convert.pending import pending_local
@@ -27,7 +35,13 @@ from frontends.gateway import BASE_CONFIG, FrontendRequest, FrontendResult, Gate
 from llb.patterns import PatternMatcher
 from llb.state import State, local
 
+if TYPE_CHECKING:
+    from frontends.dockerfile.outline import Outline
+
 _OURS = ("docker/dockerfile", "docker/dockerfile-upstream")  # the images of this very language
+_CAPABILITIES = frozenset(
+    f"moby.buildkit.frontend.{name}" for name in ("inputs", "subrequests", "contexts", "gitquerystring")
+)
 
 
 class DockerfileFrontend:
@@ -36,15 +50,14 @@ class DockerfileFrontend:
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         """Raises ParseError, UserError, SourceError."""
         read = options.read(request.options)
-        if read.request:
-            raise UserError(f"request {read.request!r} is not supported yet", hint="only builds are")
         if read.multi_platform is False and len(request.platforms) > 1:
             raise UserError("conflicting config: returning multiple target platforms is not allowed")
         context = await source.find_context(gateway, request, read)
         definition = await source.load_definition(gateway, context, read)
         _check_syntax(definition, read)
+        _check_capabilities(read)
         building = _Building(gateway=gateway, request=request, options=read, context=context, definition=definition)
-        return await building.run()
+        return await building.answer() if read.request else await building.run()
 
 
 def _check_syntax(definition: Definition, read: Options) -> None:
@@ -63,9 +76,18 @@ def _check_syntax(definition: Definition, read: Options) -> None:
         raise error.located(*([definition.file.at_lines(line, line)] if line else []))
 
 
+def _check_capabilities(read: Options) -> None:
+    """`name+forward` may be lacking here if the image of the syntax directive has it: but there was none."""
+    for name in read.capabilities:
+        if name.partition("+")[0] not in _CAPABILITIES:
+            lacking = name.partition("+")[0]
+            hint = f"there are {', '.join(sorted(_CAPABILITIES))}"
+            raise Unsupported(f"unsupported frontend capability {lacking}", capability=lacking, hint=hint)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Building:
-    """One build of one file."""
+    """One build of one file, or one question about it."""
 
     gateway: Gateway
     request: FrontendRequest
@@ -79,22 +101,81 @@ class _Building:
         return len(self.request.platforms) > 1 if asked is None else asked
 
     async def run(self) -> FrontendResult:
+        return self._result(await self._all(self.request.platforms, self._warn))
+
+    async def answer(self) -> FrontendResult:
+        """What was asked instead of a build. Raises Unsupported."""
+        from frontends.dockerfile import answers  # a build needs none
+
+        data = self.definition.file.data
+        match self.options.request:
+            case answers.DESCRIBE:
+                said = answers.describe()
+            case answers.TARGETS:
+                _, written = stages.group(self._instructions(Linter())[1])
+                said = answers.targets([start for start, *_ in written if isinstance(start, ins.From)], data)
+            case answers.LINT:
+                findings, error = await self._findings()
+                said = answers.lint(self.definition.mapped, findings, error)
+            case answers.OUTLINE:
+                said = answers.outline(await self._outline(), data)
+            case unknown:
+                raise Unsupported(f"unsupported request {unknown}", request=unknown)
+        return FrontendResult(results=(), metadata=said)
+
+    async def _findings(self) -> tuple[list[Finding], BuildError | None]:
+        """What the linter has to say of the target, or of all stages where no target is named."""
+        findings: list[Finding] = []
+        try:
+            await self._all((self.request.build_platform,), findings.append, every_stage=not self.options.target)
+        except BuildError as error:
+            return findings, error
+        return findings, None
+
+    async def _outline(self) -> Outline:
+        from frontends.dockerfile.outline import outline
+
+        linter = Linter()
+        dockerfile, instructions = self._instructions(linter)
+        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
+        platform = self.request.build_platform
+        made = self._plan(instructions, lexer, platform, linter)
+        converted = await self._convert(made, lexer, await self._ignored(), platform, linter)
+        return outline(made, converted.drafts, self.options.build_args, lexer)
+
+    async def _all(
+        self, wanted: Sequence[Platform], report: Callable[[Finding], None], *, every_stage: bool = False
+    ) -> list[Converted]:
+        """The target for each platform. Findings come as they are found; what is wrong with one platform is raised."""
+        linter = Linter(report=report)
+        dockerfile, instructions = self._instructions(linter)
+        ignored = await self._ignored()
+        quiet = Linter(settings=linter.settings)  # what holds for one platform would be said again for each
+        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
+
+        async def one(platform: Platform, linter: Linter) -> Converted:
+            made = self._plan(instructions, lexer, platform, linter, every_stage=every_stage)
+            return await self._convert(made, lexer, ignored, platform, linter)
+
+        converted = await gather([
+            partial(one, platform, quiet if position else linter) for position, platform in enumerate(wanted)
+        ])  # fmt: skip
+        linter.finish()
+        return converted
+
+    def _instructions(self, linter: Linter) -> tuple[lines.Dockerfile, list[Instruction]]:
+        """The file, parsed. The linter has its settings from it; what it finds before a mistake is found."""
         dockerfile = lines.split(self.definition.file)
-        linter = Linter(settings=self._lint_settings(dockerfile), report=self._warn)
+        linter.settings = self._lint_settings(dockerfile)
         lint.check_lines(linter, dockerfile)
         instructions: list[Instruction] = []
         for instruction in parse.instructions(dockerfile):
             lint.check_instruction(linter, instruction)
             instructions.append(instruction)
-        ignored = await source.load_ignored(self.gateway, self.context, self.definition, self.options)
-        quiet = Linter(settings=linter.settings)  # what holds for one platform would be said again for each
-        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
-        converted = await gather([
-            partial(self._convert, instructions, lexer, ignored, platform, quiet if position else linter)
-            for position, platform in enumerate(self.request.platforms)
-        ])  # fmt: skip
-        linter.finish()
-        return self._result(converted)
+        return dockerfile, instructions
+
+    async def _ignored(self) -> tuple[str, ...]:
+        return await source.load_ignored(self.gateway, self.context, self.definition, self.options)
 
     def _lint_settings(self, dockerfile: lines.Dockerfile) -> lint.Settings:
         directive = dockerfile.directive("check")
@@ -113,22 +194,28 @@ class _Building:
         location: Location = finding.location
         self.gateway.warn(finding.short, detail=[finding.description], url=finding.url, location=location)
 
-    async def _convert(
+    def _plan(
         self,
         instructions: Sequence[Instruction],
         lexer: Lexer,
-        ignored: tuple[str, ...],
         platform: Platform,
         linter: Linter,
-    ) -> Converted:
-        made = plan.make(
+        *,
+        every_stage: bool = False,
+    ) -> plan.Plan:
+        return plan.make(
             instructions,
             self.options,
             lexer,
             linter,
             build_platform=self.request.build_platform,
             target_platform=platform,
+            every_stage=every_stage,
         )
+
+    async def _convert(
+        self, made: plan.Plan, lexer: Lexer, ignored: tuple[str, ...], platform: Platform, linter: Linter
+    ) -> Converted:
         loader = Loader(
             gateway=self.gateway,
             request=self.request,
@@ -139,8 +226,8 @@ class _Building:
             target_platform=platform,
             show_platform=self.multi_platform,
         )
-        await loader.load(made.target)
-        return convert(made.graph, made.target, self._shared(made, lexer, linter, ignored, platform))
+        await loader.load(*made.wanted)
+        return convert(made.graph, made.wanted, self._shared(made, lexer, linter, ignored, platform))
 
     def _shared(
         self, made: plan.Plan, lexer: Lexer, linter: Linter, ignored: tuple[str, ...], platform: Platform

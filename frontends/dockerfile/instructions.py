@@ -225,6 +225,10 @@ class From(Instruction):
     platform: str = ""
     as_keyword: str = ""
 
+    @property
+    def description(self) -> str:
+        return description(self.line, self.stage_name.lower())
+
 
 def description(line: LogicalLine, name: str) -> str:
     """What a comment above the line says of `name`: `# name what it is for`."""

@@ -42,14 +42,14 @@ class Loader:
     target_platform: Platform
     show_platform: bool
 
-    async def load(self, target: Stage) -> None:
-        """Everything that `target` needs, all images at once. ONBUILD triggers may ask for more, so again."""
+    async def load(self, *targets: Stage) -> None:
+        """Everything that the targets need, all images at once. ONBUILD triggers may ask for more, so again."""
         while True:
-            pending = self.graph.pending(target)
+            pending = self.graph.pending(*targets)
             loaded = await gather([partial(self._stage, stage) for stage in pending])
             for stage, found in zip(pending, loaded, strict=True):
                 stage.loaded = found
-            if not self.graph.read_triggers(target):
+            if not self.graph.read_triggers(*targets):
                 return
 
     async def _stage(self, stage: Stage) -> Loaded:

@@ -55,6 +55,7 @@ class Options:
     lint: lint.Settings | None = None
     syntax: str = ""
     request: str = ""
+    capabilities: tuple[str, ...] = ()
 
     def ignores_cache(self, stage: str) -> bool:
         return self.no_cache is not None and (not self.no_cache or stage.lower() in self.no_cache)
@@ -107,6 +108,7 @@ def read(options: Mapping[str, str]) -> Options:
         lint=_lint(build_args.get("BUILDKIT_DOCKERFILE_CHECK")),
         syntax=build_args.get("BUILDKIT_SYNTAX", "").strip() if "cmdline" not in options else "",
         request=get("requestid", ""),
+        capabilities=tuple(name for name in get("frontend.caps", "").split(",") if name),
     )
 
 

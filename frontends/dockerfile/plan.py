@@ -21,9 +21,20 @@ from frontends.dockerfile.words import Expansion, Lexer, quote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """`wanted` are the stages to convert, the target the last of them.
+
+    `global_args` are made of the `predefined` ones and of the ARGs before the first FROM, the `declared`.
+    """
+
     graph: Graph
-    target: Stage
+    wanted: tuple[Stage, ...]
     global_args: Mapping[str, str]
+    predefined: Mapping[str, str]
+    declared: Sequence[ins.Arg]
+
+    @property
+    def target(self) -> Stage:
+        return self.wanted[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,9 @@ def make(
     *,
     build_platform: Platform,
     target_platform: Platform,
+    every_stage: bool = False,
 ) -> Plan:
-    """Raises ParseError, UserError."""
+    """`every_stage`: those too that the target does not need. Raises ParseError, UserError."""
     declared, written = stages.group(instructions)
     froms = [start for start, *_ in written if isinstance(start, ins.From)]
     lint.check_stage_names(linter, froms)
@@ -63,8 +75,15 @@ def make(
             graph.count(stage)
             stage.ignore_cache = options.ignores_cache(stage.name)
     target = graph.target(options.target) if options.target else graph.stages[-1]
+    others = [stage for stage in graph.stages if every_stage and stage is not target]
     graph.link()
-    return Plan(graph=graph, target=target, global_args=arguments.values)
+    return Plan(
+        graph=graph,
+        wanted=(*others, target),
+        global_args=arguments.values,
+        predefined=predefined,
+        declared=declared,
+    )
 
 
 def _arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from buildengine.archive import is_archive
-from buildengine.errors import SourceError, UserError
+from buildengine.errors import SolveError, SourceError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref, ignore, lines
 from frontends.dockerfile.gitref import GitRef
@@ -176,5 +176,10 @@ async def load_ignored(gateway: Gateway, context: Context, definition: Definitio
 async def read_ignore_file(gateway: Gateway, directory: str, *, hint: str, name: str, session: str) -> tuple[str, ...]:
     """The patterns of the .dockerignore of a directory of the client."""
     tree = local(directory, follow_paths=[_IGNORE], shared_key_hint=hint, session=session, differ="none", name=name)
-    data = await _read_if_there(await gateway.solve(tree.marshal()), _IGNORE)
+    try:
+        data = await _read_if_there(await gateway.solve(tree.marshal()), _IGNORE)
+    except SolveError as error:
+        if not isinstance(error.first, SourceError):
+            raise
+        data = None  # a directory that cannot be had: it is said of whoever needs more of it
     return ignore.read(lines.SourceFile(filename=_IGNORE, data=data or b""))

@@ -198,10 +198,10 @@ class Graph:
 
     # --- reachability and triggers ------------------------------------------------------------------------
 
-    def reachable(self, target: Stage) -> list[Stage]:
-        """What `target` is made of, in the order of `stages`."""
-        found = {target}
-        pending = [target]
+    def reachable(self, *targets: Stage) -> list[Stage]:
+        """What the targets are made of, in the order of `stages`."""
+        found = set(targets)
+        pending = list(targets)
         while pending:
             stage = pending.pop()
             for other in (*stage.needs, *([stage.base] if stage.base else [])):
@@ -210,16 +210,16 @@ class Graph:
                     pending.append(other)
         return [stage for stage in self.stages if stage in found]
 
-    def pending(self, target: Stage) -> list[Stage]:
+    def pending(self, *targets: Stage) -> list[Stage]:
         """The reachable stages whose image or context has to be loaded."""
-        return [stage for stage in self.reachable(target) if stage.base is None and stage.loaded is None]
+        return [stage for stage in self.reachable(*targets) if stage.base is None and stage.loaded is None]
 
-    def read_triggers(self, target: Stage) -> bool:
+    def read_triggers(self, *targets: Stage) -> bool:
         """Put the ONBUILD triggers of what a stage is based on in front of its own instructions, once.
 
         Whether there was a stage to look at: then there may be new ones.
         """
-        unread = [s for s in self.reachable(target) if not (s.triggers_read or s.implicit or s.context)]
+        unread = [s for s in self.reachable(*targets) if not (s.triggers_read or s.implicit or s.context)]
         for stage in unread:
             stage.triggers_read = True
             triggers = tuple(self._triggers(stage))

@@ -253,7 +253,11 @@ async def test_a_missing_stage_is_explained() -> None:
         ({"build-arg:BUILDKIT_DOCKERFILE_CHECK": "skip"}, "failed to parse BUILDKIT_DOCKERFILE_CHECK"),
         ({"build-arg:BUILDKIT_SYNTAX": "foo/bar"}, "frontend image foo/bar cannot be used"),
         ({"context": "ftp://x"}, "invalid context 'ftp://x'"),
-        ({"requestid": "frontend.outline"}, "request 'frontend.outline' is not supported yet"),
+        ({"requestid": "frontend.x"}, "unsupported request frontend.x"),
+        (
+            {"frontend.caps": "moby.buildkit.frontend.x+forward"},
+            "unsupported frontend capability moby.buildkit.frontend.x",
+        ),
         ({"context:busybox": "nothing"}, "invalid context specifier nothing for busybox"),
         ({"context:busybox": "dokcer-image://x"}, "unsupported context source dokcer-image"),
         ({"context:busybox": "input:x"}, "invalid input x for busybox"),

@@ -44,9 +44,18 @@ def test_one_spelling_for_each(text: str, spelled: str) -> None:
     "text", ["", "/", "linux/", "linux/amd64/v1/x", "linuks", "linux/*", "amd64(1)", "li nux/amd64"]
 )
 def test_what_is_no_platform(text: str) -> None:
-    with pytest.raises(UserError, match="invalid platform") as caught:
+    with pytest.raises(UserError, match=r"invalid (platform|component)") as caught:
         parse(text)
     assert caught.value.hint is not None
+
+
+def test_a_component_that_is_none_is_told_as_buildkits_clients_know_it() -> None:
+    with pytest.raises(UserError) as caught:
+        parse("linux/")
+    assert caught.value.message == (
+        '"" is an invalid component of "linux/": platform specifier component must match "^[A-Za-z0-9_.-]+$": '
+        "invalid argument"
+    )
 
 
 @pytest.mark.parametrize(

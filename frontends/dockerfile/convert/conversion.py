@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from buildengine.errors import BuildError, ParseError
@@ -35,29 +35,35 @@ _APPLY: Mapping[type[ins.Instruction], Callable[..., None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """`base_config` is the config of the image that the target is based on, b"" when there is none."""
+    """`base_config` is the config of the image that the target is based on, b"" when there is none.
+
+    `drafts` are all stages that were needed, as they ended.
+    """
 
     state: State
     image: Image
     base_config: bytes
+    drafts: Mapping[Stage, Draft]
 
 
-def convert(graph: Graph, target: Stage, shared: Shared) -> Converted:
-    """Everything reachable must be loaded. Raises ParseError, located; what is unreachable is not looked at."""
+def convert(graph: Graph, targets: Sequence[Stage], shared: Shared) -> Converted:
+    """The last of the targets. Everything reachable must be loaded. Raises ParseError, located; what is unreachable
+    is not looked at."""
     drafts: dict[Stage, Draft] = {}
-    for stage in graph.reachable(target):
+    reachable = graph.reachable(*targets)
+    for stage in reachable:
         if stage.implicit:
             drafts[stage] = _begin(stage, shared, drafts)
-    for stage in graph.reachable(target):
+    for stage in reachable:
         if not stage.implicit:
             drafts[stage] = draft = _begin(stage, shared, drafts)
             if stage.context is None:
                 _inherit(draft)
                 for step in stage.steps:
                     _apply(draft, step, drafts)
-    target.used.add("/")
-    found = drafts[target]
-    return Converted(state=found.state, image=_final_image(found, shared), base_config=found.base_config)
+    targets[-1].used.add("/")
+    found = drafts[targets[-1]]
+    return Converted(state=found.state, image=_final_image(found, shared), base_config=found.base_config, drafts=drafts)
 
 
 def _begin(stage: Stage, shared: Shared, drafts: Mapping[Stage, Draft]) -> Draft:

@@ -19,6 +19,7 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Stage
 from frontends.dockerfile.words import Expansion, Lexer
 from llb.environ import Environ
+from llb.mounts import Secret, Ssh
 from llb.patterns import PatternMatcher
 from llb.sourcemap import Place, SourceFile
 from llb.state import State
@@ -63,6 +64,7 @@ class Draft:
     number: int = 0  # of the step that was named last
     on_build: bool = False
     last: dict[str, Location] = field(default_factory=dict)  # of CMD, ENTRYPOINT, HEALTHCHECK: only the last counts
+    asked: list[tuple[Secret | Ssh, Location]] = field(default_factory=list)  # by the commands of this stage alone
 
     @property
     def env(self) -> Environ:

@@ -11,7 +11,7 @@ from frontends.dockerfile.convert import mounting
 from frontends.dockerfile.convert.draft import COMMAND, Draft, with_shell
 from frontends.dockerfile.lines import Heredoc, heredoc
 from llb.actions import mkfile
-from llb.mounts import AnyMount, Bind, Tmpfs
+from llb.mounts import AnyMount, Bind, Secret, Ssh, Tmpfs
 from llb.ops import CDIDevice, NetMode, SecurityMode
 from llb.state import scratch
 
@@ -32,6 +32,7 @@ def run(draft: Draft, instruction: ins.Run, sources: Sequence[Draft | None]) -> 
     command = _command(draft, instruction)
     argv = with_shell(draft.image, command.argv) if command.shell else command.argv
     mounts = [*command.mounts, *[mounting.mount(draft, m, s) for m, s in zip(wanted, sources, strict=True)]]
+    draft.asked += [(mount, instruction.location) for mount in mounts if isinstance(mount, Secret | Ssh)]
     if draft.shared.options.shm_size > 0:
         mounts.append(Tmpfs(target="/dev/shm", size=draft.shared.options.shm_size))
     lexer = replace(draft.shared.lexer, keep_quotes=True, keep_unset=True)
