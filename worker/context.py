@@ -12,6 +12,7 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from cache.opened import Cache
 from solver.reporter import Reporter
+from worker.failures import Failures
 from worker.images import Images
 from worker.runtime.spec import StepLimits
 from worker.session import Session
@@ -49,6 +50,7 @@ class BuildContext:
     emulators: Path | None = None  # the directory that has them, if not the usual ones
     entitlements: frozenset[str] = frozenset()
     renewed_mounts: set[str] = field(default_factory=set)
+    failures: Failures = field(default_factory=Failures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@ look for it (solver/errdefs: Solve, Frontend, FrontendCap)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf import json_format
 
 from buildengine.api import errdefs_pb2
@@ -17,13 +19,22 @@ SOLVE = "github.com/moby/buildkit/errdefs.Solve+json"
 FRONTEND = "github.com/moby/buildkit/errdefs.Frontend+json"
 
 
-def solve_failed(error: BuildError | RpcError, definition: Definition | None) -> RpcError:
-    """`definition` is the one that was solved, None where there was none."""
+def solve_failed(
+    error: BuildError | RpcError,
+    definition: Definition | None,
+    *,
+    inputs: Iterable[str] = (),
+    mounts: Iterable[str] = (),
+) -> RpcError:
+    """`definition` is the one that was solved, None where there was none. The others are references by the position of
+    the operation's mounts, "" where there is nothing: what they were made of, and what they held at the failure."""
     told = to_rpc(error)
     if any(each.type_url == SOLVE for each in told.details):
         return told
     vertex = error.vertex if isinstance(error, BuildError) else None
-    return to_rpc(told, _solve(definition, vertex))
+    message = errdefs_pb2.Solve(inputIDs=inputs, mountIDs=mounts)
+    _describe(message, definition, vertex)
+    return to_rpc(told, Detail(type_url=SOLVE, value=json_format.MessageToJson(message, indent=None).encode()))
 
 
 def frontend_failed(error: BuildError | RpcError, frontend: str, source: str) -> RpcError:
@@ -36,12 +47,10 @@ def frontend_lacks(capability: str) -> RpcError:
     return RpcError(Code.UNIMPLEMENTED, told, (detail(FRONTEND_CAP, {"name": capability}),))
 
 
-def _solve(definition: Definition | None, vertex: str | None) -> Detail:
-    message = errdefs_pb2.Solve()
+def _describe(message: errdefs_pb2.Solve, definition: Definition | None, vertex: str | None) -> None:
     for op in definition.ops if definition is not None and vertex is not None else ():
         digest = Digest.sha256(op)
         if digest == vertex:
             message.op.CopyFrom(ops_pb2.Op.FromString(op))
             known = definition.metadata.get(digest) if definition is not None else None
             message.description.update(known.description if known is not None else {})
-    return Detail(type_url=SOLVE, value=json_format.MessageToJson(message, indent=None).encode())

@@ -46,7 +46,7 @@ _LOCALS = "local-sessionid:"
 class _Given:
     """A reference that the frontend has."""
 
-    definition: Definition
+    definition: Definition | None  # None: of a failed step, so it can be no result
     reference: Reference
 
 
@@ -72,6 +72,7 @@ class Bridge:
         async with trio.open_nursery() as nursery:
             if isinstance(self._gateway, LocalGateway):
                 self._containers = Containers(self._gateway, nursery)
+                self._gateway.keep_failures()
             await self._said.wait()
             nursery.cancel_scope.cancel()
         if self._error is not None:
@@ -88,6 +89,8 @@ class Bridge:
             while self._calls:
                 await self._left.park()
         self._given.clear()
+        if isinstance(self._gateway, LocalGateway):
+            self._gateway.forget_failures()
 
     # --- the frontend asks
 
@@ -187,7 +190,7 @@ class Bridge:
 
     def finish(self, result: Result) -> None:
         self._check_silent()
-        definitions = {ref.id: self._find(ref.id).definition for ref in returned.refs_of(result) if ref.id}
+        definitions = {ref.id: self._definition(ref.id) for ref in returned.refs_of(result) if ref.id}
         self._result = returned.heard(result, definitions)
         self._said.set()
 
@@ -214,6 +217,12 @@ class Bridge:
             raise RpcError(Code.UNKNOWN, f"no such ref: {ref}")
         return self._given[ref]
 
+    def _definition(self, ref: str) -> Definition:
+        definition = self._find(ref).definition
+        if definition is None:
+            raise RpcError(Code.UNKNOWN, f"return reference {ref} not found")
+        return definition
+
     async def _evaluate(self, refs: Iterable[Ref]) -> None:
         """All at once. Raises what failed first."""
         with one_error():
@@ -226,7 +235,24 @@ class Bridge:
         try:
             await given.reference.evaluate()
         except BuildError as error:
-            raise solve_failed(error, given.definition) from error
+            raise self._failed(error, given) from error
+
+    def _failed(self, error: BuildError, given: _Given) -> RpcError:
+        """With references to what a failed step has left behind."""
+        step = None
+        if isinstance(self._gateway, LocalGateway) and error.vertex is not None:
+            step = self._gateway.failed(error.vertex)
+        if step is None:
+            return solve_failed(error, given.definition)
+        inputs, mounts = map(self._keep, step.inputs), map(self._keep, step.mounts)
+        return solve_failed(error, given.definition, inputs=inputs, mounts=mounts)
+
+    def _keep(self, reference: Reference | None) -> str:
+        if reference is None:
+            return ""
+        id = secrets.token_hex(12)
+        self._given[id] = _Given(definition=None, reference=reference)
+        return id
 
     @asynccontextmanager
     async def _reading(self, ref: str) -> AsyncIterator[Reference]:
@@ -235,7 +261,7 @@ class Bridge:
             try:
                 yield given.reference
             except BuildError as error:
-                raise solve_failed(error, given.definition) from error
+                raise self._failed(error, given) from error
 
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from buildengine.errors import Location, SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from frontends.gateway import FileInfo, Reference, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
@@ -43,6 +44,13 @@ class LocalReference:
         self._lock = trio.Lock()
         self._result: Result | None = None
         self._solved = False
+
+    @classmethod
+    def of(cls, solving: Solving, result: Result | None) -> LocalReference:
+        """One to something that is there already, and that somebody else holds."""
+        made = cls(solving, Definition())
+        made._result, made._solved = result, True
+        return made
 
     async def result(self) -> Result | None:
         async with self._lock:
@@ -87,6 +95,14 @@ class LocalReference:
             raise SourceError(f"{path}: {error.strerror}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStep:
+    """What the mounts of a failed step were made of, and what they held then, by their positions."""
+
+    inputs: tuple[LocalReference | None, ...]
+    mounts: tuple[LocalReference | None, ...]
+
+
 class LocalGateway:
     """`frontends.gateway.Gateway` for one build."""
 
@@ -127,6 +143,23 @@ class LocalGateway:
             with step(self._on_event, shown):
                 return await self._resolve_http(origin)
         raise UserError(f"{source.identifier}: only images, git repositories and downloads can be resolved")
+
+    def keep_failures(self) -> None:
+        """From now on `failed` knows of steps that fail, until `forget_failures`."""
+        self._solving.context.failures.wanted = True
+
+    def forget_failures(self) -> None:
+        self._solving.context.failures.forget()
+
+    def failed(self, vertex: str) -> FailedStep | None:
+        kept = self._solving.context.failures.of(vertex)
+        if kept is None:
+            return None
+        inputs, mounts = (
+            tuple(None if each is None else LocalReference.of(self._solving, each) for each in results)
+            for results in (kept.inputs, kept.mounts)
+        )
+        return FailedStep(inputs=inputs, mounts=mounts)
 
     @asynccontextmanager
     async def open_container(

@@ -195,9 +195,9 @@ class Processes:
         assert list(self._answers) == []
 
 
-def opened(build: Build, **more: Any) -> Processes:
-    ref = build.solve(image("base").marshal())
-    request = pb.NewContainerRequest(ContainerID="c", Mounts=[ops_pb2.Mount(dest="/", resultID=ref)], **more)
+def opened(build: Build, ref: str = "", **more: Any) -> Processes:
+    root = ops_pb2.Mount(dest="/", resultID=ref or build.solve(image("base").marshal()))
+    request = pb.NewContainerRequest(ContainerID="c", Mounts=[root], **more)
     build("NewContainer", request)
     return Processes(build)
 
@@ -239,6 +239,22 @@ def test_input_and_signals(build: Build) -> None:
     assert processes.last.Exit.Code == 9
     processes.until("p", "Done")
     processes.end()
+
+
+def test_a_failed_step_can_be_looked_at(build: Build) -> None:
+    definition = image("base").run("echo left > /tmp/it; exit 7", name="fail").root.marshal()
+    with pytest.raises(grpc.RpcError) as caught:
+        build.solve(definition, evaluate=True)
+    told = details(caught.value)[SOLVE]
+    (before,), (after,) = told["inputIDs"], told["mountIDs"]
+    assert [entry.path for entry in build("ReadDir", pb.ReadDirRequest(Ref=before, DirPath="/tmp")).entries] == []
+    assert build("ReadFile", pb.ReadFileRequest(Ref=after, FilePath="/tmp/it")).Data == b"left\n"
+    processes = opened(build, after)
+    assert processes.run("p", "cat", "/tmp/it") == (b"left\n", 0)
+    processes.end()
+    with pytest.raises(grpc.RpcError, match="not found"):
+        build.finish(after)
+    build.finish()
 
 
 def test_the_end_of_a_build_is_that_of_its_containers(build: Build) -> None:

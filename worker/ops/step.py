@@ -17,6 +17,7 @@ from llb import ops
 from llb.outputs import exec_outputs
 from solver.vertex import Result
 from worker.context import OpContext, step_id
+from worker.failures import Failed
 from worker.ops import users
 from worker.ops.hostfiles import host_files
 from worker.ops.stepmounts import Prepared, StepMounts
@@ -45,12 +46,34 @@ class Step:
             await self._context.trees.ensure(stack)
         async with AsyncExitStack() as cleanup:
             prepared = await StepMounts(self._context, self._op, cleanup).prepare(stacks)
-            await self._run(runtime, prepared, how)
+            try:
+                await self._run(runtime, prepared, how)
+            except ExecFailed:
+                if self._context.build.failures.wanted:
+                    await self._keep(inputs, prepared)
+                raise
             results = dict(prepared.results)
             for position, (stack, layer) in prepared.layers.items():
                 results[position] = (*stack, await layer.commit())
         layers = self._context.cache.layers
         return [Snapshot(layers, results[position]) for position in exec_outputs(self._op)]
+
+    async def _keep(self, inputs: Sequence[Result | None], prepared: Prepared) -> None:
+        """The state of the failed step, for whoever asks."""
+        layers = self._context.cache.layers
+        written = prepared.layers | prepared.thrown_away
+        before: list[Result | None] = []
+        after: list[Result | None] = []
+        for position, mount in enumerate(self._op.mounts):
+            given = inputs[mount.input] if mount.input != ops.NO_INPUT else None
+            before.append(given.clone() if given is not None else None)
+            if position in written:
+                stack, layer = written[position]
+                after.append(Snapshot(layers, (*stack, await layer.commit())))
+            else:
+                after.append(given.clone() if given is not None else None)
+        failed = Failed(inputs=tuple(before), mounts=tuple(after))
+        self._context.build.failures.keep(self._context.reporter.vertex, failed)
 
     async def _run(self, runtime: Runtime, prepared: Prepared, how: How) -> None:
         spec, secrets = await self.spec(prepared, how)
@@ -62,27 +85,35 @@ class Step:
                 del tail[:-_TAIL]
             self._context.reporter.log(stream, data)
 
-        ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
+        try:
+            ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
+        except UserError as error:
+            if not error.message.startswith("exec: "):
+                raise
+            raise UserError(self._failed(error.message), hint=error.hint) from error
         self._check(ended, bytes(tail[-_TAIL:]), how)
 
     def _check(self, ended: Exit, tail: bytes, how: How) -> None:
         meta = self._op.meta
         if not ended.signal and ended.code in (meta.valid_exit_codes or (0,)):
             return
-        command = " ".join(meta.args)
         if ended.signal:
             name = signals.Signals(ended.signal).name if ended.signal in set(signals.Signals) else str(ended.signal)
             why = f"killed by signal {name}" + (" (out of memory)" if ended.oom_killed else "")
         else:
             why = f"exit code: {ended.code}" + (" (a process was killed: out of memory)" if ended.oom_killed else "")
         raise ExecFailed(
-            f'process "{command}" did not complete successfully: {why}',
+            self._failed(why),
             argv=meta.args,
             exit_code=ended.code,
             signal=ended.signal,
             output=tail,
             hint=_hint(ended, how),
         )
+
+    def _failed(self, why: str) -> str:
+        """As BuildKit says it: clients look for it."""
+        return f'process "{" ".join(self._op.meta.args)}" did not complete successfully: {why}'
 
     async def spec(self, prepared: Prepared, how: How) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
         """What is run, and its secrets. Raises UserError, HostError."""

@@ -22,7 +22,8 @@ from worker.session import SecretBytes
 
 @dataclass(slots=True)
 class Prepared:
-    """What has been made ready for one run, by the position of the mount: `layers` become results, `results` are.
+    """What has been made ready for one run, by the position of the mount: `layers` become results, `results` are, what
+    is written to those `thrown_away` is nobody's result.
 
     `locks` (descriptors) are to be held as long as a process of the step lives.
     """
@@ -32,6 +33,7 @@ class Prepared:
     readonly_root: bool = False
     root_stack: Stack = ()
     layers: dict[int, tuple[Stack, NewLayer]] = field(default_factory=dict)
+    thrown_away: dict[int, tuple[Stack, NewLayer]] = field(default_factory=dict)
     results: dict[int, Stack] = field(default_factory=dict)
     secrets: dict[str, SecretBytes] = field(default_factory=dict)
     locks: tuple[int, ...] = ()
@@ -73,8 +75,8 @@ class StepMounts:
             layer = await layers.create(stack, description=self._context.name)
             self._cleanup.push_async_callback(layer.discard)
             tree = layer.tree
-            if mount.output != ops.NO_OUTPUT:
-                prepared.layers[position] = (stack, layer)
+            kept = prepared.layers if mount.output != ops.NO_OUTPUT else prepared.thrown_away
+            kept[position] = (stack, layer)
         else:
             tree = layers.tree(stack)
             if mount.output != ops.NO_OUTPUT:

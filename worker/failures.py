@@ -1,0 +1,45 @@
+"""What failed steps of one build have left behind, for a client that wants to look at it."""
+
+from __future__ import annotations
+
+from buildengine.values import dataclass
+from solver.vertex import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """By the position of the step's mounts: what they were made of, and what they held when it failed. None is the
+    empty tree, or what is no tree."""
+
+    inputs: tuple[Result | None, ...]
+    mounts: tuple[Result | None, ...]
+
+    def release(self) -> None:
+        for result in (*self.inputs, *self.mounts):
+            if result is not None:
+                result.release()
+
+
+class Failures:
+    """By the digest of the vertex. Nothing is kept unless it is `wanted`: it costs a layer for each mount."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._kept: dict[str, Failed] = {}
+
+    def keep(self, vertex: str, failed: Failed) -> None:
+        """`failed` is this object's from here on."""
+        old = self._kept.pop(vertex, None)
+        if old is not None:
+            old.release()
+        self._kept[vertex] = failed
+
+    def of(self, vertex: str) -> Failed | None:
+        return self._kept.get(vertex)
+
+    def forget(self) -> None:
+        """Keep nothing any more, and let go what was kept."""
+        self.wanted = False
+        for failed in self._kept.values():
+            failed.release()
+        self._kept.clear()
