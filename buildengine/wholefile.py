@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from buildengine.errors import UserError
 from buildengine.tracepoints import reach
 
 TRACEPOINTS = (
@@ -38,6 +39,20 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[int]:
         whole_file_at(directory, path.name, mode=mode) as fd,
     ):
         yield fd
+
+
+@contextmanager
+def destination(path: Path) -> Iterator[int]:
+    """The same for a file that the user has named. Raises UserError."""
+    try:
+        with whole_file(path) as fd:
+            yield fd
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}",
+            hint="free some space there" if full else "the directory must exist and be writable",
+        ) from error
 
 
 @contextmanager

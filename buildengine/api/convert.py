@@ -59,6 +59,25 @@ def exporters(message: control_pb2.SolveRequest) -> Sequence[control_pb2.Exporte
     return [control_pb2.Exporter(Type=message.ExporterDeprecated, Attrs=dict(attrs))]
 
 
+def solve_request(request: BuildRequest, *, session: str) -> control_pb2.SolveRequest:
+    """The other way, for a client: what `request` asks for but for what its session answers."""
+    attributes = dict(request.options)
+    if request.platforms:
+        attributes["platform"] = ",".join(map(str, request.platforms))
+    message = control_pb2.SolveRequest(
+        Ref=request.ref,
+        Session=session,
+        Frontend=request.frontend,
+        FrontendAttrs=attributes,
+        Exporters=[control_pb2.Exporter(Type=export.type, Attrs=export.attrs) for export in request.exports],
+        Entitlements=sorted(request.entitlements),
+    )
+    for first in request.exports[:1]:  # daemons of before v0.13 look here
+        message.ExporterDeprecated = first.type
+        message.ExporterAttrsDeprecated.update(first.attrs)
+    return message
+
+
 def _platforms(text: str) -> tuple[Platform, ...]:
     return tuple(dict.fromkeys(platforms.parse(each.strip()) for each in text.split(",") if each.strip()))
 
@@ -202,6 +221,17 @@ def prune_policy(request: control_pb2.PruneRequest) -> PrunePolicy:
     )
 
 
+def prune_request(policy: PrunePolicy) -> control_pb2.PruneRequest:
+    return control_pb2.PruneRequest(
+        all=policy.all,
+        filter=policy.filters,
+        keepDuration=round(policy.keep_duration * _NANOSECONDS),
+        reservedSpace=policy.reserved_space,
+        maxUsedSpace=policy.max_used_space,
+        minFreeSpace=policy.min_free_space,
+    )
+
+
 # --- workers -----------------------------------------------------------------------------------------------------
 
 
@@ -243,9 +273,9 @@ def platform_message(platform: Platform) -> ops_pb2.Platform:
 
 
 def events(response: control_pb2.StatusResponse) -> Iterator[Event]:
-    """The events of a message, for a client: vertices first, as they stand in it."""
-    for vertex in response.vertexes:
-        yield _vertex_event(vertex)
+    """The events of a message, for a client: a vertex begins before what is told of it, and ends after that."""
+    vertices = [_vertex_event(vertex) for vertex in response.vertexes]
+    yield from (vertex for vertex in vertices if vertex.completed is None)
     for status in response.statuses:
         yield StatusEvent(
             id=status.ID,
@@ -259,6 +289,7 @@ def events(response: control_pb2.StatusResponse) -> Iterator[Event]:
         )
     for log in response.logs:
         yield LogEvent(vertex=log.vertex, stream=log.stream, data=log.msg, timestamp=seconds(log.timestamp))
+    yield from (vertex for vertex in vertices if vertex.completed is not None)
     for warning in response.warnings:
         yield _warning_event(warning)
 

@@ -15,6 +15,7 @@ import trio
 
 from buildengine.api.rpc import Channel, ClientCall, Code, RpcError
 from buildengine.api.ssh_pb2 import BytesMessage, CheckAgentRequest, CheckAgentResponse
+from buildengine.api.status import OURS
 from worker.layers.outcome import one_error
 
 CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
@@ -34,8 +35,8 @@ async def has_agent(channel: Channel, agent: str) -> bool:
     try:
         await channel.unary(CHECK_AGENT, CheckAgentRequest(ID=agent), CheckAgentResponse)
     except RpcError as error:
-        if error.code in _GONE:
-            raise
+        if error.code in _GONE or any(detail.type_url == OURS for detail in error.details):
+            raise  # the second: there is one, and a client of ours says what is wrong with it
         return False
     return True
 

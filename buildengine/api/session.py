@@ -17,8 +17,9 @@ from buildengine.api.rpc import Code, RpcError
 from buildengine.api.secrets_pb2 import GetSecretRequest, GetSecretResponse
 from buildengine.api.sessions import ClientSession, SessionGone, Sessions
 from buildengine.api.sinks import RemoteSinks
+from buildengine.api.status import OURS, from_rpc
 from buildengine.api.upload_pb2 import BytesMessage
-from buildengine.errors import ContextError, SourceError, UserError
+from buildengine.errors import BuildError, ContextError, SourceError, UserError
 from buildengine.reference import DOCKER_HUB
 from buildengine.values import dataclass
 from cache.opened import Cache
@@ -173,7 +174,10 @@ def remote_session(sessions: Sessions, id: str, *, cache: Cache, received: Recei
     )
 
 
-def _refused(session: ClientSession, what: str, error: RpcError) -> SourceError:
+def _refused(session: ClientSession, what: str, error: RpcError) -> BuildError:
+    """A client of ours says itself what is wrong."""
     if session.ended or error.code is Code.UNAVAILABLE:
         return SessionGone(f"{what}: the client has gone")
+    if any(detail.type_url == OURS for detail in error.details):
+        return from_rpc(error)
     return SourceError(f"{what}: {error.message}")

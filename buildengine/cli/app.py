@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING
 import click
 
 from buildengine.cli.report import Reporter
+from buildengine.values import dataclass
 
 if TYPE_CHECKING:
     from buildengine.builder import Builder
+    from buildengine.client.address import Address
     from buildengine.config import Config
     from buildengine.registries import ImageTools, Registries
 
     OpenBuilder = Callable[[Config], AbstractContextManager[Builder]]
+    OpenRemote = Callable[[Config, Address], AbstractContextManager[Builder]]
     MakeRegistries = Callable[[Config], Registries]
     MakeImageTools = Callable[[Config], ImageTools]
+
+
+DAEMON = "unix:///run/buildkit/buildkitd.sock"  # where a daemon is that nobody has named: buildkitd's own place
 
 
 def open_local(config: Config) -> AbstractContextManager[Builder]:
@@ -32,6 +38,13 @@ def open_local(config: Config) -> AbstractContextManager[Builder]:
     from buildengine.daemon.local_builder import open_local_builder
 
     return open_local_builder(config)
+
+
+def open_remote(config: Config, address: Address) -> AbstractContextManager[Builder]:
+    """A daemon elsewhere. Needs no engine, and no root."""
+    from buildengine.client.remote_builder import open_remote_builder
+
+    return open_remote_builder(config, address)
 
 
 def make_registries(config: Config) -> Registries:
@@ -48,21 +61,39 @@ def make_image_tools(config: Config) -> ImageTools:
     return LocalImageTools(config)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """The global flags that name a daemon. `address` "": there is none, the engine is in this command."""
+
+    address: str = ""
+    tls_authority: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_server_name: str = ""
+
+    @property
+    def is_tls(self) -> bool:
+        return any((self.tls_authority, self.tls_certificate, self.tls_key, self.tls_server_name))
+
+
 class App:
-    """One run of the program. `root`, `file` and `debug` are the global flags."""
+    """One run of the program. `root`, `file`, `debug` and `daemon` are the global flags."""
 
     def __init__(
         self,
         open_builder: OpenBuilder = open_local,
         make_registries: MakeRegistries = make_registries,
         make_image_tools: MakeImageTools = make_image_tools,
+        open_remote: OpenRemote = open_remote,
     ) -> None:
+        self._open_remote = open_remote
         self._make_image_tools = make_image_tools
         self._open_builder = open_builder
         self._make_registries = make_registries
         self.root: str | None = None
         self.file: Path | None = None
         self.debug = False
+        self.daemon = Daemon()
 
     @cached_property
     def config(self) -> Config:
@@ -73,7 +104,22 @@ class App:
         return config
 
     def open_builder(self) -> AbstractContextManager[Builder]:
-        return self._open_builder(self.config)
+        if not self.daemon.address:
+            return self._open_builder(self.config)
+        return self._open_remote(self.config, self.address())
+
+    def address(self, default: str = "") -> Address:
+        """The daemon's, as the flags say. Raises ConfigError."""
+        from buildengine.client.address import TlsFiles, parse
+
+        given = self.daemon
+        tls = TlsFiles(
+            authority=given.tls_authority,
+            certificate=given.tls_certificate,
+            key=given.tls_key,
+            server_name=given.tls_server_name,
+        )
+        return parse(given.address or default, tls if given.is_tls else None)
 
     @property
     def registries(self) -> Registries:

@@ -18,7 +18,8 @@ _FALSE = frozenset(("0", "f", "F", "false", "False", "FALSE"))
 class LazyGroup(click.Group):
     """A group that knows its commands by name: `commands` maps each to its module and its one-line help.
 
-    The module holds the command as `command`. A command's help line is here, so that `--help` imports nothing.
+    The module holds the command as `command`. A command's help line is here, so that `--help` imports nothing; one
+    without is not shown.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -36,7 +37,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items() if text])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -44,8 +45,9 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in self._lazy or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        close = meant(name, self._lazy)
-        hint = f"did you mean {close}?" if close else "the commands are " + ", ".join(self._lazy)
+        shown = [known for known, (_, text) in self._lazy.items() if text]
+        close = meant(name, shown)
+        hint = f"did you mean {close}?" if close else "the commands are " + ", ".join(shown)
         raise Misuse(f"there is no command {name!r}", hint, ctx)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from buildengine import __version__
-from buildengine.cli.app import App, pass_app
-from buildengine.cli.groups import LazyGroup
+from buildengine.cli.app import App, Daemon, pass_app
+from buildengine.cli.groups import LazyGroup, Misuse
 from buildengine.cli.report import INTERRUPTED_STATUS, USAGE_STATUS, BuildFailed
 from buildengine.errors import BuildError
 
@@ -35,6 +35,7 @@ _COMMANDS = {
     "registry": ("buildengine.cli.registry", "Serve images from the state directory"),
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
+    "dial-stdio": ("buildengine.cli.dial_stdio", ""),  # for a pybuild elsewhere, through ssh
 }
 
 
@@ -63,11 +64,43 @@ class _Program(LazyGroup):
 @click.option("--root", metavar="DIR", help="State directory (default: $PYBUILD_ROOT or /var/lib/pybuild).")
 @click.option("--config", metavar="FILE", type=Path, help="Read this file instead of the usual pybuild.toml.")
 @click.option("--debug", is_flag=True, help="Say more, above all about errors.")
+@click.option(
+    "--addr",
+    metavar="ADDRESS",
+    default="",
+    envvar="PYBUILD_HOST",
+    help="Let a daemon build: unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST (default: $PYBUILD_HOST).",
+)
+@click.option("--tlscacert", metavar="FILE", type=Path, help="Authority of the daemon's certificate (PEM).")
+@click.option("--tlscert", metavar="FILE", type=Path, help="Certificate to show to the daemon.")
+@click.option("--tlskey", metavar="FILE", type=Path, help="Its key.")
+@click.option("--tlsservername", metavar="NAME", default="", help="Name in the daemon's certificate.")
 @click.version_option(__version__, prog_name="pybuild", message="%(prog)s %(version)s")
 @pass_app
-def cli(app: App, root: str | None, config: Path | None, debug: bool) -> None:
-    """Build images, without a daemon."""
+def cli(
+    app: App,
+    root: str | None,
+    config: Path | None,
+    debug: bool,
+    addr: str,
+    tlscacert: Path | None,
+    tlscert: Path | None,
+    tlskey: Path | None,
+    tlsservername: str,
+) -> None:
+    """Build images, without a daemon or with one."""
     app.root, app.file, app.debug = root, config, debug
+    app.daemon = Daemon(
+        address=addr,
+        tls_authority=tlscacert,
+        tls_certificate=tlscert,
+        tls_key=tlskey,
+        tls_server_name=tlsservername,
+    )
+    if addr and root is not None:
+        raise Misuse("--root and --addr exclude each other", "the daemon has a state directory of its own")
+    if app.daemon.is_tls and not addr:
+        raise Misuse("the --tls flags are for a daemon", "name it: --addr tcp://HOST:PORT")
 
 
 def main(args: Sequence[str] | None = None, app: App | None = None) -> int:

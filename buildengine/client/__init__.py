@@ -1,0 +1,7 @@
+"""A client of the build API, for CI programs and for `pybuild --addr`: asyncio, on grpc.aio and aiofiles.
+
+    async with connect("unix:///run/buildkit/buildkitd.sock") as daemon:
+        outcome = await build(daemon, request, print)
+
+The one package that knows asyncio. It talks to any daemon that speaks BuildKit's API, and needs no engine and no root.
+"""

@@ -5,9 +5,6 @@ An implementation of `worker.session`, held to its promises by tests/contracts/t
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -16,14 +13,13 @@ from typing import TYPE_CHECKING
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.errors import ContextError, UserError
 from buildengine.limits import DISK, offload
+from buildengine.secretfile import read_secret
 from buildengine.values import dataclass
-from buildengine.wholefile import whole_file
+from buildengine.wholefile import destination
 from worker.session import Credential, Credentials, ReceivedDirectory, SecretBytes
 
 if TYPE_CHECKING:
     from worker.sources.origin import LocalOrigin
-
-_SECRET_LIMIT = 500 << 10  # as BuildKit's client: secrets are not a way to send files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +51,8 @@ class LocalSecrets:
         source = self.sources.get(secret_id)
         if source is None:
             return None
-        if source.env is not None:
-            value = self.environment.get(source.env)
-            return None if value is None else SecretBytes(os.fsencode(value))
-        return SecretBytes(await offload(_read_secret, secret_id, source.file or Path(secret_id), limiter=DISK))
-
-
-def _read_secret(secret_id: str, path: Path) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UserError(f"secret {secret_id}: {path} is not a regular file")
-            data = file.read(_SECRET_LIMIT + 1)
-    except OSError as error:
-        raise UserError(f"secret {secret_id}: cannot read {path}: {error.strerror}") from error
-    if len(data) > _SECRET_LIMIT:
-        raise UserError(f"secret {secret_id}: {path} is larger than {_SECRET_LIMIT // 1024} KiB")
-    return data
+        value = await offload(read_secret, source, self.environment, limiter=DISK)
+        return None if value is None else SecretBytes(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +94,8 @@ async def _stream(fd: int) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def _file(path: Path) -> AsyncIterator[int]:
-    try:
-        with whole_file(path) as fd:
-            yield fd
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}",
-            hint="free some space there" if full else "the directory must exist and be writable",
-        ) from error
+    with destination(path) as fd:
+        yield fd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ its standard input and comes from its standard output, never through its argumen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from buildengine.errors import HostError, RegistryError, SourceError
-from buildengine.programs import run
 from worker.oci import jsonbytes
 from worker.oci.document import Fields
 from worker.session import Credential, SecretBytes
@@ -19,12 +19,37 @@ _TIMEOUT = 60.0
 _NOT_FOUND = b"credentials not found in native keychain"
 
 
+class Ended(Protocol):
+    """How the program ended."""
+
+    @property
+    def code(self) -> int: ...
+
+    @property
+    def stdout(self) -> bytes: ...
+
+    @property
+    def stderr(self) -> bytes: ...
+
+
+Run = Callable[..., Awaitable[Ended]]
+"""`buildengine.programs.run`, or what stands for it where another loop runs."""
+
+
+async def run_program(argv: list[str], **options: Any) -> Ended:
+    """In trio."""
+    from buildengine.programs import run
+
+    return await run(argv, **options)
+
+
 class CredentialHelper:
     """`env` is the whole environment of the program. `server` is a key as docker spells it (`dockerconfig.key_of`)."""
 
-    def __init__(self, name: str, env: Mapping[str, str]) -> None:
+    def __init__(self, name: str, env: Mapping[str, str], run: Run = run_program) -> None:
         self._program = f"docker-credential-{name}"
         self._env = env
+        self._run = run
 
     async def get(self, server: str) -> Credential | None:
         """Raises RegistryError, HostError."""
@@ -50,7 +75,9 @@ class CredentialHelper:
 
     async def _ask(self, action: str, server: str, input: bytes) -> bytes | None:
         """What the program answers; None when it knows nothing of `server`."""
-        completed = await run([self._program, action], input=input, env=self._env, limit=_MAX_ANSWER, timeout=_TIMEOUT)
+        completed = await self._run(
+            [self._program, action], input=input, env=self._env, limit=_MAX_ANSWER, timeout=_TIMEOUT
+        )
         if completed.code == 0:
             return completed.stdout
         if _NOT_FOUND in completed.stdout + completed.stderr:

@@ -1,0 +1,68 @@
+"""One build on a daemon elsewhere: its session, the Solve call and the status stream at the same time.
+
+Facts: BuildKit client/solve.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from buildengine.api import control_pb2 as pb
+from buildengine.api import convert
+from buildengine.builder import BuildOutcome, BuildRequest
+from buildengine.client.connection import Connection
+from buildengine.client.session import offer, session, shared_key
+from buildengine.digest import Digest
+from buildengine.errors import UserError
+from buildengine.events import EventSink
+
+_CONTROL = "/moby.buildkit.v1.Control"
+_LAST_WORDS = 3.0  # seconds for the status stream to end after the build
+
+
+async def build(
+    connection: Connection,
+    request: BuildRequest,
+    on_event: EventSink,
+    *,
+    docker_config: Path,
+    environment: Mapping[str, str],
+    stdout: int = 1,
+) -> BuildOutcome:
+    """Raises RpcError (`connect` makes a BuildError of it), UserError. Cancelled, it cancels the build."""
+    if request.context_archive is not None:
+        raise UserError(
+            "an archive on standard input cannot be sent to a daemon yet",
+            hint="unpack it, and give the directory",
+        )
+    offered = offer(request, docker_config=docker_config, environment=environment, stdout=stdout)
+    async with session(connection, offered, shared_key(request)) as id:
+        telling = asyncio.create_task(_tell(connection, request.ref, on_event))
+        try:
+            message = convert.solve_request(request, session=id)
+            answer = await connection.unary(f"{_CONTROL}/Solve", message, pb.SolveResponse)
+        finally:
+            await _end(telling)
+        if not telling.cancelled() and (error := telling.exception()) is not None:
+            raise error
+    metadata = dict(answer.ExporterResponse)
+    digest = metadata.get("containerimage.digest")
+    return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=Digest(digest) if digest else None)
+
+
+async def _tell(connection: Connection, ref: str, on_event: EventSink) -> None:
+    responses = connection.server_stream(f"{_CONTROL}/Status", pb.StatusRequest(Ref=ref), pb.StatusResponse)
+    async with aclosing(responses):
+        async for response in responses:
+            for event in convert.events(response):
+                on_event(event)
+
+
+async def _end(telling: asyncio.Task[None]) -> None:
+    """The status of a failed or cancelled build has a last word too, but not for ever."""
+    await asyncio.wait((telling,), timeout=_LAST_WORDS)
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)

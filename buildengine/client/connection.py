@@ -1,0 +1,107 @@
+"""Calls to a daemon through grpcio: messages come, and what goes wrong is an `RpcError`, with its details."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from buildengine.api.rpc import Code, Detail, Metadata, RpcError
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+_Out = TypeVar("_Out", bound=Message)
+_DETAILS = "grpc-status-details-bin"
+
+
+class Connection:
+    """A daemon that can be called. `name` is its address, for people. Made by `buildengine.client.connect.connect`."""
+
+    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self._channel = channel
+        self.name = name
+
+    async def unary(self, path: str, request: Message, response: type[_Out]) -> _Out:
+        """Raises RpcError."""
+        call = self._channel.unary_unary(path, _serialized, response.FromString)(request)
+        with _told():
+            answer: _Out = await call
+            return answer
+
+    async def server_stream(self, path: str, request: Message, response: type[_Out]) -> AsyncGenerator[_Out, None]:
+        """Raises RpcError. The call is cancelled when the iteration is left: use it with `contextlib.aclosing`."""
+        call = self._channel.unary_stream(path, _serialized, response.FromString)(request)
+        try:
+            with _told():
+                async for message in call:
+                    yield message
+        finally:
+            call.cancel()
+
+    @asynccontextmanager
+    async def stream(self, path: str, response: type[_Out], metadata: Metadata = ()) -> AsyncIterator[Stream[_Out]]:
+        """A call with streams both ways, cancelled at the end of the block."""
+        call = self._channel.stream_stream(path, _serialized, response.FromString)(metadata=metadata)
+        try:
+            yield Stream(call)
+        finally:
+            call.cancel()
+
+
+class Stream(Generic[_Out]):
+    """A call with streams both ways: one task may send while another one receives."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall) -> None:
+        self._call = call
+
+    async def send(self, message: Message) -> None:
+        """Raises RpcError."""
+        try:
+            with _told():
+                await self._call.write(message)
+        except asyncio.InvalidStateError as error:
+            raise RpcError(Code.UNAVAILABLE, f"the call has ended: {error}") from error
+
+    async def receive(self) -> _Out | None:
+        """None at the end. Raises RpcError."""
+        import grpc.aio
+
+        with _told():
+            message = await self._call.read()
+            return None if message is grpc.aio.EOF else message
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """grpcio's error as ours."""
+    import grpc.aio
+
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _rpc_error(error) from None
+
+
+def _rpc_error(error: grpc.aio.AioRpcError) -> RpcError:
+    details = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS), b"")
+    return RpcError(Code(error.code().value[0]), error.details() or "", _details(details))
+
+
+def _details(status: bytes) -> tuple[Detail, ...]:
+    if not status:
+        return ()
+    from google.rpc import status_pb2
+
+    try:
+        message = status_pb2.Status.FromString(status)
+    except DecodeError:
+        return ()
+    return tuple(Detail(type_url=each.type_url, value=each.value) for each in message.details)
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()

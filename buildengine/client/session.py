@@ -1,0 +1,130 @@
+"""One build's session: the outer call to the daemon, and inside it whatever the build may ask of its client.
+
+Facts: BuildKit session/session.go (the metadata), session/grpchijack (bytes in messages).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from buildengine.api import rpc
+from buildengine.api.control_pb2 import BytesMessage
+from buildengine.api.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from buildengine.api.rpc import Metadata, RpcError, ServerCall
+from buildengine.builder import BuildRequest
+from buildengine.client.auth import Auth
+from buildengine.client.connection import Connection, Stream
+from buildengine.client.directories import Directory, DiskDirectory, Files
+from buildengine.client.filesync import FILE_SEND, FileSend, FileSync
+from buildengine.client.secrets import Secrets
+from buildengine.client.serving import serve
+from buildengine.client.ssh import SshAgents
+from buildengine.values import dataclass
+
+_SESSION = "/moby.buildkit.v1.Control/Session"
+_EXPOSED = "x-docker-expose-session"
+_CHUNK = 1 << 20  # bytes of one message: grpc-go takes 4 MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What a client offers to one build."""
+
+    methods: rpc.Services
+    exports: FileSend
+
+    def find(self, path: str, metadata: Metadata) -> rpc.Method[Any, Any] | None:
+        if path == FILE_SEND and self.exports.takes_any:
+            return self.exports.method(metadata)
+        return self.methods.get(path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (*self.methods, *([FILE_SEND] if self.exports.takes_any else []))
+
+
+def offer(request: BuildRequest, *, docker_config: Path, environment: Mapping[str, str], stdout: int = 1) -> Offered:
+    """Everything that the request's build may ask for. Nothing is read before it does."""
+    return Offered(
+        methods=rpc.merged(
+            FileSync(directories_of(request)).services,
+            Secrets(request.secrets, environment).services,
+            SshAgents(request.ssh).services,
+            Auth(docker_config / "config.json", environment).services,
+            rpc.service("grpc.health.v1.Health", {"Check": _HEALTH}),
+        ),
+        exports=FileSend(request.exports, stdout),
+    )
+
+
+def directories_of(request: BuildRequest) -> Mapping[str, Directory]:
+    """A Dockerfile from standard input is a directory of its own; without a context there is an empty one."""
+    found: dict[str, Directory] = {name: DiskDirectory(name, path) for name, path in request.directories.items()}
+    if request.inline_dockerfile is not None:
+        filename = request.options.get("filename", "Dockerfile")
+        found["dockerfile"] = Files({filename: request.inline_dockerfile})
+    if "context" not in request.options:
+        found.setdefault("context", Files())
+    return found
+
+
+def shared_key(request: BuildRequest) -> str:
+    """Builds with the same one share what the daemon keeps of their directories: those of this host's same paths."""
+    directories = directories_of(request)
+    named = [f"{name}={directory.key}" for name, directory in sorted(directories.items())]
+    return hashlib.sha256("\0".join([socket.gethostname(), *named]).encode(errors="surrogateescape")).hexdigest()
+
+
+@asynccontextmanager
+async def session(connection: Connection, offered: Offered, key: str) -> AsyncIterator[str]:
+    """Its id. The session lives as long as the block."""
+    id = secrets.token_hex(16)
+    metadata = (
+        (f"{_EXPOSED}-uuid", id),
+        (f"{_EXPOSED}-sharedkey", key),
+        *((f"{_EXPOSED}-grpc-method", path) for path in offered.paths),
+    )
+    async with connection.stream(_SESSION, BytesMessage, metadata) as stream:
+        serving = asyncio.create_task(serve(_Tunnel(stream), offered))
+        try:
+            yield id
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+class _Tunnel:
+    """`serving.Bytes` inside the messages of a call."""
+
+    def __init__(self, stream: Stream[BytesMessage]) -> None:
+        self._stream = stream
+
+    async def receive(self) -> bytes:
+        """What has gone wrong the build's own call will tell."""
+        try:
+            while (message := await self._stream.receive()) is not None:
+                if message.data:
+                    return message.data
+        except RpcError:
+            pass
+        return b""
+
+    async def send(self, data: bytes) -> None:
+        for start in range(0, len(data), _CHUNK):
+            await self._stream.send(BytesMessage(data=data[start : start + _CHUNK]))
+
+
+async def _healthy(
+    request: HealthCheckRequest, call: ServerCall[HealthCheckRequest, HealthCheckResponse]
+) -> HealthCheckResponse:
+    return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
+
+_HEALTH = rpc.unary(HealthCheckRequest, HealthCheckResponse, _healthy)
