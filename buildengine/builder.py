@@ -72,10 +72,14 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOutcome:
-    """`metadata` is the exporter response: `containerimage.digest`, `containerimage.config.digest`, ..."""
+    """`metadata` is the exporter response: `containerimage.digest`, `containerimage.config.digest`, ...
+
+    `exported` is what each of the exports has said, by its place in the request.
+    """
 
     ref: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    exported: tuple[Mapping[str, str], ...] = ()
     image_digest: Digest | None = None
 
 

@@ -95,7 +95,7 @@ class Gateway(Protocol):
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (store only).
+        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (the store first).
 
         `name` is what progress calls it.
         """

@@ -107,10 +107,6 @@ class Images:
             found = self._in_store(reference, platform)
             if found is not None:
                 return found
-        if mode == "local":
-            raise SourceError(
-                f"{reference.familiar} is not in the local image store", hint="build or load it, or allow pulling"
-            )
         found = self._pinned(reference, platform)
         if found is not None:
             return found

@@ -58,7 +58,7 @@ def from_rpc(error: RpcError) -> BuildError:
     kind = next((c for c in _CLASSES.values() if c.grpc_code == error.code and c not in _REBUILT), BuildError)
     if EXIT in told:
         kind = BuildError
-    locations = tuple(_location(json.loads(d.value)) for d in error.details if d.type_url == SOURCE)
+    locations = tuple(_location(json.loads(d.value)) for d in reversed(error.details) if d.type_url == SOURCE)
     vertex = json.loads(told[VERTEX]).get("digest") if VERTEX in told else None
     return kind(error.message).located(*locations, vertex=vertex)
 
@@ -71,7 +71,7 @@ def _details(error: BuildError) -> Iterator[Detail]:
     first = error.first if isinstance(error, SolveError) else error
     if first.vertex is not None:
         yield detail(VERTEX, {"digest": first.vertex})
-    for location in first.locations:
+    for location in reversed(first.locations):  # in the order in which BuildKit wraps them
         yield detail(SOURCE, _source(location))
     if isinstance(first, ExecFailed):
         code = first.exit_code or 128 + first.signal

@@ -26,7 +26,7 @@ from buildengine.events import EventSink
 from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
 from frontends import catalog
-from frontends.gateway import Frontend, FrontendRequest
+from frontends.gateway import Frontend, FrontendRequest, FrontendResult
 from llb.definition import Definition
 from solver.job import open_job
 from solver.scheduler import Scheduler, open_scheduler
@@ -96,7 +96,7 @@ class Engine:
             inputs=inputs,
         )
         try:
-            response = await self._build_again(start)
+            outcome = await self._build_again(start)
             if self._runtime.made is not None:
                 self._runtime.made.rest()
             await self.cache.sync()
@@ -104,12 +104,9 @@ class Engine:
             await collect_garbage(self.cache, self.config.worker)  # a full disk may be why
             raise
         await collect_garbage(self.cache, self.config.worker)
-        digest = response.get("containerimage.digest")
-        return BuildOutcome(
-            ref=request.ref, metadata=response, image_digest=Digest(digest) if digest is not None else None
-        )
+        return outcome
 
-    async def _build_again(self, start: _Start) -> Mapping[str, str]:
+    async def _build_again(self, start: _Start) -> BuildOutcome:
         """A build whose context changes while it is read begins anew, once: what is done by then is in the cache."""
         try:
             return await self._build(start)
@@ -118,7 +115,7 @@ class Engine:
                 raise
         return await self._build(start)
 
-    async def _build(self, start: _Start) -> Mapping[str, str]:
+    async def _build(self, start: _Start) -> BuildOutcome:
         request, session, on_event = start.request, start.session, start.on_event
         async with (
             AsyncExitStack() as later,
@@ -152,7 +149,7 @@ class Engine:
             result = await start.frontend.build(LocalGateway(solving, on_event), start.asked)
             response = await exports.run(await solving.results(result))
             await self._publish(context, exports, on_event)
-            return response
+            return _outcome(request, response | _of_frontend(result), exports)
 
     async def _publish(self, context: BuildContext, exports: Exports, on_event: EventSink) -> None:
         """The pushes of a build: only once everything else of it is done."""
@@ -181,6 +178,22 @@ class _Start:
             build_platform=platforms.local(),
             inputs=self.inputs,
         )
+
+
+def _outcome(request: BuildRequest, response: Mapping[str, str], exports: Exports) -> BuildOutcome:
+    digest = response.get("containerimage.digest")
+    return BuildOutcome(
+        ref=request.ref,
+        metadata=response,
+        exported=tuple(exports.said),
+        image_digest=Digest(digest) if digest is not None else None,
+    )
+
+
+def _of_frontend(result: FrontendResult) -> dict[str, str]:
+    """What the frontend has to say to whoever asked for the build (solver/llbsolver/solver.go: `frontend.`)."""
+    told = {name: value for name, value in result.metadata.items() if name.startswith("frontend.")}
+    return {name: value.decode(errors="replace") for name, value in told.items()}
 
 
 def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:

@@ -43,6 +43,7 @@ class Exports:
         self._on_event = on_event
         self._blobs = LayerBlobs(context.cache, context.trees)
         self._writer = ImageWriter(context.cache, self._blobs)
+        self.said: list[Mapping[str, str]] = []  # each exporter's own response, after `run`
         self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
         self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
         for export, options in self._options:
@@ -60,12 +61,13 @@ class Exports:
         return parse_epoch(_EPOCH, text) if text else None
 
     async def run(self, result: BuildResult) -> dict[str, str]:
-        """The exporter response: all exporters' keys, the first that says something wins."""
+        """The exporter response: all exporters' keys, the last that says something wins (as in llbsolver)."""
         response: dict[str, str] = {}
         for number, (export, options) in enumerate(self._options):
             with step(self._on_event, _TITLES[export.type], salt=str(number)) as reporter:
                 said = await self._run_one(number, export, options, result, reporter)
-                response = {**said, **response}
+                self.said.append(said)
+                response.update(said)
         return response
 
     async def _run_one(

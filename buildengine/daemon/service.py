@@ -26,7 +26,7 @@ from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
-from buildengine.builder import BuildRequest, PrunePolicy, UsageInfo
+from buildengine.builder import BuildOutcome, PrunePolicy, UsageInfo
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
 from buildengine.daemon.engine import Engine
@@ -41,7 +41,7 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
 
-_IMAGES = ("image", "oci", "docker")  # exporters that make them
+_DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 _CACHE_EXPORTERS: frozenset[str] = frozenset()  # none yet
 
 
@@ -107,7 +107,7 @@ class Service:
         self._check(order)
         with self._builds.begun(order.request.ref) as build:
             if order.internal:
-                return await self._run(order, build)
+                return (await self._run(order, build)).metadata
             return await self._remembered(order, build)
         raise Stopped("the daemon is shutting down")  # the block was cancelled; mypy does not know that it raised
 
@@ -115,12 +115,11 @@ class Service:
         """End every build, and let none begin."""
         await self._builds.stop()
 
-    async def _run(self, order: BuildOrder, build: RunningBuild) -> Mapping[str, str]:
+    async def _run(self, order: BuildOrder, build: RunningBuild) -> BuildOutcome:
         session = remote_session(self.sessions, order.session, cache=self._engine.cache, received=self._received)
-        outcome = await self._engine.build(
+        return await self._engine.build(
             order.request, session, build.journal.tell, frontend=self._frontend(order), inputs=order.inputs
         )
-        return outcome.metadata
 
     def _frontend(self, order: BuildOrder) -> Frontend | None:
         """None: the one that the request names."""
@@ -159,13 +158,13 @@ class Service:
         )
         self.history_store.started(record)
         try:
-            response = await self._run(order, build)
+            outcome = await self._run(order, build)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await self._complete(record, build, failure=self._failure(error))
             raise
-        await self._complete(replace(record, response=response, result=_result(request, response)), build)
-        return response
+        await self._complete(replace(record, response=outcome.metadata, result=_result(outcome)), build)
+        return outcome.metadata
 
     async def _complete(self, record: BuildRecord, build: RunningBuild, failure: Failure | None = None) -> None:
         build.journal.end()
@@ -239,20 +238,20 @@ async def open_service(engine: Engine, history: History, settings: Settings) -> 
         nursery.cancel_scope.cancel()
 
 
-def _result(request: BuildRequest, response: Mapping[str, str]) -> ResultInfo | None:
-    """The image that a build gave, as the first of its exporters that makes images has told it."""
-    place = next((n for n, export in enumerate(request.exports) if export.type in _IMAGES), None)
-    told = response.get("containerimage.descriptor")
-    if place is None or told is None:
-        return None
-    descriptor = json.loads(b64decode(told))
-    blob = Blob(
+def _result(outcome: BuildOutcome) -> ResultInfo | None:
+    """The images that a build gave, by the places of its exporters."""
+    told = {n: said[_DESCRIPTOR] for n, said in enumerate(outcome.exported) if _DESCRIPTOR in said}
+    return ResultInfo(results={place: _blob(text) for place, text in told.items()}) if told else None
+
+
+def _blob(text: str) -> Blob:
+    descriptor = json.loads(b64decode(text))
+    return Blob(
         media_type=descriptor["mediaType"],
         digest=Digest(descriptor["digest"]),
         size=descriptor["size"],
         annotations=descriptor.get("annotations") or {},
     )
-    return ResultInfo(results={place: blob})
 
 
 def leading(error: BaseException) -> BaseException:

@@ -31,7 +31,7 @@ from buildengine.daemon.listeners import Access, Listener, TlsFiles, bind
 from buildengine.daemon.log import Log
 from buildengine.daemon.service import Service, open_service
 from buildengine.daemon.workerfacts import settings_of
-from buildengine.errors import BuildError, HostError, InternalError
+from buildengine.errors import BuildError, HostError, InternalError, SolveError
 from cache.opened import Cache
 
 LAST = 9.5  # seconds from the signal to the end, at most
@@ -146,8 +146,8 @@ async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> N
     """One connection; nothing that goes wrong on it is the daemon's end."""
 
     def describe(error: Exception) -> rpc.RpcError:
-        if isinstance(error, InternalError) or not isinstance(error, rpc.RpcError | BuildError):
-            log.bug(error)
+        for bug in _bugs(error):
+            log.bug(bug)
         return status.to_rpc(error)
 
     try:
@@ -162,3 +162,11 @@ async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> N
     finally:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
+
+
+def _bugs(error: Exception) -> Iterator[Exception]:
+    """What in it is our fault."""
+    if isinstance(error, SolveError):
+        yield from (failure for failure in error.failures if isinstance(failure, InternalError))
+    elif isinstance(error, InternalError) or not isinstance(error, rpc.RpcError | BuildError):
+        yield error

@@ -267,3 +267,23 @@ def read_blob(client: Client, digest: str) -> bytes:
         response_deserializer=content.ReadContentResponse.FromString,
     )
     return b"".join(answer.data for answer in read(content.ReadContentRequest(digest=digest), timeout=30))
+
+
+def test_a_copy_out_of_nothing(client: Client) -> None:
+    """The empty tree as the source of a copy is no mistake of ours."""
+    with pytest.raises(grpc.RpcError, match="/foo not found"):
+        client.solve(scratch().file(mkdir("/x").copy(scratch(), "/foo", "/x/")).marshal())
+
+
+def test_each_exporter_is_remembered_and_the_last_answers(client: Client) -> None:
+    exporters = [pb.Exporter(Type="image", Attrs={"name": f"{name}:1", **more}) for name, more in SEVERAL]
+    response = client.solve(files("several"), ref="several", Exporters=exporters)
+    assert response["image.name"] == "docker.io/library/second:1"
+    results = client.record("several").Result.Results
+    assert [results[place].media_type for place in (0, 1)] == [
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+    ]
+
+
+SEVERAL: tuple[tuple[str, dict[str, str]], ...] = (("first", {}), ("second", {"oci-mediatypes": "true"}))

@@ -193,7 +193,7 @@ class _Run:
         self, action: ops.CopyAction, source: int, scan: LocalScan | None, working: _Working
     ) -> Iterator[Reuse | None]:
         """Files of the layer that this very copy made last time, if there are enough of them to matter."""
-        tree = self._places[source]
+        tree = self._places[source] if scan is not None else None  # without a scan `source` may be no place at all
         if scan is None or not isinstance(tree, LocalTree) or not working.direct:
             yield None
             return
