@@ -6,28 +6,24 @@ then what was asked for meanwhile, in turn; another one reads requests, so that 
 
 from __future__ import annotations
 
-import os
-import stat
-from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import trio
 
-from buildengine.api.fspackets_pb2 import Attribute, Packet, Stat
+from buildengine.api.fsfiles import Files, open_regular
+from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import Packets, Progress, half_close, say
-from buildengine.api.fsutil import Entry, ProtocolError, Sending, go_mode
+from buildengine.api.fsstat import stat_of
+from buildengine.api.fsutil import Entry, ProtocolError, Sending
 from buildengine.api.fswalk import walk
 from buildengine.errors import BuildError, ContextError
-from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
 from cache.selection import Filter
 from worker.layers.outcome import one_error
 
 _ENTRIES = 512  # of the listing, at once
-_CHUNK = 64 << 10
-_READ, _PIECES = 1 << 20, 1024  # bytes and pieces of files, at once
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
 async def send(stream: Packets, root: int, keep: Filter | None = None, *, progress: Progress | None = None) -> None:
@@ -51,7 +47,7 @@ class _Sender:
         self._entries = walk(root, keep)
         self._progress = progress
         self._sending = Sending()
-        self._files = _Files(root)
+        self._files = Files(partial(open_regular, root))
         self._wake = trio.Event()
         self._bytes = 0
 
@@ -112,67 +108,6 @@ class _Sender:
         if self._progress is not None:
             self._progress(self._bytes)
         return True
-
-
-class _Files:
-    """The files that were asked for, one after the other, in pieces. `read` blocks; `close` it when it does not run."""
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._number = 0
-        self._fd = -1
-        self.requested: deque[tuple[int, bytes]] = deque()
-
-    @property
-    def busy(self) -> bool:
-        return self._fd >= 0 or bool(self.requested)
-
-    def read(self) -> list[tuple[int, bytes]]:
-        """Pieces of about _READ bytes together; an empty one ends a file."""
-        pieces: list[tuple[int, bytes]] = []
-        size = 0
-        while size < _READ and len(pieces) < _PIECES and self._open():
-            data = os.read(self._fd, _CHUNK)
-            pieces.append((self._number, data))
-            size += len(data)
-            if not data:
-                self.close()
-        return pieces
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def _open(self) -> bool:
-        """A file that cannot be opened is an empty one: fsutil has no other word for it."""
-        if self._fd < 0 and self.requested:
-            self._number, path = self.requested.popleft()
-            try:
-                self._fd = open_in_root(self._root, path, _FILE, follow=False)
-                if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-                    self.close()
-            except OSError:
-                self._fd = -1
-            if self._fd < 0:
-                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        return self._fd >= 0
-
-
-def stat_of(entry: Entry) -> Stat:
-    major, minor = entry.device
-    return Stat(
-        path=entry.path,
-        mode=go_mode(entry.mode),
-        uid=entry.uid,
-        gid=entry.gid,
-        size=entry.size,
-        mtime=entry.mtime_ns,
-        link=entry.link,
-        major=major,
-        minor=minor,
-        xattrs=[Attribute(name=os.fsencode(name), value=value) for name, value in entry.xattrs.items()],
-    )
 
 
 def _some(entries: Iterator[Entry]) -> list[Entry]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
+from types import MappingProxyType
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
@@ -20,6 +21,7 @@ from buildengine.errors import UserError
 from buildengine.events import EventSink
 
 _CONTROL = "/moby.buildkit.v1.Control"
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 _LAST_WORDS = 3.0  # seconds for the status stream to end after the build
 
 
@@ -28,11 +30,15 @@ async def build(
     request: BuildRequest,
     on_event: EventSink,
     *,
-    docker_config: Path,
-    environment: Mapping[str, str],
+    docker_config: Path | None = None,
+    environment: Mapping[str, str] = _NO_ENVIRONMENT,
     stdout: int = 1,
 ) -> BuildOutcome:
-    """Raises RpcError (`connect` makes a BuildError of it), UserError. Cancelled, it cancels the build."""
+    """Raises RpcError (`connect` makes a BuildError of it), UserError. Cancelled, it cancels the build.
+
+    `docker_config` is the directory of the logins that the daemon may ask for, `environment` that of secrets and of
+    credential helpers, `stdout` the descriptor of an export to `-`.
+    """
     if request.context_archive is not None:
         raise UserError(
             "an archive on standard input cannot be sent to a daemon yet",

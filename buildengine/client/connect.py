@@ -1,6 +1,6 @@
 """The way to a daemon: a socket, TCP with or without TLS, or `pybuild dial-stdio` on another host through ssh.
 
-    async with connect(parse("unix:///run/buildkit/buildkitd.sock")) as daemon:
+    async with connect("unix:///run/buildkit/buildkitd.sock") as daemon:
         ...
 
 grpcio connects by itself, when the first call is made. It cannot be given a byte stream; so ssh is put behind a socket
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from buildengine import __version__
 from buildengine.api.rpc import MAX_MESSAGE, Code, RpcError
-from buildengine.client.address import Address, TlsFiles
+from buildengine.client.address import Address, TlsFiles, parse
 from buildengine.client.connection import Connection
 from buildengine.errors import BuildError, ConfigError, HostError, SourceError
 
@@ -38,8 +38,13 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 @asynccontextmanager
-async def connect(address: Address) -> AsyncIterator[Connection]:
-    """Errors of the connection are those of the block's calls, told as BuildErrors. Raises ConfigError, HostError."""
+async def connect(address: Address | str) -> AsyncIterator[Connection]:
+    """Nothing is sent before the first call. What a call in the block raises leaves it as a BuildError.
+
+    Raises ConfigError for an address that is none, HostError when there is no ssh.
+    """
+    if isinstance(address, str):
+        address = parse(address)
     async with AsyncExitStack() as stack:
         ssh: _Ssh | None = None
         if address.scheme == "ssh":

@@ -19,11 +19,10 @@ from urllib.parse import unquote_plus
 from buildengine.api import rpc
 from buildengine.api.filesync_pb2 import BytesMessage
 from buildengine.api.fsfiles import Files
-from buildengine.api.fsintake import Intake, Work, told
+from buildengine.api.fsintake import Intake, do, present, told
 from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsstat import stat_of
 from buildengine.api.fsutil import Entry, ProtocolError, Receiving, Sending
-from buildengine.api.fswalk import walk
 from buildengine.api.fswrite import Writer
 from buildengine.api.rpc import Code, Metadata, RpcError, ServerCall
 from buildengine.builder import Export
@@ -210,9 +209,9 @@ class _DirectoryTarget:
 
 async def _receive(call: _Packets, root: int, *, merge: bool) -> None:
     """Files belong to whoever runs this, as every file that he makes."""
-    present = {} if merge else await asyncio.to_thread(_present, root)
+    known = {} if merge else await asyncio.to_thread(present, root)
     writer = Writer(root, owners=False)
-    intake = Intake(Receiving(present, trust=False), writer)
+    intake = Intake(Receiving(known, trust=False), writer)
     wake = asyncio.Event()
     asking = asyncio.create_task(_ask(call, intake, wake))
     try:
@@ -223,9 +222,9 @@ async def _receive(call: _Packets, root: int, *, merge: bool) -> None:
             for packet in packets:
                 intake.take(packet)
             wake.set()
-            if intake.is_full or intake.is_whole:
-                await asyncio.to_thread(_do, intake.work())
-        await asyncio.to_thread(intake.finish)
+            if intake.is_full:
+                await asyncio.to_thread(do, intake.work())
+        await asyncio.to_thread(do, intake.last_work())
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -242,15 +241,6 @@ async def _ask(call: _Packets, intake: Intake, wake: asyncio.Event) -> None:
             await call.send(Packet(type=Packet.REQ, id=intake.asks.popleft()))
         wake.clear()
         await wake.wait()
-
-
-def _present(root: int) -> dict[bytes, Entry]:
-    return {entry.path: entry for entry in walk(root, attributes=False)}
-
-
-def _do(work: Work) -> None:
-    for step in work:
-        step()
 
 
 class _FileTarget:

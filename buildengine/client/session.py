@@ -50,14 +50,14 @@ class Offered:
         return (*self.methods, *([FILE_SEND] if self.exports.takes_any else []))
 
 
-def offer(request: BuildRequest, *, docker_config: Path, environment: Mapping[str, str], stdout: int = 1) -> Offered:
+def offer(request: BuildRequest, *, docker_config: Path | None, environment: Mapping[str, str], stdout: int) -> Offered:
     """Everything that the request's build may ask for. Nothing is read before it does."""
     return Offered(
         methods=rpc.merged(
             FileSync(directories_of(request)).services,
             Secrets(request.secrets, environment).services,
             SshAgents(request.ssh).services,
-            Auth(docker_config / "config.json", environment).services,
+            Auth(docker_config / "config.json", environment).services if docker_config is not None else {},
             rpc.service("grpc.health.v1.Health", {"Check": _HEALTH}),
         ),
         exports=FileSend(request.exports, stdout),

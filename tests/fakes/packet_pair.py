@@ -10,8 +10,9 @@ from typing import Any
 
 import trio
 
+from buildengine.api.fsintake import Received
 from buildengine.api.fspackets_pb2 import Packet
-from buildengine.api.fsreceive import Received, receive
+from buildengine.api.fsreceive import receive
 from buildengine.api.fssend import send
 from cache.selection import Filter
 from worker.layers.outcome import one_error
