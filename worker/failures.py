@@ -8,11 +8,14 @@ from solver.vertex import Result
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """By the position of the step's mounts: what they were made of, and what they held when it failed. None is the
-    empty tree, or what is no tree."""
+    """Of an exec, by the position of its mounts: what they were made of, and what they held when it failed. Of a file
+    op the inputs, and what each action has made; number `action` failed. Of one whose key could not be computed, the
+    one input that was to be digested, number `dependency`. None is the empty tree, or what is no tree."""
 
     inputs: tuple[Result | None, ...]
-    mounts: tuple[Result | None, ...]
+    mounts: tuple[Result | None, ...] = ()
+    action: int | None = None
+    dependency: int | None = None
 
     def release(self) -> None:
         for result in (*self.inputs, *self.mounts):

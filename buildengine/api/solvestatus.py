@@ -3,8 +3,6 @@ look for it (solver/errdefs: Solve, Frontend, FrontendCap)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from google.protobuf import json_format
 
 from buildengine.api import errdefs_pb2
@@ -12,6 +10,7 @@ from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.status import FRONTEND_CAP, detail, to_rpc
 from buildengine.digest import Digest
 from buildengine.errors import BuildError
+from buildengine.values import dataclass
 from llb.definition import Definition
 from llb.pb import ops_pb2
 
@@ -19,20 +18,35 @@ SOLVE = "github.com/moby/buildkit/errdefs.Solve+json"
 FRONTEND = "github.com/moby/buildkit/errdefs.Frontend+json"
 
 
-def solve_failed(
-    error: BuildError | RpcError,
-    definition: Definition | None,
-    *,
-    inputs: Iterable[str] = (),
-    mounts: Iterable[str] = (),
-) -> RpcError:
-    """`definition` is the one that was solved, None where there was none. The others are references by the position of
-    the operation's mounts, "" where there is nothing: what they were made of, and what they held at the failure."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a failed operation has left behind, as references, "" where there is nothing.
+
+    Of an exec by the position of its mounts: what they were made of, and what they held. Of a file operation its
+    inputs, and what each action has made; number `action` failed. Of one whose key could not be computed, the one input
+    that was to be digested, number `dependency`.
+    """
+
+    inputs: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    action: int | None = None
+    dependency: int | None = None
+
+
+_NOTHING = Left()
+
+
+def solve_failed(error: BuildError | RpcError, definition: Definition | None, left: Left = _NOTHING) -> RpcError:
+    """`definition` is the one that was solved, None where there was none."""
     told = to_rpc(error)
     if any(each.type_url == SOLVE for each in told.details):
         return told
     vertex = error.vertex if isinstance(error, BuildError) else None
-    message = errdefs_pb2.Solve(inputIDs=inputs, mountIDs=mounts)
+    message = errdefs_pb2.Solve(inputIDs=left.inputs, mountIDs=left.mounts)
+    if left.action is not None:
+        message.file.CopyFrom(errdefs_pb2.FileAction(index=left.action))
+    if left.dependency is not None:
+        message.cache.CopyFrom(errdefs_pb2.ContentCache(index=left.dependency))
     _describe(message, definition, vertex)
     return to_rpc(told, Detail(type_url=SOLVE, value=json_format.MessageToJson(message, indent=None).encode()))
 

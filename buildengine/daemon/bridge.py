@@ -16,7 +16,7 @@ import trio
 from buildengine import platform as platforms
 from buildengine.api.bridge import ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
-from buildengine.api.solvestatus import frontend_failed, solve_failed
+from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
 from buildengine.api.status import Told
 from buildengine.daemon import returned
 from buildengine.daemon.containers import Containers
@@ -244,8 +244,13 @@ class Bridge:
             step = self._gateway.failed(error.vertex)
         if step is None:
             return solve_failed(error, given.definition)
-        inputs, mounts = map(self._keep, step.inputs), map(self._keep, step.mounts)
-        return solve_failed(error, given.definition, inputs=inputs, mounts=mounts)
+        left = Left(
+            inputs=tuple(map(self._keep, step.inputs)),
+            mounts=tuple(map(self._keep, step.mounts)),
+            action=step.action,
+            dependency=step.dependency,
+        )
+        return solve_failed(error, given.definition, left)
 
     def _keep(self, reference: Reference | None) -> str:
         if reference is None:

@@ -97,10 +97,12 @@ class LocalReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedStep:
-    """What the mounts of a failed step were made of, and what they held then, by their positions."""
+    """A `worker.failures.Failed`, with references in place of results."""
 
     inputs: tuple[LocalReference | None, ...]
     mounts: tuple[LocalReference | None, ...]
+    action: int | None
+    dependency: int | None
 
 
 class LocalGateway:
@@ -159,7 +161,7 @@ class LocalGateway:
             tuple(None if each is None else LocalReference.of(self._solving, each) for each in results)
             for results in (kept.inputs, kept.mounts)
         )
-        return FailedStep(inputs=inputs, mounts=mounts)
+        return FailedStep(inputs=inputs, mounts=mounts, action=kept.action, dependency=kept.dependency)
 
     @asynccontextmanager
     async def open_container(

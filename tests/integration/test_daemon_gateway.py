@@ -18,8 +18,9 @@ from buildengine.api.gateway import SERVICE
 from buildengine.api.solvestatus import SOLVE
 from buildengine.api.status import EXIT, VERTEX
 from llb.definition import Definition
+from llb.mounts import Bind
 from llb.pb import ops_pb2
-from llb.state import State, image, mkfile, scratch
+from llb.state import State, image, mkdir, mkfile, scratch
 from tests.builds import FIXTURES, Store
 from tests.fakes.daemon import PATIENCE, Client, Daemon, daemon, grpc
 from tests.fakes.runtime_steps import processes_with
@@ -254,6 +255,33 @@ def test_a_failed_step_can_be_looked_at(build: Build) -> None:
     processes.end()
     with pytest.raises(grpc.RpcError, match="not found"):
         build.finish(after)
+    build.finish()
+
+
+def read(build: Build, ref: str, path: str) -> bytes:
+    return bytes(build("ReadFile", pb.ReadFileRequest(Ref=ref, FilePath=path)).Data)
+
+
+def test_a_failed_file_action_can_be_looked_at(build: Build) -> None:
+    made = mkdir("/found").mkfile("/found/it", b"left").mkfile("/not/there", b"")
+    with pytest.raises(grpc.RpcError) as caught:
+        build.solve(scratch().file(made).marshal(), evaluate=True)
+    told = details(caught.value)[SOLVE]
+    assert told["file"] == {"index": "2"}
+    assert "inputIDs" not in told
+    assert [bool(ref) for ref in told["mountIDs"]] == [False, False, True]
+    assert read(build, told["mountIDs"][2], "/found/it") == b"left"
+    build.finish()
+
+
+def test_an_input_that_cannot_be_digested_can_be_looked_at(build: Build) -> None:
+    mounts = [Bind(target="/src", source=TREE, selector="/not/there", readonly=True)]
+    with pytest.raises(grpc.RpcError) as caught:
+        build.solve(image("base").run("true", mounts=mounts).root.marshal(), evaluate=True)
+    told = details(caught.value)[SOLVE]
+    assert told["cache"] == {"index": "1"}
+    (ref,) = told["inputIDs"]
+    assert read(build, ref, "/b.txt") == b"b"
     build.finish()
 
 

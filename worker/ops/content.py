@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from buildengine.digest import Digest
+from buildengine.errors import BuildError
 from cache.selection import Selector, selectors_key
 from llb import ops
 from solver.vertex import Dep, Result
 from worker.context import OpContext
+from worker.failures import Failed
 from worker.localtree import LocalTree
 
 
@@ -22,10 +24,19 @@ def copied(copy: ops.CopyAction) -> Selector:
     )
 
 
-def dep(context: OpContext, selectors: tuple[Selector, ...]) -> Dep:
-    """The dependency on what these selectors select."""
+def dep(context: OpContext, selectors: tuple[Selector, ...], index: int) -> Dep:
+    """The dependency on what these selectors select of input `index`."""
 
     async def content_key(result: Result) -> Digest:
+        try:
+            return await digest(result)
+        except BuildError:
+            failures = context.build.failures
+            if failures.wanted:
+                failures.keep(context.reporter.vertex, Failed(inputs=(result.clone(),), dependency=index))
+            raise
+
+    async def digest(result: Result) -> Digest:
         if isinstance(result, LocalTree):
             return await result.content_digest(selectors)
         stack = await context.trees.stack_of(result)

@@ -62,7 +62,7 @@ def _deps(context: OpContext, op: ops.ExecOp, input_count: int) -> tuple[Dep, ..
         by_content = bool(mounts) and all(_content_cached(mount) for mount in mounts)
         selectors = tuple(sorted({posixpath.normpath("/" + m.selector) for m in mounts}))
         if by_content:
-            deps.append(content.dep(context, tuple(Selector(path=path) for path in selectors)))
+            deps.append(content.dep(context, tuple(Selector(path=path) for path in selectors), index))
         else:
             deps.append(Dep(selector=",".join(selectors) if selectors != ("/",) else ""))
     return tuple(deps)

@@ -33,7 +33,7 @@ class File:
             return Dep()
         copies = [a.action for a in self._op.actions if a.secondary_input == index]
         selectors = tuple(dict.fromkeys(content.copied(copy) for copy in copies if isinstance(copy, ops.CopyAction)))
-        return content.dep(self._context, selectors) if selectors else Dep()
+        return content.dep(self._context, selectors, index) if selectors else Dep()
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         from worker.ops.fileactions import run

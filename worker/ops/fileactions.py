@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import TypeVar
 
-from buildengine.errors import InvalidDefinition
+from buildengine.errors import BuildError, InvalidDefinition
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.layers import NewLayer
@@ -21,6 +21,7 @@ from llb import ops
 from llb.patterns import PatternMatcher
 from solver.vertex import Result
 from worker.context import OpContext
+from worker.failures import Failed
 from worker.layers import actions as file_actions
 from worker.layers import copytree
 from worker.layers.copyrules import Reuse
@@ -96,19 +97,37 @@ class _Run:
             result.stack if isinstance(result, Snapshot) else result if isinstance(result, LocalTree) else ()
             for result in inputs
         ]
+        self._inputs = inputs
         self._first = len(inputs)
         self._cleanup = cleanup
 
     async def action(self, number: int) -> None:
         action = self._actions[number]
         working = await self._writable(action.input)
-        await self._do(action, working)
+        try:
+            await self._do(action, working)
+        except BuildError:
+            if self._context.build.failures.wanted:
+                await self._keep(number, working)
+            raise
         reach("file.changed")
         self._places.append(working)
 
     async def outputs(self) -> list[Stack]:
         numbered = {a.output: self._first + n for n, a in enumerate(self._actions) if a.output != ops.NO_OUTPUT}
         return [await self._stack(numbered[output]) for output in sorted(numbered)]
+
+    async def _keep(self, number: int, working: _Working) -> None:
+        """What there is when an action fails, for whoever asks."""
+        layers = self._context.cache.layers
+        stacks = [place if isinstance(place, tuple) else () for place in self._places[self._first :]]
+        stacks += [await working.commit(), *[()] * (len(self._actions) - number - 1)]
+        failed = Failed(
+            inputs=tuple(None if result is None else result.clone() for result in self._inputs),
+            mounts=tuple(Snapshot(layers, stack) if stack else None for stack in stacks),
+            action=number,
+        )
+        self._context.build.failures.keep(self._context.reporter.vertex, failed)
 
     # --- places -------------------------------------------------------------------------------------------
 
