@@ -97,13 +97,15 @@ class Builds:
             return self._builds[ref]
         return None
 
-    async def stop(self) -> None:
-        """End every build, and let none begin; returns when the last has ended."""
+    async def stop(self) -> int:
+        """End every build, and let none begin; how many ran, when the last has ended."""
         self._stopped = True
-        for build in self._builds.values():
+        running = [build for build in self._builds.values() if not build.ended.is_set()]
+        for build in running:
             build.scope.cancel()
-        while any(not build.ended.is_set() for build in self._builds.values()):
-            await self._changed.park()
+        for build in running:
+            await build.ended.wait()
+        return len(running)
 
     def _end(self, build: RunningBuild) -> None:
         build.journal.end()

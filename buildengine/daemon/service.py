@@ -111,9 +111,9 @@ class Service:
             return await self._remembered(order, build)
         raise Stopped("the daemon is shutting down")  # the block was cancelled; mypy does not know that it raised
 
-    async def stop(self) -> None:
-        """End every build, and let none begin."""
-        await self._builds.stop()
+    async def stop(self) -> int:
+        """End every build, and let none begin; how many ran."""
+        return await self._builds.stop()
 
     async def _run(self, order: BuildOrder, build: RunningBuild) -> BuildOutcome:
         session = remote_session(self.sessions, order.session, cache=self._engine.cache, received=self._received)

@@ -115,8 +115,8 @@ async def _serve_all(
         for listener in bound:
             listener.close()
         with trio.CancelScope(shield=True):
-            await service.stop()
-            await trio.sleep(_FAREWELL)
+            if await service.stop():
+                await trio.sleep(_FAREWELL)
         connections.cancel_scope.cancel()
 
 

@@ -92,7 +92,7 @@ async def test_stopping_ends_what_runs(tmp_path: Path) -> None:
     async with opened(tmp_path) as builds, trio.open_nursery() as nursery:
         nursery.start_soon(run, builds)
         await wait_all_tasks_blocked()
-        await builds.stop()
+        assert await builds.stop() == 1
         assert outcomes == ["stopped"]
         with pytest.raises(Stopped), builds.begun("b"):
             pass
