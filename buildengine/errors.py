@@ -160,6 +160,14 @@ class ContextError(SourceError):
     """The build context lacks a file, or is not what it should be."""
 
 
+class MissingPath(ContextError):
+    """There is no `path` in a tree that files are taken from."""
+
+    def __init__(self, message: str, *, path: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
 class ContextChanged(ContextError):
     """A file of the build context changed while it was read: to build once more may help."""
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from blake3 import blake3
 
 from buildengine.digest import Digest
-from buildengine.errors import ContextError
+from buildengine.errors import MissingPath
 from buildengine.limits import HASH, offload
 from cache.db import Database
 from cache.fdtree import FdTree, FileDigests
@@ -197,8 +197,8 @@ def _frame(path: str) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
 
 
-def _not_found(path: str, link: str = "") -> ContextError:
+def _not_found(path: str, link: str = "") -> MissingPath:
     hint = "check the spelling, and that no ignore file excludes it"
     if link:
         hint = f"{link} is a symbolic link, and what it leads to is not in there: no link leads out"
-    return ContextError(f"{path!r}: not found", hint=hint)
+    return MissingPath(f"{path!r}: not found", path=path, hint=hint)

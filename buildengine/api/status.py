@@ -47,7 +47,7 @@ def to_rpc(error: BaseException, *details: Detail) -> RpcError:
         return RpcError(error.code, error.message, (*error.details, *details))
     if not isinstance(error, BuildError):
         error = InternalError(f"{type(error).__name__}: {error}")
-    return RpcError(Code(error.grpc_code), error.message, (*_details(error), *details))
+    return RpcError(Code(error.grpc_code), _message(error), (*_details(error), *details))
 
 
 def from_rpc(error: RpcError) -> BuildError:
@@ -61,6 +61,16 @@ def from_rpc(error: RpcError) -> BuildError:
     locations = tuple(_location(json.loads(d.value)) for d in reversed(error.details) if d.type_url == SOURCE)
     vertex = json.loads(told[VERTEX]).get("digest") if VERTEX in told else None
     return kind(error.message).located(*locations, vertex=vertex)
+
+
+def _message(error: BuildError) -> str:
+    """The words of BuildKit where its users look for them (solver/jobs.go, cache/contenthash)."""
+    first = error.first if isinstance(error, SolveError) else error
+    if isinstance(first, errors.MissingPath) and first.path:
+        tree = first.vertex or "source"
+        path = json.dumps(first.path, ensure_ascii=False)
+        return f"failed to compute cache key: failed to calculate checksum of ref {tree}: {path}: not found"
+    return error.message
 
 
 def detail(type_url: str, value: Mapping[str, object]) -> Detail:
@@ -139,6 +149,8 @@ def _described(error: BuildError) -> dict[str, Any]:
         }
     if isinstance(error, errors.RegistryError):
         described |= {"status": error.status, "code": error.code}
+    if isinstance(error, errors.MissingPath):
+        described |= {"path": error.path}
     if isinstance(error, errors.Unsupported):
         described |= {"request": error.request, "capability": error.capability}
     return described
@@ -160,6 +172,8 @@ def _build(said: Mapping[str, Any]) -> BuildError:
         )
     elif kind is errors.RegistryError:
         made = errors.RegistryError(message, status=said["status"], code=said["code"], hint=hint)
+    elif kind is errors.MissingPath:
+        made = errors.MissingPath(message, path=said["path"], hint=hint)
     elif kind is errors.Unsupported:
         made = errors.Unsupported(message, request=said["request"], capability=said["capability"], hint=hint)
     elif kind is errors.ContextChanged:

@@ -73,6 +73,26 @@ def test_an_error_of_a_foreign_daemon_has_its_message_and_lines() -> None:
     )
 
 
+def test_a_missing_path_is_told_in_the_words_of_buildkit_and_raised_in_ours() -> None:
+    missing = errors.MissingPath("'/a': not found", path="/a", hint="check the spelling").located(
+        PLACE, vertex="sha256:1"
+    )
+    sent = status.to_rpc(SolveError((missing,)))
+    assert sent.message == (
+        'failed to compute cache key: failed to calculate checksum of ref sha256:1: "/a": not found'
+    )
+    again = status.from_rpc(sent)
+    assert isinstance(again, SolveError)
+    assert (again.message, again.hint) == ("'/a': not found", "check the spelling")
+
+
+def test_what_a_frontend_does_not_know_is_typed() -> None:
+    request = status.to_rpc(errors.Unsupported("unsupported request x", request="x"))
+    assert (request.code, told(request)[status.SUBREQUEST]) == (Code.UNIMPLEMENTED, {"name": "x"})
+    capability = status.to_rpc(errors.Unsupported("unsupported frontend capability y", capability="y"))
+    assert (capability.code, told(capability)[status.FRONTEND_CAP]) == (Code.UNIMPLEMENTED, {"name": "y"})
+
+
 def test_a_bug_is_an_internal_error() -> None:
     sent = status.to_rpc(ZeroDivisionError("division by zero"))
     assert (sent.code, sent.message) == (Code.INTERNAL, "ZeroDivisionError: division by zero")
