@@ -88,6 +88,18 @@ async def git_over_http(directory: Path, *, login: str = "", protocol: bool = Tr
         yield server
 
 
+@asynccontextmanager
+async def git_of_plain_files(directory: Path) -> AsyncIterator[Server]:
+    """A web server that knows nothing of git; whoever commits has to `git update-server-info`."""
+
+    def file(request: Request) -> Reply:
+        path = directory / request.path.lstrip("/")
+        return Reply(body=path.read_bytes()) if path.is_file() else Reply(status=404)
+
+    async with serve(file) as server:
+        yield server
+
+
 async def _backend(directory: Path, login: str, protocol: bool, request: Request) -> Reply:
     wanted = "Basic " + base64.b64encode(login.encode()).decode()
     if login and request.headers.get("authorization", "") != wanted:

@@ -102,7 +102,7 @@ async def test_repositories(attack: Attack, name: str) -> None:
 
 
 PLACES: dict[str, tuple[Entries, str, str]] = {
-    "no such ref": ({"a": b""}, "#nope", "has no ref 'nope'"),
+    "no such ref": ({"a": b""}, "#nope", "repository does not contain ref nope"),
     "no such commit": ({"a": b""}, f"#{'a' * 40}", "does not have the commit"),
     "no such directory": ({"a": b""}, "#main:sub", "has no directory 'sub'"),
     "a directory that is a link": ({"sub": ("120000", "/etc")}, "#main:sub", "has no directory 'sub'"),

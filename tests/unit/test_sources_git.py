@@ -13,7 +13,7 @@ import trio
 
 from buildengine.errors import GitError, InvalidDefinition
 from llb.ops import SourceOp
-from tests.fakes.git_server import Repository, git_daemon, git_over_http, make
+from tests.fakes.git_server import Repository, git_daemon, git_of_plain_files, git_over_http, make
 from worker.session import SecretBytes
 from worker.sources import origin as origins
 from worker.sources.git import Access, GitRevision, GitSource, cache_key, choose_ref, open_real_directory
@@ -97,6 +97,19 @@ async def served(root: Path, login: str = "", *, protocol: bool = True) -> Async
 
 
 # --- ordinary -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_a_server_of_plain_files(tmp_path: Path, by_id: bool) -> None:
+    (tmp_path / "remote").mkdir()
+    repository = make(tmp_path / "remote/app.git")
+    first = repository.commit({"a": b"1"})
+    tree = repository.tree({"a": b"2"})
+    repository.git("update-ref", "refs/heads/main", repository.git("commit-tree", "-m", "x", "-p", first, tree))
+    repository.git("update-server-info")
+    async with git_of_plain_files(tmp_path / "remote") as server:
+        origin = GitOrigin(remote=f"{server.url}/app.git", ref=first if by_id else "main")
+        assert await check_out(tmp_path, origin) == {"a": b"1" if by_id else b"2"}
 
 
 async def test_the_default_branch_with_files_modes_and_links(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Protocol
 from buildengine.errors import GitError
 from buildengine.inroot import open_in_root
 from buildengine.limits import DISK, offload
+from buildengine.programs import Completed
 from buildengine.values import dataclass
 from llb import giturl
 from worker.session import SecretBytes, Secrets
@@ -39,6 +40,7 @@ _MAX_SUBMODULES = 500
 _LISTING = 512 << 20
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
 # What git says when the ref is gone, or the server gives away only what its refs name (fetch-pack.c, upload-pack.c).
+_NOT_SHALLOW = b"does not support shallow"
 _NOT_GIVEN = (b"couldn't find remote ref", b"not our ref", b"unadvertised object", b"no such remote ref")
 
 
@@ -117,7 +119,8 @@ class GitSource:
         revision = choose_ref(origin.ref, output)
         if revision is None:
             raise GitError(
-                f"{giturl.redacted(place.url)} has no ref {origin.ref!r}", hint="a ref is a branch, a tag or refs/..."
+                f"{giturl.redacted(place.url)}: repository does not contain ref {origin.ref}",
+                hint="a ref is a branch, a tag or refs/...",
             )
         return revision
 
@@ -187,8 +190,7 @@ class GitSource:
         kept = f"refs/pybuild/{hashlib.sha256(revision.ref.encode()).hexdigest()[:20]}"
         # First by name; then by id, which most servers allow, for a bare commit or a ref that has moved on.
         for wanted in dict.fromkeys((revision.ref, revision.object)):
-            arguments = (*_FETCH, "--depth=1", "--", place.url, f"+{wanted}:{kept}")
-            fetched = await self._git.attempt(*arguments, directory=repository, remote=place)
+            arguments, fetched = await self._fetch_one(repository, f"+{wanted}:{kept}", place)
             if await self._has(repository, revision.object):
                 return
             if fetched.code != 0 and not any(mark in fetched.stderr for mark in _NOT_GIVEN):
@@ -199,6 +201,15 @@ class GitSource:
                 f"{giturl.redacted(place.url)} does not have the commit {revision.object}",
                 hint="the ref may have moved while the build ran: build again",
             )
+
+    async def _fetch_one(self, repository: str, refspec: str, place: Remote) -> tuple[tuple[str, ...], Completed]:
+        """A commit without its history; with it from a server of plain files, which cannot cut that off."""
+        arguments = (*_FETCH, "--depth=1", "--", place.url, refspec)
+        fetched = await self._git.attempt(*arguments, directory=repository, remote=place)
+        if fetched.code == 0 or _NOT_SHALLOW not in fetched.stderr:
+            return arguments, fetched
+        arguments = (*_FETCH, "--", place.url, refspec)
+        return arguments, await self._git.attempt(*arguments, directory=repository, remote=place)
 
     async def _fetch_all(self, repository: str, place: Remote) -> None:
         """Everything, for the servers that give away only what their refs name (and for deep commits there)."""
