@@ -98,7 +98,7 @@ def _selection(tree: Tree, selector: Selector) -> bytes:
             full = f"{name}/{path}" if name and path else name or path
             digest.update(_frame(full) + record)
             if selector.required:
-                selected.append(clean(f"{selector.path if not selector.wildcard else ''}/{full}"))
+                selected.append(clean(f"{'' if selector.is_pattern else selector.path}/{full}"))
     for path in selector.required:
         if not any(found.startswith(clean(path)) for found in selected):
             raise _not_found(path)
@@ -114,7 +114,7 @@ def _whole(tree: Tree, place: Place) -> bytes:
 
 def places(tree: Tree, selector: Selector) -> list[tuple[str, Place]]:
     """What is selected, each with the name under which it counts: of a wildcard's matches the names matter."""
-    if selector.wildcard and has_wildcard(selector.path):
+    if selector.is_pattern:
         return list(_glob(tree, clean(selector.path)))
     return [("", _found(tree, clean(selector.path), follow=selector.follow_links))]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from buildengine.values import dataclass
+from llb.globs import has_wildcard
 from llb.patterns import MATCHED, PatternMatcher
 
 
@@ -40,6 +41,11 @@ class Selector:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+
+    @property
+    def is_pattern(self) -> bool:
+        """Patterns may be allowed for a path that is none."""
+        return self.wildcard and has_wildcard(self.path)
 
     def filter(self) -> Filter | None:
         return PatternFilter(self.include, self.exclude) if self.include or self.exclude else None

@@ -195,6 +195,7 @@ def test_includes_and_excludes(root: int) -> None:
 
 def test_required_paths(root: int) -> None:
     digest(root, Selector(path="/", include=("a/x",), required=("a/x",)))
+    digest(root, Selector(path="/a", wildcard=True, include=("x",), required=("/a/x",)))
     with pytest.raises(ContextError, match="b9"):
         digest(root, Selector(path="/", include=("a/x", "b9"), required=("a/x", "b9")))
 
