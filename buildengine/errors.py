@@ -34,11 +34,16 @@ class SourceRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """A place in a file that the user wrote. `text` is the whole file, for the excerpt."""
+    """A place in a file that the user wrote. `text` is the whole file, for the excerpt.
+
+    `language` is as github-linguist spells it; `definition` is the serialised one that the file was read from.
+    """
 
     filename: str
     ranges: tuple[SourceRange, ...]
     text: bytes = b""
+    language: str = ""
+    definition: bytes = b""
 
 
 def meant(word: str, known: Iterable[str]) -> str | None:

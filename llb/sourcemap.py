@@ -47,7 +47,14 @@ class Place:
     @property
     def location(self) -> Location:
         """The same, as errors carry it."""
-        return Location(filename=self.file.filename, ranges=self.ranges, text=self.file.data)
+        file = self.file
+        return Location(
+            filename=file.filename,
+            ranges=self.ranges,
+            text=file.data,
+            language=file.language,
+            definition=file.definition,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import Any
+
+from google.protobuf import json_format
 
 from buildengine import errors
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.errors import BuildError, ExecFailed, InternalError, Location, SolveError, SourceRange
+from llb.pb import ops_pb2
 
 _BUILDKIT = "github.com/moby/buildkit"
 VERTEX = f"{_BUILDKIT}/errdefs.Vertex+json"
@@ -23,12 +30,14 @@ SOURCE = f"{_BUILDKIT}/errdefs.Source+json"
 EXIT = f"{_BUILDKIT}/gatewayapi.ExitMessage+json"
 FRONTEND_CAP = f"{_BUILDKIT}/errdefs.FrontendCap+json"
 SUBREQUEST = f"{_BUILDKIT}/errdefs.Subrequest+json"
+STACK = f"{_BUILDKIT}/stack.Stack+json"
 OURS = "pybuild/errors.Error+json"
 
 _CLASSES: Mapping[str, type[BuildError]] = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BuildError)
 }
 _REBUILT = (ExecFailed, SolveError, errors.ContextChanged)  # have constructors of their own
+_MOST_FRAMES = 50
 
 
 class Told(BuildError):
@@ -83,6 +92,8 @@ def _details(error: BuildError) -> Iterator[Detail]:
         yield detail(VERTEX, {"digest": first.vertex})
     for location in reversed(first.locations):  # in the order in which BuildKit wraps them
         yield detail(SOURCE, _source(location))
+    if first.__traceback__ is not None:
+        yield detail(STACK, {"frames": _frames(first.__traceback__), "cmdline": sys.argv, "pid": os.getpid()})
     if isinstance(first, ExecFailed):
         code = first.exit_code or 128 + first.signal
         yield detail(EXIT, {"Code": code})
@@ -97,8 +108,14 @@ def _details(error: BuildError) -> Iterator[Detail]:
 
 
 def _source(location: Location) -> dict[str, Any]:
+    info: dict[str, Any] = {"filename": location.filename, "data": base64.b64encode(location.text).decode()}
+    if location.language:
+        info["language"] = location.language
+    if location.definition:
+        definition = ops_pb2.Definition.FromString(location.definition)
+        info["definition"] = json_format.MessageToDict(definition, preserving_proto_field_name=True)
     return {
-        "info": {"filename": location.filename, "data": base64.b64encode(location.text).decode()},
+        "info": info,
         "ranges": [
             {
                 "start": {"line": each.start_line, "character": each.start_column},
@@ -109,11 +126,20 @@ def _source(location: Location) -> dict[str, Any]:
     }
 
 
+def _frames(trace: TracebackType) -> list[dict[str, Any]]:
+    """Where it was raised first, as in a stack of Go."""
+    return [
+        {"Name": frame.name, "File": frame.filename, "Line": frame.lineno or 0}
+        for frame in reversed(traceback.extract_tb(trace)[-_MOST_FRAMES:])
+    ]
+
+
 def _location(source: Mapping[str, Any]) -> Location:
     info, ranges = source.get("info") or {}, source.get("ranges") or []
     return Location(
         filename=info.get("filename", ""),
         text=base64.b64decode(info.get("data", "")),
+        language=info.get("language", ""),
         ranges=tuple(_range(each.get("start") or {}, each.get("end") or {}) for each in ranges),
     )
 

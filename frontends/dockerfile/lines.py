@@ -33,9 +33,17 @@ UNWRITABLE = re.compile("[\ud800-\udfff\0]")  # bytes that are not UTF-8, and NU
 class SourceFile:
     filename: str
     data: bytes = field(repr=False)
+    language: str = ""
+    definition: bytes = field(default=b"", repr=False)  # what it was read from
 
     def location(self, *ranges: SourceRange) -> Location:
-        return Location(filename=self.filename, ranges=ranges, text=self.data)
+        return Location(
+            filename=self.filename,
+            ranges=ranges,
+            text=self.data,
+            language=self.language,
+            definition=self.definition,
+        )
 
     def at_lines(self, first: int, last: int) -> Location:
         return self.location(*(SourceRange(start_line=n, end_line=n) for n in range(first, max(first, last) + 1)))

@@ -18,6 +18,7 @@ from llb.state import State, git, http, local, scratch
 CONTEXT = "context"
 _DOCKERFILE = "dockerfile"
 _DEFAULT = "Dockerfile"
+_LANGUAGE = "Dockerfile"
 _IGNORE = ".dockerignore"
 _DOWNLOADED = "context"  # the name of the file that an http context is downloaded to
 
@@ -119,9 +120,11 @@ async def load_definition(gateway: Gateway, context: Context, options: Options) 
     definition = tree.marshal()
     reference = await gateway.solve(definition)
     data = await _read_first(reference, [filename, *names[2:]])
-    mapped = sourcemap.SourceFile(filename=filename, data=data, language="Dockerfile", definition=definition.to_bytes())
+    origin = definition.to_bytes()
+    file = lines.SourceFile(filename=filename, data=data, language=_LANGUAGE, definition=origin)
+    mapped = sourcemap.SourceFile(filename=filename, data=data, language=_LANGUAGE, definition=origin)
     own_ignore = await _read_if_there(reference, filename + _IGNORE)
-    return Definition(file=lines.SourceFile(filename=filename, data=data), mapped=mapped, own_ignore=own_ignore)
+    return Definition(file=file, mapped=mapped, own_ignore=own_ignore)
 
 
 async def _read_first(reference: Reference, names: Sequence[str]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,13 @@ from buildengine import errors
 from buildengine.api import status
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.errors import BuildError, ExecFailed, Location, SolveError, SourceRange, UserError
+from llb.sourcemap import SourceFile
+from llb.state import local
 
 PLACE = Location(filename="Dockerfile", text=b"FROM a\nRUN b\n", ranges=(SourceRange(start_line=2, end_line=2),))
 
 
-def told(error: RpcError) -> dict[str, object]:
+def told(error: RpcError) -> dict[str, Any]:
     return {detail.type_url: json.loads(detail.value) for detail in error.details}
 
 
@@ -84,6 +87,26 @@ def test_a_missing_path_is_told_in_the_words_of_buildkit_and_raised_in_ours() ->
     again = status.from_rpc(sent)
     assert isinstance(again, SolveError)
     assert (again.message, again.hint) == ("'/a': not found", "check the spelling")
+
+
+def test_where_it_was_raised_is_told_as_a_stack_of_go() -> None:
+    assert status.STACK not in told(status.to_rpc(UserError("never raised")))
+    with pytest.raises(UserError) as caught:
+        raise UserError("raised")
+    stack = told(status.to_rpc(caught.value))["github.com/moby/buildkit/stack.Stack+json"]
+    frame = stack["frames"][0]
+    assert (frame["Name"], frame["File"]) == ("test_where_it_was_raised_is_told_as_a_stack_of_go", __file__)
+    assert frame["Line"] > 0
+
+
+def test_a_source_has_its_language_and_what_it_was_read_from() -> None:
+    origin = local("dockerfile").marshal().to_bytes()
+    file = SourceFile(filename="Dockerfile", data=b"x", language="Dockerfile", definition=origin)
+    sent = status.to_rpc(UserError("no").located(file.at(SourceRange(start_line=1, end_line=1)).location))
+    info = told(sent)[status.SOURCE]["info"]
+    assert info["language"] == "Dockerfile"
+    assert len(info["definition"]["def"]) == 2
+    assert base64.b64decode(info["definition"]["def"][0])
 
 
 def test_what_a_frontend_does_not_know_is_typed() -> None:

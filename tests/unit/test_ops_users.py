@@ -33,5 +33,7 @@ def test_a_name_brings_its_group_and_a_number_itself(root: int) -> None:
 
 def test_a_step_runs_in_the_groups_that_list_its_user(root: int) -> None:
     assert users.resolve(root, "builder") == users.Identity(uid=1234, gid=4321, groups=(77,), home="/home/b")
+    assert users.resolve(root, "builder").all_groups == (4321, 77)
+    assert users.resolve(root, "builder:crew").all_groups == (77,)
     assert users.resolve(root, "builder:crew") == users.Identity(uid=1234, gid=77, home="/home/b")
     assert users.resolve(root, "555") == users.Identity(uid=555)

@@ -135,7 +135,7 @@ class Step:
                 cwd=meta.cwd or "/",
                 uid=identity.uid,
                 gid=identity.gid,
-                groups=identity.groups,
+                groups=identity.all_groups,
                 root=prepared.root,
                 readonly_root=prepared.readonly_root,
                 mounts=tuple(prepared.points),

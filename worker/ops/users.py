@@ -21,10 +21,17 @@ _LIMIT = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
+    """`groups` are the supplementary ones."""
+
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()
     home: str = "/"
+
+    @property
+    def all_groups(self) -> tuple[int, ...]:
+        """With its own group among them: a file that excludes the group excludes the process (CVE-2023-25173)."""
+        return self.groups if self.gid in self.groups else (self.gid, *self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
