@@ -104,15 +104,18 @@ FILES = {
 }  # fmt: skip
 
 IGNORED = {
-    "short": "a\n" * (LONGEST // 2),
+    "short": "a\n" * LONGEST,
     "names": "".join(f"a{i}\n" for i in range(LONGEST // 6)),
     "stars": "".join(f"**/a*{i}\n" for i in range(LONGEST // 11)),
+    "negated in turn": "a\n!a\n" * (LONGEST // 3),
+    "stars negated in turn": "a*\n!a*\n" * (LONGEST // 5),
+    "deep in one": "**a" * (LONGEST // 3),
     "negated": "".join(f"a{i}/**\n!a{i}/b\n" for i in range(LONGEST // 18)),
     "one line": "a" * LONGEST,
     "stars in one": ("*a" * 500 + "\n") * (LONGEST // 1002),
     "sets": ("[a-z]" * 200 + "\n") * (LONGEST // 1002),
     "comments": "#\n" * (SIZE // 2),
-    "too many": "a\n" * (SIZE // 2),
+    "too many": "a\n" * (LONGEST + 1),
 }
 
 
