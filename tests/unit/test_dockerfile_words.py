@@ -264,16 +264,16 @@ def test_any_text_gives_a_value_or_a_parse_error(text: str, quotes: bool, escape
 
 @pytest.mark.parametrize("text", ["${a:-" * 100_000, "$" * 500_000, '"' * 500_001, "${a" * 100_000, "\\" * 500_001])
 def test_hostile_texts_are_answered_at_once(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     expand(text, {"a": "1"})
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_hostile_patterns_are_linear() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in ("${F#" + "*a" * 200 + "b}", "${F%%" + "a*" * 200 + "b}", "${F//a*b/c}", "${F//a/bb}"):
         expand(text, {"F": "a" * 60_000})
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_patterns_of_a_file_are_bounded_together() -> None:
