@@ -15,7 +15,6 @@ from worker.oci import types
 from worker.oci.document import InvalidImage
 from worker.oci.types import Descriptor
 from worker.registry.hosts import HostConfig
-from worker.registry.places import is_foreign
 from worker.registry.pusher import mount_sources, read_plan
 
 
@@ -123,7 +122,7 @@ async def test_what_may_not_be_distributed_stays_where_it_is() -> None:
     assert {blob.digest for blob in plan.blobs} == digests(image)
     kinds = ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", types.OCI_LAYER_ZSTD)
     layers = [Descriptor(media_type=kind, digest=Digest.sha256(b"?"), size=1) for kind in kinds]
-    assert [is_foreign(layer) for layer in layers] == [True, False]
+    assert [layer.is_foreign for layer in layers] == [True, False]
 
 
 async def test_a_document_that_is_not_what_it_is_called() -> None:

@@ -34,12 +34,11 @@ from worker.registry.client import PUSH, EndpointClient, manifest_path
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
 from worker.registry.patience import retrying
-from worker.registry.places import is_foreign
 from worker.registry.transport import Transport, open_transport
-from worker.registry.upload import BlobReader, BlobUpload, Progress
+from worker.registry.upload import BlobFile, BlobReader, BlobUpload, Progress
 from worker.session import Credentials
 
-__all__ = ["BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
+__all__ = ["BlobFile", "BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
 
 _UPLOADS = 4  # bodies under way at once, as BuildKit's (util/resolver/limited)
 _REQUESTS = 16  # small requests at once
@@ -63,7 +62,7 @@ class Content(Protocol):
         """Repositories, `host/path`, that are known to hold the blob."""
         ...
 
-    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
+    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader | BlobFile]:
         """The blob, to be sent: called only when no registry has it already."""
         ...
 
@@ -103,7 +102,7 @@ async def read_plan(root: Descriptor, content: Content) -> Plan:
             else:
                 await read(child, depth + 1)
         for blob in (document.config, *document.layers) if isinstance(document, Manifest) else ():
-            if not is_foreign(blob):  # it comes from where its `urls` say
+            if not blob.is_foreign:  # it comes from where its `urls` say
                 blobs.setdefault(blob.digest, blob)
         documents[descriptor.digest] = document
 
