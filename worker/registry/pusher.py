@@ -35,10 +35,10 @@ from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
 from worker.registry.patience import retrying
 from worker.registry.transport import Transport, open_transport
-from worker.registry.upload import BlobFile, BlobReader, BlobUpload, Progress
+from worker.registry.upload import BlobReader, BlobUpload, Progress
 from worker.session import Credentials
 
-__all__ = ["BlobFile", "BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
+__all__ = ["BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
 
 _UPLOADS = 4  # bodies under way at once, as BuildKit's (util/resolver/limited)
 _REQUESTS = 16  # small requests at once
@@ -62,7 +62,7 @@ class Content(Protocol):
         """Repositories, `host/path`, that are known to hold the blob."""
         ...
 
-    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader | BlobFile]:
+    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
         """The blob, to be sent: called only when no registry has it already."""
         ...
 
