@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 
-from worker.runtime import binfmt, cgroups, messages, syscalls
+from worker.runtime import binfmt, controlfiles, messages, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def make(emulation: dict[str, Any]) -> list[int]:
         said, fds = messages.receive(ours)
         if "refused" not in said:
             for name in ("uid_map", "gid_map"):
-                cgroups.write(f"/proc/{pid}/{name}", _IDENTITY)
+                controlfiles.write(f"/proc/{pid}/{name}", _IDENTITY)
             messages.send(ours, {})
             said, fds = messages.receive(ours)
     except messages.Lost:
