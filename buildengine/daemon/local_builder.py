@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from buildengine.daemon.image_store import LocalImages
 
 _T = TypeVar("_T")
-_TICK = 0.1
 
 
 @contextmanager
