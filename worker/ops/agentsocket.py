@@ -67,15 +67,21 @@ async def _carry(step: trio.SocketStream, agent: str, free: trio.Semaphore) -> N
         async with step:
             with suppress(OSError, trio.BrokenResourceError):
                 async with await trio.open_unix_socket(agent) as there, trio.open_nursery() as nursery:
-                    nursery.start_soon(_copy, step, there)
-                    await _copy(there, step)
+                    nursery.start_soon(_copy, step, there, nursery.cancel_scope)
+                    await _copy(there, step, nursery.cancel_scope)
                     nursery.cancel_scope.cancel()  # the agent has ended it
     finally:
         free.release()
 
 
-async def _copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):
+async def _copy(source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+    """To the end of `source`, which `sink` is told. A side that is gone ends `both` directions.
+
+    A program that dies with an answer unread is no end but ECONNRESET, unix(7); its agent would wait for more.
+    """
+    try:
         async for data in source:
             await sink.send_all(data)
         await sink.send_eof()
+    except trio.BrokenResourceError:
+        both.cancel()
