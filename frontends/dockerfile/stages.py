@@ -233,7 +233,7 @@ class Graph:
         self._triggers_left -= sum(parse.parts(step.instruction) for step in triggers)
         if self._triggers_left < 0:
             raise ParseError(
-                f"ONBUILD triggers bring more than {parse.MOST} instructions and sources to the stages of the Dockerfile",
+                f"ONBUILD triggers bring more than {parse.MOST} instructions and sources to the stages of a file",
                 hint="write fewer triggers, or build fewer stages on the one that has them",
                 locations=(stage.location,),
             )
