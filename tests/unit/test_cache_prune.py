@@ -135,6 +135,24 @@ async def layer(cache: Cache, *stack: str, size: int = 100, kind: str = "regular
     return new.id
 
 
+def test_who_goes_first() -> None:
+    """Each place in last use and in number of uses counts the same; what is left is decided by age, then by name."""
+    uses = {
+        "a": (None, 5, 1),
+        "b": (3, 5, 1),
+        "c": (2, 5, 1),
+        "d": (2, 0, 1),
+        "e": (3, 0, 1),
+        "f": (2, 5, 0),
+        "B": (3, 5, 1),
+    }
+    infos = [
+        UsageInfo(id=id, last_used=last, usage_count=count, created=created)
+        for id, (last, count, created) in uses.items()
+    ]
+    assert "".join(info.id for info in prune.by_use(infos)) == "daefcBb"
+
+
 async def base_layer(cache: Cache) -> str:
     """A layer that came from a registry."""
     remote = RemoteBlob(digest=cache.store.put(b"base").digest, size=4, media_type="x")
