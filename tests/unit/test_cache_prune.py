@@ -34,9 +34,16 @@ MOUNT = UsageInfo(id="def", kind="exec.cachemount", mutable=True, shared=True, c
         ("id~=^.e", "mount"),
         ("id~=|^a/|", "none"),
         ('id~="^a\\x62"', "regular"),
+        ('id=="a\\u0062c"', "regular"),
+        ('id=="\\abc"', "none"),
+        ("id==|abc|", "none"),  # these quote expressions only
+        ("id~=aba", "none"),
+        ("id~=/", "none"),
+        ("id~=/abcx", "none"),
         ("id!=abc", "mount"),
         ("type==regular", "regular"),
         ("type=exec.cachemount", "mount"),
+        ("type=exec", "none"),  # by expression goes `id` alone
         ("type", "both"),
         ("parents", "regular"),
         ("parents==p1;p2", "regular"),
