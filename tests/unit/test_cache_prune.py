@@ -1,4 +1,4 @@
-"""`du` and `prune`: BuildKit's filters, policies and order."""
+"""`du` and `prune`: BuildKit's policies and order."""
 
 from __future__ import annotations
 
@@ -12,80 +12,12 @@ from hypothesis import strategies as st
 
 from buildengine.builder import PrunePolicy, UsageInfo
 from buildengine.digest import Digest
-from buildengine.errors import UserError
-from cache import filters, prune
+from cache import prune
 from cache.layers import LayerBlob, RemoteBlob
 from cache.opened import Cache, open_cache
 from cache.usage import disk_usage
 
-DAY = 86400.0
 CHAIN = Digest.sha256(b"c")
-
-REGULAR = UsageInfo(id="abc", parents=("p1", "p2"), description="RUN a, b", kind="regular", created=100, in_use=True)
-MOUNT = UsageInfo(id="def", kind="exec.cachemount", mutable=True, shared=True, created=100, last_used=DAY)
-
-
-@pytest.mark.parametrize(
-    ("text", "selected"),
-    [
-        ("", "both"),
-        ("id==abc", "regular"),
-        ("id=ab", "regular"),
-        ("id~=^.e", "mount"),
-        ("id~=|^a/|", "none"),
-        ('id~="^a\\x62"', "regular"),
-        ('id=="a\\u0062c"', "regular"),
-        ('id=="\\abc"', "none"),
-        ("id==|abc|", "none"),  # these quote expressions only
-        ("id~=aba", "none"),
-        ("id~=/", "none"),
-        ("id~=/abcx", "none"),
-        ("id!=abc", "mount"),
-        ("type==regular", "regular"),
-        ("type=exec.cachemount", "mount"),
-        ("type=exec", "none"),  # by expression goes `id` alone
-        ("type", "both"),
-        ("parents", "regular"),
-        ("parents==p1;p2", "regular"),
-        ("parents~=p2", "regular"),
-        ('description=="RUN a, b"', "regular"),
-        ("description~=/, b$/", "regular"),
-        ("inuse", "regular"),
-        ("mutable", "mount"),
-        ("immutable", "regular"),
-        ("shared", "mount"),
-        ("private", "regular"),
-        ("private,type==regular", "regular"),
-        ("private , type == exec.cachemount", "none"),
-        ("inuse==", "regular"),
-        ("until=24h", "both"),
-        ("until=36h", "regular"),
-        ("unused-for=36h,type==regular", "regular"),
-    ],
-)
-def test_filters(text: str, selected: str) -> None:
-    matches = filters.parse([text] if text else [], now=2 * DAY)
-    assert {"regular": matches(REGULAR), "mount": matches(MOUNT)} == {
-        "regular": selected in ("both", "regular"),
-        "mount": selected in ("both", "mount"),
-    }
-
-
-def test_any_of_several_filters() -> None:
-    matches = filters.parse(["id==abc", "mutable"], now=0)
-    assert matches(REGULAR)
-    assert matches(MOUNT)
-
-
-@pytest.mark.parametrize(
-    "text", ["id=~a", "colour==red", "id~=(", "==a", "id==a b", "until=soon", 'id=="a', ",", "a.b"]
-)
-def test_bad_filters_are_the_users(text: str) -> None:
-    if text == "id=~a":
-        assert filters.parse([text], now=0)(REGULAR) is False
-        return
-    with pytest.raises(UserError):
-        filters.parse([text], now=0)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +65,6 @@ def test_who_is_better_in_both_goes_last(uses: list[tuple[float, int]]) -> None:
         assert not ((earlier.last_used or 0) > (later.last_used or 0) and earlier.usage_count > later.usage_count)
 
 
-async def layer(cache: Cache, *stack: str, size: int = 100, kind: str = "regular", used: int = 0) -> str:
-    new = await cache.layers.create(stack, kind=kind, description=f"layer of {size}")
-    await new.commit(size=size)
-    for _ in range(used):
-        cache.layers.hold((new.id,))
-        cache.layers.release((new.id,))
-    return new.id
-
-
 def test_who_goes_first() -> None:
     """Each place in last use and in number of uses counts the same; what is left is decided by age, then by name."""
     uses = {
@@ -160,6 +83,15 @@ def test_who_goes_first() -> None:
     assert "".join(info.id for info in prune.by_use(infos)) == "daefcBb"
 
 
+async def layer(cache: Cache, *stack: str, size: int = 100, kind: str = "regular", used: int = 0) -> str:
+    new = await cache.layers.create(stack, kind=kind, description=f"layer of {size}")
+    await new.commit(size=size)
+    for _ in range(used):
+        cache.layers.hold((new.id,))
+        cache.layers.release((new.id,))
+    return new.id
+
+
 async def base_layer(cache: Cache) -> str:
     """A layer that came from a registry."""
     remote = RemoteBlob(digest=cache.store.put(b"base").digest, size=4, media_type="x")
@@ -168,6 +100,14 @@ async def base_layer(cache: Cache) -> str:
     assert filling is not None
     await filling.commit()
     return base
+
+
+async def digested(cache: Cache, id: str, directory: Path) -> None:
+    """Find out the content digest of a layer with a large file in it."""
+    (directory / "file").write_bytes(bytes(100_000))
+    fd = os.open(directory, os.O_RDONLY)
+    await cache.contenthash.digest((id,), fd)
+    os.close(fd)
 
 
 async def pruned(cache: Cache, policy: PrunePolicy) -> list[str]:
@@ -281,11 +221,19 @@ async def test_what_servers_answered_and_directories_held_is_forgotten_with_ever
 
 
 async def test_what_nobody_refers_to_is_collected_without_a_policy(tmp_path: Path) -> None:
-    """As after an image was removed: not only blobs of those who died."""
+    """As after an image was removed: not only blobs of those who died; and what was found out of a layer too late."""
+
+    def digests(cache: Cache) -> tuple[int, int]:
+        query = "SELECT (SELECT count(*) FROM content_digests), (SELECT count(*) FROM file_digests)"
+        return cache.db.read(lambda c: c.execute(query).fetchone())
+
     async with open_cache(tmp_path) as cache:
         cache.store.put(b"1234")
+        await digested(cache, "gone", tmp_path / "ingest")
+        assert digests(cache) == (1, 1)
         assert await prune.collect(cache) == 4
         assert list(cache.store.list()) == []
+        assert digests(cache) == (0, 0)
 
 
 async def test_how_many_went(tmp_path: Path) -> None:
@@ -332,10 +280,7 @@ async def test_nothing_is_left_right_after_a_build(tmp_path: Path) -> None:
                 pass
             cache.store.put(b"a manifest that nobody keeps")
             await cache.layers.prepare((base, top))
-            (tmp_path / "layers" / top / "fs/file").write_bytes(bytes(100_000))
-            fd = os.open(tmp_path / "layers" / top / "fs", os.O_RDONLY)
-            await cache.contenthash.digest((base, top), fd)
-            os.close(fd)
+            await digested(cache, top, tmp_path / "layers" / top / "fs")
             cache.layers.release((base, top))
         assert len(await pruned(cache, PrunePolicy(all=True))) == 3
         assert disk_usage(cache) == []
