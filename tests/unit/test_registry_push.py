@@ -53,6 +53,27 @@ async def test_blobs_then_the_manifest_then_nothing_twice() -> None:
         assert again.opened == []
 
 
+async def test_the_next_blob_goes_while_the_registry_stores_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.registry.pusher._UPLOADS", 1)
+    fake, second = PushRegistry(), trio.Event()
+    bodies = 0
+
+    async def handle(request: Request) -> Reply:
+        nonlocal bodies
+        if request.method == "PUT" and "/uploads/" in request.path:
+            bodies += 1
+            if bodies > 1:
+                second.set()
+            await second.wait()  # the first is stored when the second has come
+        return fake.handle(request)
+
+    async with serve(handle) as server:
+        fake.server = server
+        with trio.fail_after(20):
+            await push(fake, Image(), "app:1")
+    assert {digest for _, digest in fake.held} == digests(Image())
+
+
 async def test_several_tags_and_repositories_share_their_blobs() -> None:
     image = Image()
     async with push_registry() as fake:

@@ -23,8 +23,8 @@ import trio
 
 from buildengine.values import dataclass
 from cache.diskerrors import explained
+from worker.registry.sendfile import send_file
 from worker.registry.server.answers import Answer, Code, FilePart, Refusal
-from worker.registry.server.transfer import send_file
 
 _READ = 64 << 10
 _LINGER_SECONDS = 2.0
@@ -105,7 +105,14 @@ class Wire:
                 await self._stream.send_all(head if is_bare or isinstance(body, FilePart) else head + body)
             if not is_bare and isinstance(body, FilePart):
                 try:
-                    await send_file(self._stream, file.fileno(), body, step=self._bounded, on_sent=self._count)
+                    await send_file(
+                        self._stream,
+                        file.fileno(),
+                        body.offset,
+                        body.length,
+                        step=self._bounded,
+                        on_sent=self._count,
+                    )
                 except OSError as error:
                     raise Interrupted from error
             elif not is_bare:
