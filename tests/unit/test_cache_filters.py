@@ -8,7 +8,6 @@ from buildengine.builder import UsageInfo
 from buildengine.errors import UserError
 from cache import filters
 
-
 DAY = 86400.0
 
 REGULAR = UsageInfo(id="abc", parents=("p1", "p2"), description="RUN a, b", kind="regular", created=100, in_use=True)
