@@ -23,6 +23,8 @@ MOUNT = UsageInfo(id="def", kind="exec.cachemount", mutable=True, shared=True, c
         ("id~=^.e", "mount"),
         ("id~=|^a/|", "none"),
         ('id~="^a\\x62"', "regular"),
+        ('id=="a\\x62c"', "regular"),
+        ("id~=//", "both"),  # nothing is in everything
         ('id=="a\\u0062c"', "regular"),
         ('id=="\\abc"', "none"),
         ("id==|abc|", "none"),  # these quote expressions only
@@ -67,7 +69,7 @@ def test_any_of_several_filters() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["id=~a", "colour==red", "id~=(", "==a", "id==a b", "until=soon", 'id=="a', ",", "a.b"]
+    "text", ["id=~a", "colour==red", "id~=(", "==a", "id==a b", "until=soon", "until", 'id=="a', ",", "a.b"]
 )
 def test_bad_filters_are_the_users(text: str) -> None:
     if text == "id=~a":
