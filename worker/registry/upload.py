@@ -28,6 +28,7 @@ _PIECE = 16 << 20
 _LEAST_PIECE = 1 << 20
 _MAX_ATTEMPTS = 40
 _MAX_RESTARTS = 6
+_ASKED_AGAIN = 2  # times that a question about an upload is: one that gets no answer is no failure of the upload
 _DENIED = (401, 403)
 _OCTETS = {"content-type": "application/octet-stream"}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
@@ -192,9 +193,10 @@ class BlobUpload:
 
     async def _attempt(self, reader: BlobReader | BlobFile) -> None:
         if self._cut:
-            if await self._exists():  # all arrived, only the answer did not
+            briefly = self._delays[:_ASKED_AGAIN]
+            if await retrying(self._exists, briefly):  # all arrived, only the answer did not
                 return
-            await self._ask_where_it_stands()
+            await retrying(self._ask_where_it_stands, briefly)
         if not self._location:
             await self._begin()
         if self._offset == 0 and self._piece == 0:
