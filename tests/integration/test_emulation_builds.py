@@ -46,20 +46,26 @@ def members(archive: Path) -> list[tuple[object, ...]]:
         ]
 
 
+def outputs(directory: Path) -> tuple[str, ...]:
+    """The files, and the image in a layout, with nothing in it that depends on the day."""
+    return "-o", f"type=tar,dest={directory}.tar", "-o", f"type=oci,tar=false,rewrite-timestamp=true,dest={directory}"
+
+
 async def test_an_image_is_the_same_as_under_a_host_registration(
     empty_store: Store, arm64_packages: Path, arm64_emulator: Emulator, tmp_path: Path
 ) -> None:
     directory = context(tmp_path / "context", arm64_packages, _DOCKERFILE)
-    own = await empty_store.build(directory, *_FOREIGN, "--output", f"type=tar,dest={tmp_path}/own.tar")
+    empty_store.environment["SOURCE_DATE_EPOCH"] = "1700000000"
+    own = await empty_store.build(directory, *_FOREIGN, *outputs(tmp_path / "own"))
     assert own.step("RUN uname -m").output.split() == ["aarch64", "1", "60000"]
     again = await empty_store.build(directory, *_FOREIGN)
     assert again.ran == []
     with registered_on_the_host(arm64_emulator):
-        output = f"type=tar,dest={tmp_path}/host.tar"
-        hosts = await empty_store.build(directory, *_FOREIGN, "--no-cache", "--output", output)
+        hosts = await empty_store.build(directory, *_FOREIGN, "--no-cache", *outputs(tmp_path / "host"))
     assert hosts.ran == own.ran
     found = members(tmp_path / "own.tar")
     assert found == members(tmp_path / "host.tar")
+    assert (tmp_path / "own/index.json").read_bytes() == (tmp_path / "host/index.json").read_bytes()  # every layer
     by_name = {str(entry[0]).removeprefix("./"): entry for entry in found}
     assert by_name["etc/passwd"][3:5] == (60000, 7)
     assert by_name["tool"][-1] is not None
