@@ -130,7 +130,7 @@ class LocalBuilder:
     def platforms(self) -> Sequence[RunnablePlatform]:
         from worker.runtime import emulators
 
-        return emulators.table(directory=self._config.worker.emulators)
+        return emulators.table(directory=self._config.worker.emulators, runtime=self._config.worker.runtime)
 
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
@@ -101,6 +102,23 @@ async def test_the_table(empty_store: Store) -> None:
     ended = empty_store.command("debug", "platforms")
     assert ended.stdout.splitlines()[0].split() == ["PLATFORM", "HOW"]
     assert "linux/arm64      emulated by /usr/bin/qemu-aarch64-static in the step" in ended.stdout.splitlines()
+
+
+@pytest.mark.usefixtures("unregistered_host")
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+async def test_another_runtime_uses_only_what_the_host_has_registered(
+    empty_store: Store, arm64_packages: Path, tmp_path: Path, runtime: str
+) -> None:
+    empty_store.environment["PYBUILD_WORKER_RUNTIME"] = runtime
+    dockerfile = 'FROM scratch\nADD packages.tar /\nRUN ["/bin/busybox", "true"]\n'
+    directory = context(tmp_path / "context", arm64_packages, dockerfile)
+    ended = empty_store.command("build", directory, *_FOREIGN, status=3)
+    said = f"{runtime} does not register /usr/bin/qemu-aarch64-static for a step"
+    assert said in ended.error
+    assert "use the built-in runtime, or register qemu on the host" in ended.error
+    table = map(json.loads, empty_store.command("debug", "platforms", "--json").stdout.splitlines())
+    (row,) = [row for row in table if row["platform"] == "linux/arm64"]
+    assert (row["runs"], row["reason"].startswith(said)) == (False, True)
 
 
 @pytest.mark.machine("x86_64")  # a program of its ancestor

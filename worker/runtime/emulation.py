@@ -148,3 +148,12 @@ def how(platform: Platform, facts: Facts) -> How:
         )
     name = f"qemu-{form.qemu}"
     return How(kind="own", emulator=Emulator(name=name, program=facts.emulator, magic=form.header(), mask=form.mask()))
+
+
+def not_under(runtime: str, emulator: Emulator) -> HostError:
+    """Why a step with an emulator of its own does not run under runc or crun: only our own supervisor registers it."""
+    return HostError(
+        f"{runtime} does not register {emulator.program} for a step, and this host has not registered it "
+        "with the flags F and P",
+        hint=f"use the built-in runtime, {REGISTER_HINT}",
+    )

@@ -31,13 +31,15 @@ def choose(platform: Platform, *, directory: Path | None = None) -> How:
     return emulation.how(platform, _facts(platform, local, str(directory) if directory else _DIRECTORIES))
 
 
-def table(*, directory: Path | None = None) -> list[RunnablePlatform]:
-    """Every platform that we know of, with how it runs or why it does not."""
+def table(*, directory: Path | None = None, runtime: str = "builtin") -> list[RunnablePlatform]:
+    """Every platform that we know of, with how it runs or why it does not, under the runtime of that name."""
     rows = []
     for platform in PLATFORMS:
         try:
-            how = str(choose(platform, directory=directory))
-            rows.append(RunnablePlatform(platform=platform, how=how))
+            how = choose(platform, directory=directory)
+            if how.emulator is not None and runtime in ("runc", "crun"):
+                raise emulation.not_under(runtime, how.emulator)
+            rows.append(RunnablePlatform(platform=platform, how=str(how)))
         except HostError as error:
             rows.append(RunnablePlatform(platform=platform, reason=error.message, hint=error.hint or ""))
     return rows
