@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
@@ -16,7 +17,9 @@ from cache.layers import Layer
 from cache.opened import Cache
 from worker.oci.types import Descriptor
 from worker.registry.pusher import BlobFile, BlobReader, Content
-from worker.trees import BlobFetcher
+
+if TYPE_CHECKING:
+    from worker.trees import BlobFetcher
 
 
 class StoredContent:
