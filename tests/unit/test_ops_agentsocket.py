@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
+from buildengine.errors import HostError
 from llb.ops import SSHOpt
 from worker.ops.agentsocket import agent_socket
 
@@ -60,3 +67,30 @@ async def test_the_end_of_the_block_ends_what_is_said(tmp_path: Path) -> None:
             async with step, there:
                 assert await step.receive_some() == b""
                 assert await there.receive_some() == b""
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(lowest := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def connect_without_files(spool: Path) -> None:
+    option = SSHOpt(id="default", uid=0, gid=0, mode=0o600)
+    with socket.socket(socket.AF_UNIX) as step:
+        async with agent_socket(str(spool / "agent"), option, spool=spool, owner="lease") as path:
+            with no_more_files():
+                step.connect(path)
+                await trio.sleep(SECONDS)
+
+
+async def test_no_descriptor_for_a_connection_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot connect the step to the ssh agent: Too many open files") as raised:
+        await connect_without_files(tmp_path)
+    assert "ulimit -n" in (raised.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
