@@ -128,9 +128,9 @@ class LocalBuilder:
         return self._with_cache(run)
 
     def platforms(self) -> Sequence[RunnablePlatform]:
-        from worker.runtime import emulators
+        from worker.runtime import runnable
 
-        return emulators.table(directory=self._config.worker.emulators, runtime=self._config.worker.runtime)
+        return runnable.table(directory=self._config.worker.emulators, runtime=self._config.worker.runtime)
 
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]

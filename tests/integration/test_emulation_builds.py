@@ -12,7 +12,7 @@ import pytest
 
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.emulation_host import registered_on_the_host
-from worker.runtime import emulators
+from worker.runtime import runnable
 from worker.runtime.emulation import Emulator
 
 pytest_plugins = [FIXTURES, "tests.fakes.emulation_fixtures"]
@@ -125,7 +125,7 @@ async def test_another_runtime_uses_only_what_the_host_has_registered(
 async def test_a_32_bit_step_runs_natively(empty_store: Store, tmp_path: Path) -> None:
     """Under the filter of its own architecture."""
     context = write(tmp_path / "context", {"Dockerfile": 'FROM scratch\nADD program /\nRUN ["/program"]\n'})
-    (context / "program").write_bytes(emulators.program_32(3, _EXIT_7))
+    (context / "program").write_bytes(runnable.program_32(3, _EXIT_7))
     (context / "program").chmod(0o755)
     ended = await empty_store.build(context, "--platform", "linux/386", status=1)
     assert "exit code: 7" in ended.error

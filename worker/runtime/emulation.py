@@ -1,4 +1,4 @@
-"""How a step for a platform runs on this host: decided here, from facts that `binfmt.py` gathers. Pure.
+"""How a step for a platform runs on this host: decided here, from facts that `runnable.py` gathers. Pure.
 
 A program for another processor is run by an emulator that the kernel finds by the program's first bytes
 (Documentation/admin-guide/binfmt-misc.rst). Flags that matter: F opens the emulator at registration, so that it need

@@ -1,4 +1,4 @@
-"""What this host can run and how: gathers the facts for `emulation.how`. Takes about a millisecond."""
+"""Which platforms this host can run and how: gathers the facts for `emulation.how`. Takes about a millisecond."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _facts(platform: Platform, local: Platform, directories: str) -> Facts:
         local=local,
         kernel=(int(numbers[0]), int(numbers[1])),
         registrations=tuple(_registration(entry) for entry in binfmt.entries()),
-        emulator=find(form.qemu, directories),
+        emulator=find_emulator(form.qemu, directories),
         compatible=rank(local, platform) is not None and _runs(form.machine),
     )
 
@@ -69,7 +69,7 @@ def _registration(entry: dict[str, str]) -> Registration:
     )
 
 
-def find(qemu: str, directories: str) -> str:
+def find_emulator(qemu: str, directories: str) -> str:
     """The path of an emulator that needs no other file, or "". In some distributions the static one has no suffix."""
     for name in (f"qemu-{qemu}-static", f"qemu-{qemu}"):
         path = shutil.which(name, path=directories)
