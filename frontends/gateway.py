@@ -16,8 +16,6 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.definition import Definition
 
-BASE_CONFIG = "containerimage.base.config"  # exptypes.ExporterImageBaseConfigKey; of a set with /PLATFORM behind it
-
 
 class Reference(Protocol):
     """A definition that the engine has accepted; files can be read from it, which solves it."""
@@ -73,25 +71,22 @@ class FrontendRequest:
 class PlatformResult:
     """`definition` None is the empty image; `config` is the image config JSON (without rootfs).
 
-    `platform` is what was asked for; the descriptor of the image may say more, if the config does.
+    `platform` is what was asked for; the descriptor of the image may say more, if the config does. `base_config` is
+    the config of the image that it is based on, b"" where there is none or nobody said.
     """
 
     platform: Platform
     definition: Definition | None
     config: bytes
+    base_config: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendResult:
-    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` has BuildKit's names."""
+    """`multi_platform`: a set of images by platform, though there may be one only."""
 
     results: tuple[PlatformResult, ...]
     multi_platform: bool = False
-    metadata: Mapping[str, bytes] = field(default_factory=dict)
-
-    def base_config(self, platform: Platform) -> bytes:
-        """The config of the image that the result for this platform is based on; b"" where nobody said."""
-        return self.metadata.get(f"{BASE_CONFIG}/{platform}") or self.metadata.get(BASE_CONFIG) or b""
 
 
 class Frontend(Protocol):

@@ -23,7 +23,7 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.source import Context, Definition
 from frontends.dockerfile.together import gather
 from frontends.dockerfile.words import Budget, Lexer
-from frontends.gateway import BASE_CONFIG, FrontendRequest, FrontendResult, Gateway, PlatformResult
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
 from llb.state import State, local
 
@@ -176,7 +176,6 @@ class _Building:
         return pending_local(make, used)
 
     def _result(self, converted: Sequence[Converted]) -> FrontendResult:
-        metadata: dict[str, bytes] = {}
         results: list[PlatformResult] = []
         for platform, found in zip(self.request.platforms, converted, strict=True):
             definition = found.state.marshal(platform)
@@ -185,8 +184,7 @@ class _Building:
                     platform=platform,
                     definition=None if definition.is_scratch else definition,
                     config=to_json(found.image),
+                    base_config=found.base_config,
                 )
             )
-            if found.base_config:
-                metadata[f"{BASE_CONFIG}/{platform}" if self.multi_platform else BASE_CONFIG] = found.base_config
-        return FrontendResult(results=tuple(results), multi_platform=self.multi_platform, metadata=metadata)
+        return FrontendResult(results=tuple(results), multi_platform=self.multi_platform)
