@@ -151,10 +151,7 @@ class Supervisor:
         return {"status": status, "cpu": cpu, "peak": peak, "oom": oom}
 
     def answer(self, report: dict[str, Any]) -> None:
-        try:
-            messages.send(self._engine, report)
-        except messages.Lost:
-            pass
+        messages.tell(self._engine, report)
 
     def clean(self) -> None:
         """Whatever happened: no process of the step, no control group."""

@@ -63,8 +63,10 @@ def _serve(channel: _socket.socket, emulation: dict[str, Any]) -> NoReturn:
     except messages.Lost:
         pass
     except BaseException as error:
-        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error)}: {error}"
-        _try_to_send(channel, {"refused": what})
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            what = f"{error.filename}: {error.strerror}"
+        messages.tell(channel, {"refused": what})
     os._exit(0)
 
 
@@ -88,11 +90,4 @@ def _unlimit(limit: int) -> None:
     try:
         resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (OSError, ValueError):  # the step has what the engine has
-        pass
-
-
-def _try_to_send(channel: _socket.socket, message: dict[str, Any]) -> None:
-    try:
-        messages.send(channel, message)
-    except messages.Lost:
         pass
