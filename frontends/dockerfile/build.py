@@ -22,7 +22,7 @@ from frontends.dockerfile.loading import Loader
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.source import Context, Definition
 from frontends.dockerfile.together import gather
-from frontends.dockerfile.words import Budget, Lexer
+from frontends.dockerfile.words import Lexer
 from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
 from llb.state import State, local
@@ -88,7 +88,7 @@ class _Building:
             instructions.append(instruction)
         ignored = await source.load_ignored(self.gateway, self.context, self.definition, self.options)
         quiet = Linter(settings=linter.settings)  # what holds for one platform would be said again for each
-        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
+        lexer = Lexer(escape=dockerfile.escape)
         converted = await gather([
             partial(self._convert, instructions, lexer, ignored, platform, quiet if position else linter)
             for position, platform in enumerate(self.request.platforms)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import ParseError
-from frontends.dockerfile.words import DEEPEST, LARGEST, Budget, Lexer, quote
+from frontends.dockerfile.words import DEEPEST, LARGEST, Lexer, quote
 
 ENV = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
 ERROR = None
@@ -279,8 +279,8 @@ def test_hostile_patterns_are_linear() -> None:
 def test_patterns_of_a_file_are_bounded_together() -> None:
     env = {"F": "a" * 60_000}
     with pytest.raises(ParseError, match="patterns of all substitutions together take too long"):
-        Lexer(budget=Budget()).expand("${F/" + "?" * 30_000 + "b/c}", env)
-    lexer = Lexer(budget=Budget())
+        Lexer().expand("${F/" + "?" * 30_000 + "b/c}", env)
+    lexer = Lexer()
     with pytest.raises(ParseError, match="take too long"):
         lexer.expand(("${F%%*" + "?" * 3_000 + "b}") * 10, env)
 
