@@ -8,6 +8,7 @@ from buildengine.reference import parse
 from cache.store import ContentStore
 from worker.exporters.archive import image_blobs
 from worker.exporters.document import OCI, index_bytes
+from worker.images import manifests_of
 from worker.oci.layout import NamedImage
 from worker.oci.types import Descriptor
 
@@ -24,3 +25,4 @@ def test_an_index_that_names_others_again_and_again_is_read_once(tmp_path: Path)
     assert descriptor is not None
     image = NamedImage(target=descriptor, names=(str(parse("a")),))
     assert [blob.digest for blob in image_blobs(store, [image, image])] == sorted(digests)
+    assert manifests_of(store, descriptor.digest) == []
