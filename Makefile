@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN_PACKAGES := busybox-static git
-TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux libseccomp2 mmdebstrap qemu-user-static
+TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux libseccomp2 mmdebstrap openssh-client xfsprogs qemu-user-static
 
 .PHONY: quickstart test test-all lint bench conformance clean
 

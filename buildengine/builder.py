@@ -269,7 +269,7 @@ class Builder(Protocol):
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
     ) -> None:
-        """Serve the state directory's registry until SIGINT or SIGTERM. `on_ready` is told its URL."""
+        """Serve the state directory's registry until SIGINT, SIGTERM or SIGHUP. `on_ready` is told its URL."""
         ...
 
     @property

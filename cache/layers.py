@@ -107,7 +107,7 @@ class Layers:
         return self._root / id / "fs"
 
     def origins(self, digest: Digest) -> tuple[str, ...]:
-        """The repositories (`host/path`) that are known to hold a layer's blob, the newest first."""
+        """The repositories (`host/path`) that are known to hold a layer's blob: whence it came first."""
         return self._db.read(lambda c: origins.of(c, digest))
 
     def of_blob(self, digest: Digest) -> Layer | None:
@@ -265,7 +265,7 @@ def _merge_remote(connection: sqlite3.Connection, id: str, new: RemoteBlob) -> N
     if layer is not None and layer.filled and old is None:
         return
     if old is not None and old.digest == new.digest:
-        new = replace(new, origins=tuple(dict.fromkeys(new.origins + old.origins)))
+        new = replace(new, origins=tuple(dict.fromkeys(new.origins + old.origins))[: origins.MOST])
     connection.execute(
         "UPDATE layers SET remote = ?, remote_digest = ? WHERE id = ?", (rows.dump_remote(new), new.digest, id)
     )

@@ -13,6 +13,7 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -33,10 +34,12 @@ from cache.localindex import LocalIndex
 from cache.locks import Locks
 from cache.records import Records
 from cache.removal import remove_tree
-from cache.served import ServedRepositories
 from cache.snapshots import CopySnapshots, OverlaySnapshots, Snapshotter
 from cache.store import ContentStore
 from cache.trees import Views
+
+if TYPE_CHECKING:
+    from cache.served import ServedRepositories
 
 _FOLDERS = ("blobs", "ingest", "layers", "trees", "cachemounts", "leases", "locks")
 _SWEPT = ("blobs", "layers", "trees", "cachemounts")
@@ -53,12 +56,18 @@ class Cache:
     contenthash: ContentHashes
     cachemounts: CacheMounts
     images: ImageStore
-    served: ServedRepositories
     localindex: LocalIndex
     locks: Locks
     holds: Holds
     durability: Durability
     lease: leases.Lease
+
+    @property
+    def served(self) -> ServedRepositories:
+        """The repositories of the registry of our own, which no build asks for."""
+        from cache.served import ServedRepositories
+
+        return ServedRepositories(self.db, self.durability)
 
     async def sync(self) -> None:
         """What was committed before this call survives a power cut when it returns."""
@@ -128,7 +137,6 @@ def _assemble(
         contenthash=ContentHashes(db),
         cachemounts=CacheMounts(root=root, db=db, locks=locks, durability=durability, owner=lease.id),
         images=ImageStore(db, durability),
-        served=ServedRepositories(db, durability),
         localindex=LocalIndex(db, name),
         locks=locks,
         holds=holds,

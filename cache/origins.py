@@ -15,11 +15,11 @@ from buildengine.digest import Digest
 from cache import layerrows as rows
 
 _SOURCE = "containerd.io/distribution.source."
-_MAX_KEPT = 10  # of one blob: what is older is more likely gone
+MOST = 10  # kept of one blob: what is older is more likely gone
 
 
 def of(connection: sqlite3.Connection, digest: Digest) -> tuple[str, ...]:
-    """The repositories that are known to hold the blob, the newest first."""
+    """The repositories that are known to hold the blob: whence it came, then those it was pushed to."""
     found: list[str] = []
     for (remote,) in connection.execute("SELECT remote FROM layers WHERE remote_digest = ?", (digest,)):
         found += rows.load_remote(remote).origins
@@ -36,14 +36,15 @@ def add(connection: sqlite3.Connection, digest: Digest, origin: str) -> None:
     for id, text in connection.execute(layers, (digest,)).fetchall():
         remote = rows.load_remote(text)
         if origin not in remote.origins:  # last: whence it came is asked first when it has to be fetched
-            kept = replace(remote, origins=(*remote.origins, origin)[-_MAX_KEPT:])
+            first, others = remote.origins[:1], remote.origins[1:]
+            kept = replace(remote, origins=(*first, *(*others, origin)[-(MOST - len(first)) :]))
             connection.execute("UPDATE layers SET remote = ? WHERE id = ?", (rows.dump_remote(kept), id))
     host, _, path = origin.partition("/")
     blobs = "SELECT rowid, annotations FROM layer_blobs WHERE digest = ?"
     for rowid, text in connection.execute(blobs, (digest,)).fetchall():
         annotations = json.loads(text)
         paths = [known for known in annotations.get(_SOURCE + host, "").split(",") if known and known != path]
-        annotations[_SOURCE + host] = ",".join([path, *paths][:_MAX_KEPT])
+        annotations[_SOURCE + host] = ",".join([path, *paths][:MOST])
         connection.execute("UPDATE layer_blobs SET annotations = ? WHERE rowid = ?", (json.dumps(annotations), rowid))
 
 

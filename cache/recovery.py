@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from buildengine.digest import Digest
-from cache import images, layerrows, repositories, served
+from cache import images, layerrows, repositories
 from cache.blobs import remove_orphan
 from cache.db import Database
 from cache.locks import Locks
@@ -86,7 +86,10 @@ def _drop_torn(connection: sqlite3.Connection, root: Path, incarnation: str) -> 
     for digest in torn["blob"]:
         connection.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
         connection.execute("DELETE FROM layer_blobs WHERE digest = ?", (digest,))
-    served.drop_torn(connection, torn["blob"])
+    if torn["blob"]:
+        from cache import served
+
+        served.drop_torn(connection, torn["blob"])
     doomed += [root / "layers" / id for id in _drop_layers(connection, torn["layer"])]
     connection.execute("DELETE FROM unsynced WHERE incarnation != ?", (incarnation,))
     return doomed

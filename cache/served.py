@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from buildengine.digest import Digest
 from buildengine.tracepoints import reach
@@ -157,25 +157,18 @@ class ServedRepositories:
 
     async def remove_blob(self, repository: str, digest: Digest) -> bool:
         """Take a blob from one repository; whether it had it. The bytes go with the next `prune.collect`."""
-        return await self._removed("DELETE FROM served_blobs WHERE repository = ? AND digest = ?", repository, digest)
+        return await self._removed(repository, lambda c: _delete(c, "blobs", "digest", repository, digest))
 
     async def remove_tag(self, repository: str, tag: str) -> bool:
-        return await self._removed("DELETE FROM served_tags WHERE repository = ? AND tag = ?", repository, tag)
+        return await self._removed(repository, lambda c: _delete(c, "tags", "tag", repository, tag))
 
     async def remove_manifest(self, repository: str, digest: Digest) -> bool:
         """A manifest goes with the tags that lead to it."""
+        return await self._removed(repository, lambda c: drop_manifest(c, repository, digest))
 
+    async def _removed(self, repository: str, remove: Callable[[sqlite3.Connection], bool]) -> bool:
         def write(connection: sqlite3.Connection) -> bool:
-            gone = drop_manifest(connection, repository, digest)
-            if gone:
-                self._durability.mark(connection, "served", repository)
-            return gone
-
-        return await self._db.write(write)
-
-    async def _removed(self, statement: str, repository: str, what: str) -> bool:
-        def write(connection: sqlite3.Connection) -> bool:
-            gone = connection.execute(statement, (repository, what)).rowcount > 0
+            gone = remove(connection)
             if gone:
                 self._durability.mark(connection, "served", repository)
             return gone
@@ -188,11 +181,16 @@ _BLOB = "FROM served_blobs JOIN blobs ON blobs.digest = served_blobs.digest WHER
 
 def drop_manifest(connection: sqlite3.Connection, repository: str, digest: str) -> bool:
     """Forget one manifest of one repository; whether it was there."""
-    values = (repository, digest)
-    gone = connection.execute("DELETE FROM served_manifests WHERE repository = ? AND digest = ?", values).rowcount > 0
-    connection.execute("DELETE FROM served_references WHERE repository = ? AND manifest = ?", values)
-    connection.execute("DELETE FROM served_tags WHERE repository = ? AND digest = ?", values)
+    gone = _delete(connection, "manifests", "digest", repository, digest)
+    _delete(connection, "references", "manifest", repository, digest)
+    _delete(connection, "tags", "digest", repository, digest)
     return gone
+
+
+def _delete(connection: sqlite3.Connection, table: str, column: str, repository: str, value: str) -> bool:
+    """Of one repository the rows of a table whose `column` is `value`; whether there were any."""
+    statement = f"DELETE FROM served_{table} WHERE repository = ? AND {column} = ?"
+    return connection.execute(statement, (repository, value)).rowcount > 0
 
 
 def drop_torn(connection: sqlite3.Connection, blobs: Iterable[str]) -> None:

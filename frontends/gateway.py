@@ -17,8 +17,6 @@ from buildengine.values import dataclass
 from llb.definition import Definition
 from llb.ops import SourceOp
 
-BASE_CONFIG = "containerimage.base.config"  # exptypes.ExporterImageBaseConfigKey; of a set with /PLATFORM behind it
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileInfo:
@@ -140,27 +138,24 @@ class PlatformResult:
     """`definition` None is the empty image; `config` is the image config JSON (without rootfs).
 
     `platform` is what was asked for; the descriptor of the image may say more, if the config does. `key` is what a
-    set calls it when that is not the platform.
+    set calls it when that is not the platform. `base_config` is the config of the image that it is based on, b"" where
+    there is none or nobody said.
     """
 
     platform: Platform
     key: str = ""
     definition: Definition | None
     config: bytes
+    base_config: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendResult:
-    """`multi_platform`: a set of images by platform, though there may be one only. `metadata` has BuildKit's names."""
+    """`multi_platform`: a set of images by platform, though there may be one only."""
 
     results: tuple[PlatformResult, ...]
     multi_platform: bool = False
     metadata: Mapping[str, bytes] = field(default_factory=dict)
-
-    def base_config(self, made: PlatformResult) -> bytes:
-        """The config of the image that this result is based on; b"" where nobody said."""
-        key = made.key or str(made.platform)
-        return self.metadata.get(f"{BASE_CONFIG}/{key}") or self.metadata.get(BASE_CONFIG) or b""
 
 
 class Frontend(Protocol):

@@ -7,7 +7,7 @@ The one compiler of them: selectors, copies and removals match whole names with 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from buildengine.errors import UserError
 
@@ -56,20 +56,37 @@ def atom(text: str, at: int) -> tuple[str, int]:
     return re.escape(char), at + 1
 
 
+def characters(source: str) -> Callable[[str], bool]:
+    """Whether a character is one that `source`, the text of one `atom`, stands for."""
+    if source == "?":
+        return lambda char: char != "/"
+    if source.startswith("["):
+        negated, ranges, _ = _ranges(source, 1)
+        return lambda char: char != "/" and any(low <= char <= high for low, high in ranges) != negated
+    return source[-1].__eq__
+
+
 def _set(text: str, at: int) -> tuple[str, int]:
     """`[abc]`, `[a-z]` or `[^x]`, from behind its bracket."""
+    negated, ranges, at = _ranges(text, at)
+    members = (re.escape(low) if high == low else f"{re.escape(low)}-{re.escape(high)}" for low, high in ranges)
+    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]", at
+
+
+def _ranges(text: str, at: int) -> tuple[bool, list[tuple[str, str]], int]:
+    """Whether the set is negated, its ranges from lowest to highest, and the place behind it."""
     negated = text.startswith("^", at)
     at += negated
-    members: list[str] = []
-    while not (members and text.startswith("]", at)):
+    ranges: list[tuple[str, str]] = []
+    while not (ranges and text.startswith("]", at)):
         low, at = _member(text, at)
         high = low
         if text.startswith("-", at):
             high, at = _member(text, at + 1)
         if high < low:
             raise _bad(text, f"the range {low}-{high} is upside down")
-        members.append(re.escape(low) if high == low else f"{re.escape(low)}-{re.escape(high)}")
-    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]", at + 1
+        ranges.append((low, high))
+    return negated, ranges, at + 1
 
 
 def _member(text: str, at: int) -> tuple[str, int]:

@@ -251,19 +251,25 @@ def _manifest_for(
 
 
 def manifests_of(store: ContentStore, digest: Digest) -> list[tuple[Manifest, ImageConfig]]:
-    """Every image manifest under `digest` that the store has, with its config. Attestations are left out.
+    """Every image manifest under `digest` that the store has, with its config, each once. Attestations are left out.
 
     So is what is no image: whoever lists or removes images must get past a broken one.
     """
-    if store.info(digest) is None:
-        return []
-    try:
-        document = parse_manifest_or_index(store.read(digest))
-        if isinstance(document, Index):
-            named = (entry for entry in document.manifests if entry.platform is None or entry.platform.os != "unknown")
-            return [found for entry in named for found in manifests_of(store, entry.digest)]
-        if document.config.media_type not in CONFIG_TYPES or store.info(document.config.digest) is None:
-            return []
-        return [(document, parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT)))]
-    except InvalidImage:
-        return []
+    found: list[tuple[Manifest, ImageConfig]] = []
+    looked_at: set[Digest] = set()  # an index may name another as often as it likes
+    waiting = [digest]
+    while waiting:
+        digest = waiting.pop()
+        if digest in looked_at or store.info(digest) is None:
+            continue
+        looked_at.add(digest)
+        try:
+            document = parse_manifest_or_index(store.read(digest))
+            if isinstance(document, Index):
+                named = [e.digest for e in document.manifests if e.platform is None or e.platform.os != "unknown"]
+                waiting += reversed(named)
+            elif document.config.media_type in CONFIG_TYPES and store.info(document.config.digest) is not None:
+                found.append((document, parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT))))
+        except InvalidImage:
+            continue
+    return found

@@ -65,7 +65,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         options={**inputs.options, **_options(flags, platforms, environ)},
         directories=inputs.directories,
         platforms=platforms,
-        exports=_exports(flags),
+        exports=_exports(flags, platforms),
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
         ssh=_agents(flags.ssh, environ),
         entitlements=frozenset(entitlements),
@@ -110,13 +110,15 @@ def _last_by_name(limits: tuple[tuple[str, int, int], ...]) -> list[tuple[str, i
     return sorted({limit[0]: limit for limit in limits}.values())
 
 
-def _exports(flags: BuildFlags) -> tuple[Export, ...]:
+def _exports(flags: BuildFlags, platforms: Sequence[Platform]) -> tuple[Export, ...]:
     """Without --output the image goes to the local store, under the names of --tag or dangling."""
     exports = _pushed(flags.output) if flags.push else list(flags.output)
     if not exports or (flags.load and all(export.type != "image" for export in exports)):
         exports.append(Export(type="image"))
     if flags.load:
         exports = [_kept(export) for export in exports]
+    if len(platforms) > 1:
+        exports = [_indexed(export) for export in exports]
     if sum(export.dest == "-" for export in exports) > 1:
         raise UserError("more than one --output goes to standard output")
     if flags.iidfile is not None:
@@ -146,6 +148,15 @@ def _pushed(outputs: tuple[Export, ...]) -> list[Export]:
 def _kept(export: Export) -> Export:
     """--load: an image that is pushed goes to the local store as well, unless it says otherwise."""
     return replace(export, attrs={"store": "true", **export.attrs}) if _is_pushed(export) else export
+
+
+def _indexed(export: Export) -> Export:
+    """An image of several platforms is OCI's index, unless it says otherwise.
+
+    buildx gets that from the attestations that it asks for. Docker's list cannot go through an OCI layout and back
+    under its digest: skopeo converts it.
+    """
+    return replace(export, attrs={"oci-mediatypes": "true", **export.attrs}) if export.type == "image" else export
 
 
 def _check_has_id(exports: list[Export]) -> None:

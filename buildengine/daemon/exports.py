@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 
-from buildengine.builder import BuildRequest, Export
+from buildengine.builder import BuildRequest
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -21,7 +21,7 @@ from solver.reporter import Reporter
 from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.image import CommittedImage, ImageWriter, store_image
-from worker.exporters.options import ExportOptions, check_platforms, read
+from worker.exporters.options import ExportOptions, read
 from worker.exporters.result import BuildResult
 
 _TITLES = {
@@ -45,9 +45,9 @@ class Exports:
         self._writer = ImageWriter(context.cache, self._blobs)
         self.said: list[Mapping[str, str]] = []  # each exporter's own response, after `run`
         self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
-        self._options = [(export, read(export.type, export.attrs, epoch=self._epoch())) for export in request.exports]
-        for export, options in self._options:
-            check_platforms(export.type, options, len(request.platforms))
+        self._options = [read(export.type, export.attrs, epoch=self._epoch()) for export in request.exports]
+        for options in self._options:
+            options.check_platforms(len(request.platforms))
             if request.platforms:
                 options.annotations.check_platforms(map(str, request.platforms))
 
@@ -63,24 +63,19 @@ class Exports:
     async def run(self, result: BuildResult) -> dict[str, str]:
         """The exporter response: all exporters' keys, the last that says something wins (as in llbsolver)."""
         response: dict[str, str] = {}
-        for number, (export, options) in enumerate(self._options):
-            with step(self._on_event, _TITLES[export.type], salt=str(number)) as reporter:
-                said = await self._run_one(number, export, options, result, reporter)
+        for number, options in enumerate(self._options):
+            with step(self._on_event, _TITLES[options.kind], salt=str(number)) as reporter:
+                said = await self._run_one(number, options, result, reporter)
                 self.said.append(said)
                 response.update(said)
         return response
 
     async def _run_one(
-        self,
-        number: int,
-        export: Export,
-        options: ExportOptions,
-        result: BuildResult,
-        reporter: Reporter,
+        self, number: int, options: ExportOptions, result: BuildResult, reporter: Reporter
     ) -> dict[str, str]:
-        check_platforms(export.type, options, len(result.images), multi_platform=result.multi_platform)
-        if export.type in ("local", "tar"):
-            return await self._export_files(number, export, options, result, reporter)
+        options.check_platforms(len(result.images), multi_platform=result.multi_platform)
+        if options.kind in ("local", "tar"):
+            return await self._export_files(number, options, result, reporter)
         with _part(reporter, "exporting layers"):
             image = await self._writer.commit(result, options)
         for manifest in image.manifests:
@@ -92,9 +87,9 @@ class Exports:
         if image.is_index:
             with _part(reporter, f"exporting manifest list {image.target.digest}"):
                 pass
-        if export.type == "image":
+        if options.kind == "image":
             return await self._store(image, options, reporter)
-        return await self._export_archive(number, export, options, image, reporter)
+        return await self._export_archive(number, options, image, reporter)
 
     async def _store(self, image: CommittedImage, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
         if options.push:
@@ -108,40 +103,35 @@ class Exports:
         return response
 
     async def _export_archive(
-        self, number: int, export: Export, options: ExportOptions, image: CommittedImage, reporter: Reporter
+        self, number: int, options: ExportOptions, image: CommittedImage, reporter: Reporter
     ) -> dict[str, str]:
         from worker.exporters.archive import dated, write_committed, write_layout
 
         image = dated(image, options.epoch)
         store = self._context.cache.store
         if options.tar:
-            opened = self._file(number, export.type)
+            opened = self._file(number, options.kind)
             with _part(reporter, "sending tarball"):
                 async with opened as fd:
-                    await write_committed(store, fd, image, options.names, docker=export.type == "docker")
+                    await write_committed(store, fd, image, options.names, docker=options.kind == "docker")
         else:
-            destination = self._directory(number, f"{export.type},tar=false")
+            destination = self._directory(number, f"{options.kind},tar=false")
             with _part(reporter, "writing layout"):
                 async with destination as directory:
                     await write_layout(store, directory, image, options.names)
         return image.response(options.names)
 
     async def _export_files(
-        self,
-        number: int,
-        export: Export,
-        options: ExportOptions,
-        result: BuildResult,
-        reporter: Reporter,
+        self, number: int, options: ExportOptions, result: BuildResult, reporter: Reporter
     ) -> dict[str, str]:
         from worker.exporters import files
 
         trees = self._context.trees
-        if export.type == "local":
-            async with self._directory(number, export.type) as directory:
+        if options.kind == "local":
+            async with self._directory(number, options.kind) as directory:
                 await files.write_directory(trees, directory, result, options, partial(_part, reporter))
             return {}
-        opened = self._file(number, export.type)
+        opened = self._file(number, options.kind)
         with _part(reporter, "sending tarball"):
             async with opened as fd:
                 await files.write_tar(trees, fd, result, options)

@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeVar, cast
 from buildengine.builder import ImageInfo
 from buildengine.daemon import image_documents as documents
 from buildengine.daemon.given_context import Pulled
+from buildengine.daemon.image_names import as_name, find_image
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.limits import DISK, offload
@@ -112,39 +113,6 @@ class _Sink:
 
 
 # --- finding ---------------------------------------------------------------------------------------------------
-
-
-def find_image(cache: Cache, reference: str) -> Sequence[StoredImage]:
-    """All names of the image that `reference` means: a name, else an id or digest or a prefix of one."""
-    name = as_name(reference)
-    named = cache.images.find(name) if name else None
-    if named is not None:
-        return [named, *(image for image in cache.images.by_digest(named.digest) if image.name != named.name)]
-    found = list(cache.images.by_digest(reference)) or _by_config(cache, reference)
-    if not found:
-        raise SourceError(f"no such image: {reference}", hint="`pybuild image ls` shows what there is")
-    if len({image.digest for image in found}) > 1:
-        raise UserError(f"{reference} is the beginning of several image ids", hint="give more digits")
-    return found
-
-
-def as_name(reference: str) -> str:
-    """The full spelling of a name; "" for what can only be an id or a digest."""
-    try:
-        return str(parse(reference))
-    except UserError:
-        return ""
-
-
-def _by_config(cache: Cache, prefix: str) -> list[StoredImage]:
-    digits = prefix.removeprefix("sha256:")
-    if not digits:
-        return []
-    return [
-        image
-        for image in cache.images.list()
-        if any(manifest.config.digest.hex.startswith(digits) for manifest, _ in manifests_of(cache.store, image.digest))
-    ]
 
 
 def _chosen(

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from buildengine.daemon.image_store import LocalImages
 
 _T = TypeVar("_T")
-_TICK = 0.1
 
 
 @contextmanager
@@ -129,9 +128,9 @@ class LocalBuilder:
         return self._with_cache(run)
 
     def platforms(self) -> Sequence[RunnablePlatform]:
-        from worker.runtime import emulators
+        from worker.runtime import runnable
 
-        return emulators.table(directory=self._config.worker.emulators)
+        return runnable.table(directory=self._config.worker.emulators, runtime=self._config.worker.runtime)
 
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]

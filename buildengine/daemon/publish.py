@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from buildengine.daemon.exports import Exports
-from buildengine.daemon.image_store import as_name, find_image
+from buildengine.daemon.image_names import as_name, find_image
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -19,7 +19,6 @@ from buildengine.reference import Reference, parse
 from buildengine.values import dataclass
 from cache.opened import Cache
 from solver.reporter import Reporter
-from worker.context import BuildContext
 from worker.exporters.content import StoredContent
 from worker.images import open_images
 from worker.oci.types import Descriptor, parse_manifest_or_index
@@ -28,6 +27,10 @@ from worker.registry.puller import open_registry
 from worker.registry.pusher import Content, open_pusher
 from worker.registry.remote import RemoteContent
 from worker.session import Credentials
+
+if TYPE_CHECKING:
+    from buildengine.daemon.exports import Exports
+    from worker.context import BuildContext
 
 
 async def publish_results(context: BuildContext, exports: Exports, config: RegistryConfig, on_event: EventSink) -> None:

@@ -7,7 +7,6 @@ made durable. A second signal ends it at once.
 from __future__ import annotations
 
 import resource
-import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 import trio
 
 from buildengine.builder import ServedRegistry, ServedRequest
+from buildengine.daemon.running import ending_signals
 from buildengine.errors import UserError
 from cache.opened import Cache
 from worker.registry.server import passwords
 from worker.registry.server.server import Options, serve
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FILES = 4096  # descriptors: a connection, a blob and an upload each
 
 
@@ -34,8 +33,7 @@ async def serve_registry(
     """Serve until a signal comes. Raises UserError and HostError before it is ready."""
     options = _options(registry)
     _allow_files()
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as signals:
+    with ending_signals() as signals:
         async with trio.open_nursery() as nursery:
             ending = trio.Event()
             nursery.start_soon(_end, signals, ending, nursery.cancel_scope)

@@ -18,7 +18,8 @@ from buildengine.values import dataclass
 from frontends.gateway import FrontendResult, PlatformResult
 from llb.definition import Definition
 
-CONFIG = "containerimage.config"  # of a set with /KEY behind it
+CONFIG = "containerimage.config"  # of a set with /KEY behind it, as the next
+BASE_CONFIG = "containerimage.base.config"
 PLATFORMS = "refs.platforms"
 
 
@@ -35,7 +36,10 @@ def told(result: FrontendResult, refs: Sequence[Ref]) -> Result:
     several = result.multi_platform or len(result.results) > 1
     metadata = dict(result.metadata)
     for made in result.results:
-        metadata[f"{CONFIG}/{_key(made)}" if several else CONFIG] = made.config
+        suffix = f"/{_key(made)}" if several else ""
+        metadata[CONFIG + suffix] = made.config
+        if made.base_config:
+            metadata[BASE_CONFIG + suffix] = made.base_config
     listed = [{"ID": _key(made), "Platform": made.platform.to_json()} for made in result.results]
     if listed:
         metadata[PLATFORMS] = json.dumps({"Platforms": listed}, separators=(",", ":")).encode()
@@ -53,16 +57,21 @@ def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResu
         ref = result.refs.get(member.key) if result.refs is not None else result.ref
         if ref is None:
             raise UserError(f"failed to find ref for ID {member.key}")
-        config = result.metadata.get(f"{CONFIG}/{member.key}") or result.metadata.get(CONFIG)
+        config, base = (_of(member, result, name) for name in (CONFIG, BASE_CONFIG))
         made.append(
             PlatformResult(
                 platform=member.platform,
                 key=member.key,
                 definition=definitions.get(ref.id),
                 config=config or default_config(member.platform),
+                base_config=base,
             )
         )
     return FrontendResult(results=tuple(made), multi_platform=several, metadata=result.metadata)
+
+
+def _of(member: _Member, result: Result, name: str) -> bytes:
+    return result.metadata.get(f"{name}/{member.key}") or result.metadata.get(name) or b""
 
 
 def default_config(platform: Platform) -> bytes:

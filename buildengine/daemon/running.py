@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -38,15 +39,31 @@ def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | 
 
 
 async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
-    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would.
-
-    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored.
-    """
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as received:
+    """Raise KeyboardInterrupt here, and nowhere in the middle of something else, as Python's own handler would."""
+    with ending_signals() as received:
         task_status.started()
         async for _ in received:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def ending_signals() -> Iterator[AsyncIterator[int]]:
+    """SIGINT, SIGTERM and SIGHUP, as they come in this block.
+
+    A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored; it may be all of them.
+    """
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    if not heeded:  # trio has no receiver for nothing
+        yield _no_signals()
+        return
+    with trio.open_signal_receiver(*heeded) as received:
+        yield received
+
+
+async def _no_signals() -> AsyncIterator[int]:
+    numbers: tuple[int, ...] = ()
+    for number in numbers:
+        yield number
 
 
 async def _tick(on_tick: Callable[[], None]) -> None:

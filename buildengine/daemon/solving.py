@@ -31,22 +31,21 @@ class Solving:
 
     async def results(self, result: FrontendResult) -> BuildResult:
         """All platforms at once, in one graph: what they share is solved once."""
-        solvable = [r for r in result.results if r.definition is not None and not r.definition.is_scratch]
-        edges = [await self._load(r.definition) for r in solvable if r.definition is not None]
-        solved = dict(zip((id(r) for r in solvable), await self._job.solve(edges), strict=True))
-        images = [await self._image(r, solved.get(id(r)), result) for r in result.results]
-        multi_platform = result.multi_platform or len(images) > 1
-        return BuildResult(images=tuple(images), multi_platform=multi_platform)
+        definitions = [made.definition or Definition() for made in result.results]
+        edges = [await self._load(definition) for definition in definitions if not definition.is_scratch]
+        solved = iter(await self._job.solve(edges))
+        trees = [None if definition.is_scratch else next(solved) for definition in definitions]
+        images = [await self._image(made, tree) for made, tree in zip(result.results, trees, strict=True)]
+        return BuildResult(images=tuple(images), multi_platform=result.multi_platform or len(images) > 1)
 
-    async def _image(self, made: PlatformResult, solved: Result | None, result: FrontendResult) -> PlatformImage:
-        base = result.base_config(made)
+    async def _image(self, made: PlatformResult, tree: Result | None) -> PlatformImage:
         return PlatformImage(
             id=made.key or str(made.platform),
             platform=described(made.platform, made.config),
-            stack=await self.context.trees.stack_of(solved),
+            stack=await self.context.trees.stack_of(tree),
             config=made.config,
-            base_config=base,
-            base=self._base_layers(base),
+            base_config=made.base_config,
+            base=self._base_layers(made.base_config),
         )
 
     def _base_layers(self, config: bytes) -> tuple[BaseLayer, ...]:

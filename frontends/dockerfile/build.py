@@ -30,8 +30,8 @@ from frontends.dockerfile.loading import Loader
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.source import Context, Definition
 from frontends.dockerfile.together import gather
-from frontends.dockerfile.words import Budget, Lexer
-from frontends.gateway import BASE_CONFIG, FrontendRequest, FrontendResult, Gateway, PlatformResult
+from frontends.dockerfile.words import Lexer
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
 from llb.state import State, local
 
@@ -137,7 +137,7 @@ class _Building:
 
         linter = Linter()
         dockerfile, instructions = self._instructions(linter)
-        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
+        lexer = Lexer(escape=dockerfile.escape)
         platform = self.request.build_platform
         made = self._plan(instructions, lexer, platform, linter)
         converted = await self._convert(made, lexer, await self._ignored(), platform, linter)
@@ -151,7 +151,7 @@ class _Building:
         dockerfile, instructions = self._instructions(linter)
         ignored = await self._ignored()
         quiet = Linter(settings=linter.settings)  # what holds for one platform would be said again for each
-        lexer = Lexer(escape=dockerfile.escape, budget=Budget())
+        lexer = Lexer(escape=dockerfile.escape)
 
         async def one(platform: Platform, linter: Linter) -> Converted:
             made = self._plan(instructions, lexer, platform, linter, every_stage=every_stage)
@@ -263,7 +263,6 @@ class _Building:
         return pending_local(make, used)
 
     def _result(self, converted: Sequence[Converted]) -> FrontendResult:
-        metadata: dict[str, bytes] = {}
         results: list[PlatformResult] = []
         for platform, found in zip(self.request.platforms, converted, strict=True):
             definition = found.state.marshal(platform)
@@ -272,8 +271,7 @@ class _Building:
                     platform=platform,
                     definition=None if definition.is_scratch else definition,
                     config=to_json(found.image),
+                    base_config=found.base_config,
                 )
             )
-            if found.base_config:
-                metadata[f"{BASE_CONFIG}/{platform}" if self.multi_platform else BASE_CONFIG] = found.base_config
-        return FrontendResult(results=tuple(results), multi_platform=self.multi_platform, metadata=metadata)
+        return FrontendResult(results=tuple(results), multi_platform=self.multi_platform)

@@ -60,13 +60,13 @@ class Parsed:
         return reader.finish()
 
     def flags_named(self, name: str) -> tuple[Token, ...]:
-        """Every `--name=...`, in the order in which they stand."""
-        return tuple([token for token in self.flag_tokens if token.startswith(f"--{name}=")])
+        """Every `--name=...`, in the order in which they stand. Parts of the name may be quoted."""
+        start = f"--{name}="
+        return tuple([token for token in self.flag_tokens if unquote_flag(token, self.escape).startswith(start)])
 
-    def flag(self, name: str, position: int = 0) -> Token | None:
-        """Where `--name=...` stands, the one at `position` if there are several."""
-        found = self.flags_named(name)
-        return found[position] if position < len(found) else None
+    def flag(self, name: str) -> Token | None:
+        """Where `--name=...` stands, the first if there are several."""
+        return next(iter(self.flags_named(name)), None)
 
     def span(self, token: Token) -> tuple[int, int]:
         """Where it stands in the text of the line."""

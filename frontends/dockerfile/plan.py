@@ -146,7 +146,8 @@ def _platform(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Lint
     found = lexer.process(start.platform, arguments.values)
     _check_declared(lexer, linter, start, found, arguments)
     _check_platform(linter, start, found, arguments)
-    suggestion = next((s for name in sorted(found.unmatched) if (s := lexer.suggest(name, arguments.values))), "")
+    suggest, missing = lexer.budget.suggest, sorted(found.unmatched)
+    suggestion = next((close for name in missing if (close := suggest(name, arguments.values))), "")
     if not found.text:
         raise ParseError(
             f"empty platform value from expression {start.platform}{suggestion}", hint="declare it with ARG above"
@@ -166,7 +167,7 @@ def _platform(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Lint
 
 def _check_declared(lexer: Lexer, linter: Linter, start: ins.From, found: Expansion, arguments: _Arguments) -> None:
     for name in sorted(found.unmatched - arguments.declared):
-        suggestion = lexer.suggest(name, arguments.declared)
+        suggestion = lexer.budget.suggest(name, arguments.declared)
         linter.found("UndefinedArgInFrom", f"FROM argument '{name}' is not declared{suggestion}", start.location)
 
 

@@ -229,11 +229,11 @@ class Graph:
         return bool(unread)
 
     def _count_triggers(self, stage: Stage, triggers: Sequence[Step]) -> None:
-        """n triggers run in each of m stages: that is bounded as what is written is."""
-        self._triggers_left -= len(triggers)
+        """n triggers run in each of m stages: that is bounded as what is written is, part by part."""
+        self._triggers_left -= sum(parse.parts(step.instruction) for step in triggers)
         if self._triggers_left < 0:
             raise ParseError(
-                f"ONBUILD triggers bring more than {parse.MOST} instructions to the stages of the Dockerfile",
+                f"ONBUILD triggers bring more than {parse.MOST} instructions and sources to the stages of a file",
                 hint="write fewer triggers, or build fewer stages on the one that has them",
                 locations=(stage.location,),
             )

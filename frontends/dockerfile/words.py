@@ -8,22 +8,18 @@ behaviours of BuildKit's frontend/dockerfile/shell, whose tables are in our test
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from functools import lru_cache
 
 from buildengine.errors import ParseError
 from buildengine.values import dataclass
 from frontends.dockerfile import shellpattern
-from frontends.dockerfile.suggest import did_you_mean
+from frontends.dockerfile.budget import ITSELF, Budget
 from frontends.dockerfile.terminals import SPACE
 
 DEEPEST = 100  # of ${a:-${b:-...}}; a bound of ours, so that no file can exhaust the stack
 LARGEST = 1 << 20  # characters from the variables of one text: no process can have a variable of 128 KiB, execve(2)
-_LARGEST_SUM = 64 << 20  # and of all texts of a file
-_MOST_STEPS = 1 << 30  # of patterns, a character of one on a character of a value, in one file: about two seconds
-_MOST_PORTS = 1 << 21  # that EXPOSE lists, in one file: about two seconds
-_MOST_NAMES = 50_000  # compared for suggestions, in one file: about half a second
 
 _SPLIT = re.compile(f"[{SPACE}]+")
 _NAME = re.compile(r"\d+|[@*#?$!-]|\w+")  # positional, special, ordinary
@@ -50,43 +46,6 @@ class Expansion:
         return tuple(w for w in words if w)
 
 
-class Budget:
-    """How much the variables of a whole file may still put into its texts: a few lines can double one to any size."""
-
-    __slots__ = ("left", "names", "ports", "steps")
-
-    def __init__(self) -> None:
-        self.left = _LARGEST_SUM
-        self.steps = _MOST_STEPS
-        self.ports = _MOST_PORTS
-        self.names = _MOST_NAMES
-
-    def spend(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise _too_large("all instructions together", _LARGEST_SUM, _MANY)
-
-    def match(self, pattern: str, value: str) -> None:
-        """A fixed piece of a pattern may have to be tried at each place of the value."""
-        self.steps -= len(pattern) * len(value)
-        if self.steps < 0:
-            raise ParseError(
-                "the patterns of all substitutions together take too long", hint="use shorter patterns or values"
-            )
-
-    def expose(self, added: int, before: int) -> None:
-        """`added` ports are listed, beside `before` that were: those are copied, which costs a 64th."""
-        self.ports -= added + before // 64
-        if self.ports < 0:
-            raise ParseError("all EXPOSE instructions together list too many ports", hint="list each port once")
-
-    def search(self, names: Collection[str]) -> bool:
-        """Whether these names may still be looked at for one that was meant: a suggestion is no duty."""
-        if self.names > 0:
-            self.names -= len(names)
-        return self.names > 0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexer:
     """How to read a word. `keep_unset` leaves `$unset` as it stands instead of making it empty."""
@@ -96,7 +55,7 @@ class Lexer:
     keep_escapes: bool = False
     keep_unset: bool = False
     plain_quotes: bool = False  # quotes mean nothing: the body of a heredoc
-    budget: Budget | None = field(default=None, repr=False, compare=False)
+    budget: Budget = field(default_factory=Budget, repr=False, compare=False)  # one of its own, if not the file's
 
     def process(self, text: str, env: Mapping[str, str]) -> Expansion:
         """Raises ParseError: unbalanced quotes or braces, unknown modifier, `:?`."""
@@ -106,7 +65,7 @@ class Lexer:
         scan = _Scan(text, self, env)
         try:
             pieces = scan.until("", self.keep_escapes)
-            self.spend(scan.grown)
+            self.budget.spend(scan.grown)
         except ParseError as error:
             shown = text if len(text) <= 200 else text[:200] + "..."
             raise ParseError(f"failed to process {quote(shown)}: {error.message}", hint=error.hint) from None
@@ -116,24 +75,6 @@ class Lexer:
             matched=frozenset(scan.matched),
             unmatched=frozenset(scan.unmatched),
         )
-
-    def spend(self, size: int) -> None:
-        if self.budget is not None:
-            self.budget.spend(size)
-
-    def match(self, pattern: str, value: str) -> None:
-        if self.budget is not None:
-            self.budget.match(pattern, value)
-
-    def expose(self, added: int, before: int) -> None:
-        if self.budget is not None:
-            self.budget.expose(added, before)
-
-    def suggest(self, name: str, names: Collection[str], *, prefix: str = "") -> str:
-        """` (did you mean x?)`, or nothing; nothing at all when the file has asked too often."""
-        if self.budget is not None and not self.budget.search(names):
-            return ""
-        return did_you_mean(name, names, prefix=prefix)
 
     def expand(self, text: str, env: Mapping[str, str]) -> str:
         return self.process(text, env).text
@@ -274,7 +215,7 @@ class _Scan:
         value = self.substitution()
         self.grown += len(value)
         if self.grown > LARGEST:
-            raise _too_large("it", LARGEST)
+            raise ParseError(f"variables make it longer than {LARGEST >> 20} MiB", hint=ITSELF)
         return value
 
     def substitution(self) -> str:
@@ -350,7 +291,7 @@ class _Scan:
             return value or ""
         if trims:
             longest = word.startswith(modifier)
-            self.lexer.match(word, value or "")
+            self.lexer.budget.match(word, value or "")
             trim = shellpattern.trim_prefix if modifier == "#" else shellpattern.trim_suffix
             return trim(word[longest:], value or "", longest=longest)
         raise _unsupported(shown)
@@ -363,7 +304,7 @@ class _Scan:
         value = self.look_up(name)
         if value is None and self.lexer.keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
-        self.lexer.match(pattern, value or "")
+        self.lexer.budget.match(pattern, value or "")
         return shellpattern.replace(pattern, value or "", replacement, every=every, longest=LARGEST)
 
     def inner(self, stop: str, raw_escapes: bool, missing: str) -> str:
@@ -373,14 +314,6 @@ class _Scan:
             if self.at >= len(self.text):
                 raise _incomplete(missing) from None
             raise
-
-
-_SELF = "does a variable hold itself, again and again?"
-_MANY = f"{_SELF} Every RUN and every stage carries all variables that are set above it."
-
-
-def _too_large(what: str, limit: int, hint: str = _SELF) -> ParseError:
-    return ParseError(f"variables make {what} longer than {limit >> 20} MiB", hint=hint)
 
 
 def _incomplete(what: str) -> ParseError:

@@ -1,7 +1,8 @@
 """`python -m tests.bench [--peer DIR] [--runs N] [--only TEXT]`: whole commands, side by side, in one run.
 
-The engines take turns, so that a machine that slows down slows all of them; medians and ratios are printed.
-BuildKit takes part when DIR holds `buildkitd` and `buildctl`.
+The engines take turns, so that a machine that slows down slows all of them; medians and ratios are printed. First
+come builds, then pull and push of a large image, where skopeo takes part too. BuildKit does when DIR holds
+`buildkitd` and `buildctl`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.bench import transfers
 from tests.bench.bases import registry_with_bases
 from tests.bench.engines import Buildah, BuildKit, Engine, Pybuild
 from tests.bench.scenarios import SCENARIOS, Scenario
@@ -26,18 +28,44 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--without-buildah", action="store_true")
     arguments = parser.parse_args()
+    chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
+    moves = arguments.only in f"pull push {transfers.NAME}"
+    bases = {scenario.base for scenario in chosen} | ({"large"} if moves else set())
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybuild-bench-")))
-        registry = stack.enter_context(registry_with_bases(work))
+        registry = stack.enter_context(registry_with_bases(work, bases))
         engines: list[Engine] = [Pybuild(work)]
         if shutil.which("buildah") and not arguments.without_buildah:
             engines.append(stack.enter_context(Buildah(work).running()))
         if arguments.peer:
             engines.append(stack.enter_context(BuildKit(work, arguments.peer).running()))
-        chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
-        print(_row("", "target", *(engine.name for engine in engines), *(f"ours/{e.name}" for e in engines[1:])))
+        if chosen:
+            print(_header(*(engine.name for engine in engines)))
         for scenario in chosen:
             print(_measure(scenario, engines, work, registry, arguments.runs), flush=True)
+        if moves:
+            _measure_transfers(engines, work, registry, arguments.runs)
+
+
+def _measure_transfers(engines: list[Engine], work: Path, registry: str, runs: int) -> None:
+    movers: list[transfers.Mover] = [transfers.PybuildMover(work), transfers.Skopeo(work)]
+    for engine in engines:
+        if isinstance(engine, Buildah):
+            movers.append(transfers.BuildahMover(engine.storage))
+        elif isinstance(engine, BuildKit):
+            movers.append(transfers.BuildKitMover(work, engine))
+    print(_header(*(mover.name for mover in movers)))
+    for name, medians in transfers.measure(movers, work, registry, runs):
+        print(_timings(name, "fastest", medians), flush=True)
+
+
+def _header(*names: str) -> str:
+    return _row("", "target", *names, *(f"ours/{name}" for name in names[1:]))
+
+
+def _timings(name: str, target: str, medians: list[float]) -> str:
+    ratios = [f"{medians[0] / other:.2f}" for other in medians[1:]]
+    return _row(name, target, *(f"{median:.2f} s" for median in medians), *ratios)
 
 
 def _row(*cells: str) -> str:
@@ -64,8 +92,7 @@ def _measure(scenario: Scenario, engines: list[Engine], work: Path, registry: st
             times[engine.name].append(time.monotonic() - started)
     shutil.rmtree(work / "contexts")
     medians = [statistics.median(times[engine.name]) for engine in engines]
-    ratios = [f"{medians[0] / other:.2f}" for other in medians[1:]]
-    return _row(scenario.name, f"{scenario.target:.2f}", *(f"{median:.2f} s" for median in medians), *ratios)
+    return _timings(scenario.name, f"{scenario.target:.2f}", medians)
 
 
 if __name__ == "__main__":

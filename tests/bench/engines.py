@@ -54,11 +54,11 @@ class Buildah:
     name = "buildah"
 
     def __init__(self, work: Path) -> None:
-        self._storage = ["--root", str(work / "buildah"), "--runroot", str(work / "buildah-run")]
+        self.storage = ["--root", str(work / "buildah"), "--runroot", str(work / "buildah-run")]
         self._archive = work / "buildah.tar"
 
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
-        argv = ["buildah", *self._storage, "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "-q"]
+        argv = ["buildah", *self.storage, "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "-q"]
         argv += ["--tls-verify=false", "--jobs", "8"]
         if timed and scenario.no_cache:
             argv.append("--no-cache")
@@ -68,7 +68,7 @@ class Buildah:
         _run([*argv, str(context)])
 
     def forget(self) -> None:
-        _run(["buildah", *self._storage, "rmi", "--all", "--force"])
+        _run(["buildah", *self.storage, "rmi", "--all", "--force"])
 
     @contextmanager
     def running(self) -> Iterator[Buildah]:
@@ -76,9 +76,9 @@ class Buildah:
         try:
             yield self
         finally:
-            subprocess.run(["buildah", *self._storage, "rm", "--all"], capture_output=True, check=False)
+            subprocess.run(["buildah", *self.storage, "rm", "--all"], capture_output=True, check=False)
             for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-                if line.split()[4].startswith(self._storage[1]):
+                if line.split()[4].startswith(self.storage[1]):
                     subprocess.run(["umount", line.split()[4]], check=False)
 
 

@@ -5,37 +5,19 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from buildengine.builder import BuildRequest, Export
-from buildengine.daemon.engine import open_engine
-from buildengine.daemon.local_session import DockerConfigCredentials, local_session
-from buildengine.events import discard
-from buildengine.platform import local
-from frontends import catalog
-from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
-from llb.definition import Definition
+from buildengine.builder import Export
 from tests.bench.engines import BuildKit
 from tests.builds import FIXTURES, Store
 from tests.conformance import peer
 from tests.conformance.definitions import ROOTFS, SOLVED, TIME
+from tests.fakes.given_definition import solve
 from tests.fakes.runtime_steps import make_rootfs
 
 pytest_plugins = [FIXTURES]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """A frontend whose result is a definition that was made elsewhere."""
-
-    definition: Definition
-
-    async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
-        result = PlatformResult(platform=local(), definition=self.definition, config=b"{}")
-        return FrontendResult(results=(result,))
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +29,6 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def buildkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildKit]:
     with peer.daemon(tmp_path_factory.mktemp("buildkit")) as running:
         yield running
-
-
-async def solve(store: Store, definition: Definition, archive: Path, directories: Mapping[str, Path]) -> None:
-    """Build a definition with an engine of ours into a tar archive."""
-    request = BuildRequest(
-        ref=archive.name,
-        directories=directories,
-        exports=(Export(type="tar", dest=str(archive)),),
-        platforms=(local(),),
-    )
-    credentials = DockerConfigCredentials(Path("/nowhere"), {})
-    async with open_engine(store.config) as engine:
-        await engine.build(request, local_session(request, credentials=credentials, environment={}), discard)
 
 
 def files(archive: Path) -> dict[str, tuple[object, ...]]:
@@ -78,12 +47,11 @@ def files(archive: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("name", SOLVED)
 async def test_both_engines_make_the_same_files(
-    name: str, buildkit: BuildKit, rootfs: Path, empty_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, buildkit: BuildKit, rootfs: Path, empty_store: Store, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(catalog, "find", lambda _: Given(definition=SOLVED[name]))
     theirs, ours = tmp_path / "theirs.tar", tmp_path / "ours.tar"
     peer.solve(buildkit, SOLVED[name], theirs, rootfs)
-    await solve(empty_store, SOLVED[name], ours, {ROOTFS: rootfs})
+    await solve(empty_store, SOLVED[name], Export(type="tar", dest=str(ours)), {ROOTFS: rootfs})
     expected = files(theirs)
     assert expected
     assert _different(files(ours), expected) == []

@@ -13,7 +13,7 @@ import pytest
 
 from buildengine.platform import parse
 from tests.fakes.runtime_steps import BUSYBOX, Steps, make_rootfs
-from worker.runtime import emulators, isolate
+from worker.runtime import isolate, runnable
 from worker.runtime.emulation import FORMATS, Emulator
 
 QEMU = Path("/usr/bin/qemu-aarch64-static")
@@ -53,7 +53,7 @@ def arm64_steps(arm64_base: Path, tmp_path: Path) -> Steps:
 @pytest.fixture
 def unregistered_host() -> None:
     """Without it, what a test says about a host that has registered nothing would not be tested."""
-    if emulators.choose(parse("linux/arm64")).kind != "own":
+    if runnable.choose(parse("linux/arm64")).kind != "own":
         pytest.skip("this host has registered an emulator for arm64")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from buildengine import platform
-from worker.runtime import binfmt, emulators
+from worker.runtime import binfmt, runnable
 from worker.runtime.emulation import Emulator
 
 
@@ -29,4 +29,4 @@ def registered_on_the_host(emulator: Emulator, flags: str = "POCF") -> Iterator[
 
 
 def how_arm64_runs() -> str:
-    return str(emulators.choose(platform.parse("linux/arm64")))
+    return str(runnable.choose(platform.parse("linux/arm64")))

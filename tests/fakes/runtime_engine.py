@@ -17,7 +17,7 @@ import trio
 
 from buildengine.platform import parse
 from tests.fakes.runtime_steps import PATH, Steps, upper
-from worker.runtime import emulators, isolate
+from worker.runtime import isolate, runnable
 from worker.runtime.runtime import open_runtime
 
 
@@ -32,7 +32,7 @@ async def main(kind: Any, base: str, scratch: str, marker: str, who: str) -> Non
     else:
         daemons = "setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000') &"
         script = f"trap '' HUP INT TERM; {daemons} echo ready; sleep 1000"
-        emulator = emulators.choose(parse("linux/arm64")).emulator if who == "emulated" else None
+        emulator = runnable.choose(parse("linux/arm64")).emulator if who == "emulated" else None
         spec = steps.spec("/bin/sh", "-c", script, env=environment, emulator=emulator)
     async with open_runtime(kind) as runtime:
         await runtime.run(spec, secrets={}, on_output=os.write)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.emulation_host import how_arm64_runs, registered_on_the_host
-from worker.runtime import binfmt, emulators
+from worker.runtime import binfmt, runnable
 from worker.runtime.emulation import FORMATS, PLATFORMS, Emulator, Registration
 
 pytest_plugins = ["tests.fakes.emulation_fixtures"]
@@ -57,7 +57,7 @@ def test_looking_mounts_nothing() -> None:
 
 @pytest.mark.usefixtures("unregistered_host")
 def test_the_table_of_this_host() -> None:
-    table = {str(row.platform): row.how for row in emulators.table()}
+    table = {str(row.platform): row.how for row in runnable.table()}
     assert list(table) == [str(platform) for platform in PLATFORMS]
     assert table["linux/arm64"] == _IN_THE_STEP
     assert table["linux/amd64"] == "native"
@@ -65,7 +65,7 @@ def test_the_table_of_this_host() -> None:
 
 
 def test_without_emulators_the_package_is_named(tmp_path: Path) -> None:
-    (row,) = [row for row in emulators.table(directory=tmp_path) if str(row.platform) == "linux/s390x"]
+    (row,) = [row for row in runnable.table(directory=tmp_path) if str(row.platform) == "linux/s390x"]
     assert (row.how, row.reason) == (
         "",
         "steps for linux/s390x need an emulator, and this host has no static qemu-s390x",
@@ -76,10 +76,10 @@ def test_without_emulators_the_package_is_named(tmp_path: Path) -> None:
 def test_an_emulator_that_needs_its_libraries_is_none(tmp_path: Path) -> None:
     """Its dynamic loader would be looked for in the image."""
     (tmp_path / "qemu-s390x").symlink_to("/bin/sh")
-    assert emulators.find("s390x", str(tmp_path)) == ""
+    assert runnable.find_emulator("s390x", str(tmp_path)) == ""
     (tmp_path / "qemu-s390x").unlink()
     (tmp_path / "qemu-s390x").write_text("#!/bin/sh\n")
     (tmp_path / "qemu-s390x").chmod(0o755)
-    assert emulators.find("s390x", str(tmp_path)) == ""
+    assert runnable.find_emulator("s390x", str(tmp_path)) == ""
     (tmp_path / "qemu-s390x-static").symlink_to("/usr/bin/qemu-s390x-static")
-    assert emulators.find("s390x", str(tmp_path)) == "/usr/bin/qemu-s390x-static"
+    assert runnable.find_emulator("s390x", str(tmp_path)) == "/usr/bin/qemu-s390x-static"

@@ -165,11 +165,17 @@ RUN --mount=type=ssh{} perl -e 'socket(S,1,1,0); connect(S,pack("Sa*",1,$ENV{{SS
 
 def with_perl(context: Path, mount: str) -> Path:
     """A context whose Dockerfile asks the agent, with the host's perl, which every Debian has."""
-    found = subprocess.run(["ldd", "/usr/bin/perl"], check=True, capture_output=True, text=True).stdout
-    files = ["/usr/bin/perl", *(word for word in found.split() if word.startswith("/"))]
-    write(context, {"Dockerfile": ASKS.format(mount), **{f"perl{name}": Path(name).read_bytes() for name in files}})
-    for name in files:
-        (context / f"perl{name}").chmod(0o755)
+    write(context, {"Dockerfile": ASKS.format(mount)})
+    return with_program(context, "perl")
+
+
+def with_program(context: Path, name: str) -> Path:
+    """The host's program and its libraries, below a directory of its name."""
+    found = subprocess.run(["ldd", f"/usr/bin/{name}"], check=True, capture_output=True, text=True).stdout
+    files = [f"/usr/bin/{name}", *(word for word in found.split() if word.startswith("/"))]
+    write(context, {f"{name}{file}": Path(file).read_bytes() for file in files})
+    for file in files:
+        (context / f"{name}{file}").chmod(0o755)
     return context
 
 
@@ -217,6 +223,37 @@ async def test_a_step_talks_to_an_agent(given: str, asked: str, store: Store, ag
     context = with_perl(tmp_path / "context", asked)
     built = await store.build(context, "--ssh", given.format(agent))
     assert built.step("RUN").output == "no keys\n"
+
+
+@pytest.fixture
+def openssh(tmp_path: Path) -> Iterator[Path]:
+    """The socket of OpenSSH's agent, which has the key of `id` and `id.pub` beside it."""
+    path = tmp_path / "openssh"
+    key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "the key of a test", "-f", str(tmp_path / "id")]
+    subprocess.run(key, check=True)
+    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it says where it listens once it does
+        add = ["ssh-add", "-q", str(tmp_path / "id")]
+        subprocess.run(add, check=True, env={**os.environ, "SSH_AUTH_SOCK": str(path)})
+        yield path
+        process.terminate()
+
+
+def fingerprint(public: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-l", "-f", public], check=True, capture_output=True, text=True).stdout
+
+
+async def test_keys_of_openssh_are_seen_and_sign_in_a_step_and_stay_outside(
+    store: Store, openssh: Path, tmp_path: Path
+) -> None:
+    public = (openssh.parent / "id.pub").read_text()
+    files = {"Dockerfile": "FROM base\nCOPY ssh-add id.pub /\nRUN --mount=type=ssh ssh-add -l && ssh-add -T /id.pub\n"}
+    context = with_program(write(tmp_path / "context", {**files, "id.pub": public}), "ssh-add")
+    built = await store.build(context, "--ssh", f"default={openssh}")
+    assert built.step("RUN").output == fingerprint(openssh.parent / "id.pub")
+    secret = (openssh.parent / "id").read_bytes().splitlines()[2]
+    assert not [path for path in store.root.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 async def test_a_step_without_its_agent(store: Store, agent: Path, tmp_path: Path) -> None:

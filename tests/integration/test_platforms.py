@@ -190,7 +190,7 @@ def test_an_index_in_the_store(store: Store, context: Path, tmp_path: Path) -> N
     digest = told["containerimage.digest"]
     assert iid.read_text() == digest
     assert "containerimage.config.digest" not in told
-    assert told["containerimage.descriptor"]["mediaType"].endswith("manifest.list.v2+json")
+    assert told["containerimage.descriptor"]["mediaType"] == "application/vnd.oci.image.index.v1+json"
     assert told["image.name"] == "docker.io/library/app:1"
     assert told["buildx.build.ref"].startswith("default/default/")
 
@@ -225,6 +225,23 @@ def names_and_ids(store: Store) -> list[str]:
 
 def skopeo(*arguments: str) -> bytes:
     return subprocess.run(["skopeo", *arguments], check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "media_type"),
+    [
+        (BOTH, "application/vnd.oci.image.index.v1+json"),
+        ((*BOTH, "-o", "type=image,oci-mediatypes=false"), "application/vnd.docker.distribution.manifest.list.v2+json"),
+        ((), "application/vnd.docker.distribution.manifest.v2+json"),
+    ],
+    ids=["several", "dockers-list", "one"],
+)
+def test_what_an_image_is_unless_it_says(
+    flags: tuple[str, ...], media_type: str, store: Store, context: Path, tmp_path: Path
+) -> None:
+    store.command("build", context, *flags, "-t", "app:1", "--metadata-file", tmp_path / "meta")
+    told = json.loads((tmp_path / "meta").read_bytes())
+    assert told["containerimage.descriptor"]["mediaType"] == media_type
 
 
 def test_skopeo_copies_all_of_it_and_back(store: Store, context: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Steps on two platforms at once, native and emulated: one index, the same wherever it is built."""
+"""Steps on two platforms at once, native and emulated: one index, the same wherever it is built or copied to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from buildengine.digest import Digest
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.runtime_steps import make_rootfs
+from tests.integration.test_push import inspect, serving
 
 pytest_plugins = [FIXTURES, "tests.fakes.emulation_fixtures"]
 pytestmark = pytest.mark.timeout(300)  # the first one fetches packages
@@ -23,7 +25,7 @@ ADD $TARGETARCH.tar /
 SHELL ["/bin/busybox", "sh", "-ec"]
 RUN /bin/busybox mkdir -p /bin && /bin/busybox --install -s /bin
 WORKDIR /srv
-RUN uname -m > machine; mkdir d; for n in c b a; do echo $n > d/$n; done; ln d/a hard; ln -s d/b soft
+RUN uname -m | tee machine; mkdir d; for n in c b a; do echo $n > d/$n; done; ln d/a hard; ln -s d/b soft
 RUN chmod 4750 d/b; chown 60000:7 d/c; rm d/a; touch new; hostname > host
 """
 
@@ -58,3 +60,27 @@ def test_both_run_and_are_the_same_elsewhere(empty_store: Store, context: Path, 
     first = build(empty_store, context, tmp_path / "first")
     other = Store(tmp_path / "other", tmp_path / "home", PYBUILD_WORKER_SNAPSHOTTER="copy")
     assert build(other, context, tmp_path / "second") == first
+
+
+def test_pushed_to_either_registry_and_copied_to_a_layout_and_back(
+    empty_store: Store, context: Path, tmp_path: Path
+) -> None:
+    """The index and the image of each platform keep their digests all the way."""
+    with serving("docker", tmp_path / "docker") as docker, serving("own", tmp_path / "own") as own:
+        names = [f"{side.host}/team/app:1" for side in (docker, own)]
+        told = empty_store.command("build", context, *BOTH, "-t", names[0], "-t", names[1], "--push")
+        assert [step.output for step in told.find("RUN uname -m")] == ["x86_64\n", "aarch64\n"]
+        index = inspect(names[0])
+        for number, (name, back) in enumerate(zip(names, (own.host, docker.host), strict=True)):
+            layout = f"oci:{tmp_path}/layout{number}:app"
+            skopeo_copy("--src-tls-verify=false", f"docker://{name}", layout)
+            skopeo_copy("--dest-tls-verify=false", layout, f"docker://{back}/again/app:1")
+            assert inspect(name) == inspect(f"{back}/again/app:1") == index
+            for entry in json.loads(index)["manifests"]:
+                raw = inspect(f"{back}/again/app@{entry['digest']}")
+                assert raw == inspect(f"{name.removesuffix(':1')}@{entry['digest']}")
+                assert Digest.sha256(raw) == entry["digest"]
+
+
+def skopeo_copy(*arguments: str) -> None:
+    subprocess.run(["skopeo", "copy", "--quiet", "--all", *arguments], check=True, capture_output=True)

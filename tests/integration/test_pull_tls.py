@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_what_the_configuration_allows(
 ) -> None:
     text = pull(commands, tmp_path, registry.host, *(line.format(host=registry.host, keys=keys) for line in lines))
     assert "Downloaded newer image" in text
+
+
+def test_what_is_pushed_is_encrypted(commands: Commands, keys: Path, registry: DockerRegistry, tmp_path: Path) -> None:
+    host, archive = registry.host, tmp_path / "other.tar"
+    lines = [f'[registry."{host}"]', "http = false", f'ca = ["{keys}/ca.pem"]', *PAIR]
+    (tmp_path / "pybuild.toml").write_text("\n".join(line.format(host=host, keys=keys) for line in lines))
+    built = Built(size=2_000_000)
+    layout = built.write(tmp_path / "oci", f"{host}/pushed:1")
+    subprocess.run(["tar", "-C", layout, "-cf", archive, "."], check=True)
+    for arguments in (("image", "load", "-i", archive), ("push", f"{host}/pushed:1")):
+        ended = commands.run("--config", tmp_path / "pybuild.toml", "--root", tmp_path / "root", *arguments)
+        assert ended.status == 0, ended.text
+    pulled = ("--config", tmp_path / "pybuild.toml", "--root", tmp_path / "again", "pull", f"{host}/pushed:1")
+    assert "Downloaded newer image" in commands.run(*pulled).text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -191,6 +192,39 @@ async def test_an_untouched_base_moves_no_layer(side: Side, empty_store: Store, 
     assert not any((empty_store.root / "blobs/sha256" / layer.hex).exists() for layer in layers)
     image = await pulled(f"{side.host}/team/app:1")
     assert [descriptor.digest for descriptor, _ in image.layers][: len(layers)] == layers
+
+
+async def test_no_layer_is_sent_twice(side: Side, store: Store, context: Path) -> None:
+    """Neither one that both platforms have, nor for a second repository, nor for another tag."""
+    text = "FROM scratch\nCOPY a /\nARG TARGETARCH\nCOPY of-$TARGETARCH /own\nLABEL arch=$TARGETARCH\n"
+    write(context, {"Dockerfile": text, "of-amd64": "for amd64", "of-arm64": "for arm64"})
+    names = [f"{side.host}/{name}" for name in ("team/one:1", "team/two:1", "team/one:2")]
+    await store.build(context, *BOTH, *(flag for name in names for flag in ("-t", name)), "--push")
+    seen = side.seen()
+    assert len({inspect(name) for name in names}) == 1
+    sent = [entry for entry in seen if re.match(r"PUT 201 .*/uploads/|PATCH ", entry)]
+    assert len(sent) == 5  # the layer of both, one of each, and two configs
+    mounted = [entry for entry in seen if " from " in entry]
+    assert mounted == ["POST 201 team/two/blobs/uploads/ from team/one"] * 5
+    assert not [entry for entry in seen if entry.startswith("GET") and "/blobs/" in entry]
+
+
+def test_no_third_host_hears_of_it(side: Side, empty_store: Store, context: Path) -> None:
+    """Whatever is not on loopback would go through the proxy of the environment. One name that is not shows it."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy, serving("docker", context.parent / "source") as source:
+        proxy.setblocking(False)
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        empty_store.environment |= {"HTTP_PROXY": url, "HTTPS_PROXY": url}
+        empty_store.command("build", context, *BOTH, "-t", f"{source.host}/base:1", "--push")
+        write(context, {"Dockerfile": f"FROM {source.host}/base:1\nCOPY a /new\n"})
+        empty_store.command("build", context, *BOTH, "--pull", "-t", f"{side.host}/app:1", "--push")
+        empty_store.command("pull", f"{side.host}/app:1")
+        empty_store.command("imagetools", "create", "-t", f"{source.host}/copy:1", f"{side.host}/app:1")
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+        with empty_store.start("pull", "registry.invalid/app:1"):
+            proxy.settimeout(30)
+            proxy.accept()[0].close()
 
 
 async def test_a_base_of_another_registry_goes_through(side: Side, empty_store: Store, context: Path) -> None:

@@ -302,6 +302,17 @@ def test_a_signal_lets_a_push_end_well(root: Path, number: int) -> None:
     pybuild(root, "debug", "verify-store")
 
 
+def test_signals_that_it_was_started_to_ignore_stay_ignored(root: Path) -> None:
+    ignoring = ("env", "--ignore-signal=INT", "--ignore-signal=TERM", "--ignore-signal=HUP")
+    with own_registry(root, prefix=ignoring) as registry:
+        client = RegistryClient(registry.address)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            registry.process.send_signal(number)
+            assert client.push_image("app", f"after-{number}")
+        assert registry.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert registry.complaints == ""
+
+
 @pytest.mark.parametrize(
     "point", ["blob.written", "blob.renamed", "blob.committed:2", "served.committed", "sync.flushed", "sync.done"]
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -286,6 +288,47 @@ def test_the_go_ahead_comes_only_when_the_body_is_wanted(served: Served) -> None
 def test_who_sends_on_although_refused_still_reads_why(served: Served) -> None:
     target = "/v2/nowhere/blobs/uploads/00000000-0000-0000-0000-000000000000?digest=" + digest_of(DATA)
     assert served.statuses(put(target, len(DATA)) + DATA) == [404]
+
+
+def test_with_tls_too(tmp_path: Path) -> None:
+    pem, subject = tmp_path / "both.pem", ["-subj", "/CN=127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *subject]
+    subprocess.run([*command, "-keyout", str(pem), "-out", str(tmp_path / "cert")], check=True, capture_output=True)
+    pem.write_bytes(pem.read_bytes() + (tmp_path / "cert").read_bytes())
+    with own_registry(tmp_path / "root", "--tls-cert", pem, "--tls-key", pem) as registry:
+        host, _, port = registry.address.rpartition(":")
+        trusting = ssl._create_unverified_context()
+        with (
+            socket.create_connection((host, int(port)), timeout=30) as plain,
+            trusting.wrap_socket(plain) as connection,
+        ):
+            connection.sendall(put("/v2/a/manifests/b", 32 << 20) + bytes(32 << 20))
+            assert _everything(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_damaged_store_is_told_to_the_log_and_hurts_nobody_else(tmp_path: Path) -> None:
+    short, gone, strange = (os.urandom(1 << 20) for _ in range(3))
+    with own_registry(tmp_path / "root") as registry:
+        client = RegistryClient(registry.address)
+        for data in (short, gone, strange):
+            client.push_blob("app", data)
+        paths = [tmp_path / "root" / "blobs" / "sha256" / digest_of(data)[7:] for data in (short, gone, strange)]
+        os.truncate(paths[0], 1000)
+        for path in paths[1:]:
+            path.unlink()
+        paths[2].mkdir()
+        last = registry.log()[-1].number
+        with pytest.raises(http.client.IncompleteRead):
+            client.ask("GET", f"/v2/app/blobs/{digest_of(short)}")
+        assert client.ask("GET", f"/v2/app/blobs/{digest_of(gone)}").codes == {"BLOB_UNKNOWN"}
+        failed = client.ask("GET", f"/v2/app/blobs/{digest_of(strange)}")
+        assert (failed.status, failed.codes) == (500, {"UNKNOWN"})
+        assert str(tmp_path) not in failed.body.decode()
+        log = registry.log(after=last)
+        assert [line.status for line in log] == [200, 404, 500]
+        assert "shorter" in log[0].problem
+        assert log[1].problem == ""
+        assert "Is a directory" in log[2].problem
 
 
 def test_a_full_disk_ends_an_upload_and_nothing_else(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -86,6 +87,22 @@ async def test_system_calls(runtime: Runtime, steps: Steps, kind: Kind) -> None:
         wide = [(41, 0x1_0000_0026, 5, 0), (0x40000000 | 39,)]  # AF_ALG in 32 of 64 bits; getpid of x32
         result = await steps.run(runtime, steps.spec(*python(CALLS % wide), root=HOST))
         assert result.out.split() == ["EPERM", "ENOSYS"]
+
+
+KEYRING = """
+import ctypes
+print(ctypes.CDLL(None).syscall(250, 0, -3, 0))  # keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING)
+"""
+
+
+@pytest.mark.machine("x86_64")  # its number
+async def test_a_step_that_may_use_keys_has_a_session_keyring_of_its_own(kind: Kind, steps: Steps) -> None:
+    async with open_runtime(kind) as runtime:
+        spec = steps.spec(*python(KEYRING), root=HOST, insecure=True)
+        first, second = [int((await steps.run(runtime, spec)).out) for _ in range(2)]
+    ours = int(ctypes.CDLL(None).syscall(250, 0, -3, 0))
+    assert len({first, second, ours}) == 3
+    assert min(first, second, ours) > 0
 
 
 @pytest.fixture

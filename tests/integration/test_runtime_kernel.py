@@ -68,6 +68,14 @@ def test_trees_of_many_layers(tmp_path: Path, many_layers: list[str]) -> None:
         assert "deep" in os.listdir(fd)
 
 
+def test_the_mount_namespace_is_made_once() -> None:
+    """A second one would be this thread's alone."""
+    isolate.private_mounts()
+    before = os.readlink("/proc/thread-self/ns/mnt")
+    isolate.private_mounts()
+    assert os.readlink("/proc/thread-self/ns/mnt") == before
+
+
 def test_tree_that_cannot_be() -> None:
     isolate.private_mounts()
     with pytest.raises(HostError, match="/nowhere"), open_tree(TreeMount(lowers=("/nowhere", "/"))):

@@ -135,6 +135,13 @@ async def test_one_chain_is_one_layer(tmp_path: Path) -> None:
             await lazy(cache.layers, 3, parent=("nobody",))
 
 
+async def test_of_all_places_that_a_layer_was_met_at_the_newest_are_remembered(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        ids = [await lazy(cache.layers, 1, f"r.io/app{number}") for number in range(12)]
+        assert len(set(ids)) == 1
+        assert cache.layers.get(ids[0]).remote == remote(1, *(f"r.io/app{number}" for number in range(11, 1, -1)))
+
+
 async def test_blobs_and_diff_ids(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         id = await (await cache.layers.create(())).commit()

@@ -145,7 +145,7 @@ async def test_the_base_config_is_inherited() -> None:
     assert "Memory" not in built.config
     assert built.document["history"][0] == {"created_by": "base", "created": "2020-01-01T00:00:00Z"}
     assert (built.nodes[-1].exec.meta.cwd, built.nodes[-1].exec.meta.user) == ("/b", "u")
-    assert built.result.metadata["containerimage.base.config"] == base
+    assert built.only.base_config == base
 
 
 async def test_entrypoint_drops_an_inherited_cmd_only() -> None:

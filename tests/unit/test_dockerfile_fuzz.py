@@ -149,9 +149,9 @@ def test_long_files_are_built_soon(data: bytes) -> None:
         with contextlib.suppress(BuildError):
             await build(b"FROM busybox\n" + data)
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     trio.run(attempt)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 SIZE = 1 << 18  # a quarter of a megabyte, so that a busy machine does not fail the test
@@ -189,7 +189,7 @@ def repeated(text: bytes) -> bytes:
     ids=lambda data: repr(data[:16]),
 )
 def test_hostile_files_are_answered_soon(data: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     read(data)
     detect_syntax(data)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5

@@ -238,10 +238,10 @@ def test_a_repeated_directive_hides_what_comes_after() -> None:
 def test_splitting_is_linear() -> None:
     def seconds(count: int) -> float:
         data = b"# c\nRUN a \\\n  b <<E\n$x\nE\n" * count
-        begin = time.perf_counter()
+        begin = time.process_time()
         lines = split(SourceFile(filename="", data=data)).lines
         assert len(lines) == count
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     seconds(100)
     assert seconds(20_000) < 3

@@ -83,6 +83,9 @@ FILES = {
     "stages that copy": parts("FROM busybox AS s{j}\nCOPY --from=s{i} a b\n", each=2),
     "stages in a circle": parts("FROM busybox AS s{i}\nCOPY --from=s{j} a b\n", each=2, head=""),
     "ONBUILD": parts("ONBUILD RUN x\n", tail="FROM s0\n"),
+    "ONBUILD of many sources in many stages": "FROM busybox AS x\nONBUILD COPY" + " a" * 5000 + " b/\n" + "".join(
+        f"FROM x AS y{i}\n" for i in range(2000)) + "FROM busybox\n" + "".join(
+        f"COPY --from=y{i} a b\n" for i in range(2000)),
     "ONBUILD in many stages": "FROM busybox AS x\n" + "ONBUILD RUN x\n" * 3000 + "".join(
         f"FROM x AS y{i}\n" for i in range(3000)) + "FROM busybox\n" + "".join(
         f"COPY --from=y{i} a b\n" for i in range(3000)),
@@ -104,15 +107,18 @@ FILES = {
 }  # fmt: skip
 
 IGNORED = {
-    "short": "a\n" * (LONGEST // 2),
+    "short": "a\n" * LONGEST,
     "names": "".join(f"a{i}\n" for i in range(LONGEST // 6)),
     "stars": "".join(f"**/a*{i}\n" for i in range(LONGEST // 11)),
+    "negated in turn": "a\n!a\n" * (LONGEST // 3),
+    "stars negated in turn": "a*\n!a*\n" * (LONGEST // 5),
+    "deep in one": "**a" * (LONGEST // 3),
     "negated": "".join(f"a{i}/**\n!a{i}/b\n" for i in range(LONGEST // 18)),
     "one line": "a" * LONGEST,
     "stars in one": ("*a" * 500 + "\n") * (LONGEST // 1002),
     "sets": ("[a-z]" * 200 + "\n") * (LONGEST // 1002),
     "comments": "#\n" * (SIZE // 2),
-    "too many": "a\n" * (SIZE // 2),
+    "too many": "a\n" * (LONGEST + 1),
 }
 
 
@@ -151,8 +157,9 @@ def test_what_is_too_much_is_refused_with_its_place() -> None:
             await build(dockerfile, files={".dockerignore": ignored.encode()})
         return caught.value
 
-    triggers = trio.run(refused, FILES["ONBUILD in many stages"])
-    assert f"triggers bring more than {MOST} instructions" in triggers.message
+    for kind in ("ONBUILD in many stages", "ONBUILD of many sources in many stages"):
+        triggers = trio.run(refused, FILES[kind])
+        assert f"triggers bring more than {MOST} instructions" in triggers.message
     patterns = trio.run(refused, "FROM busybox\n", "abc\n" * (LONGEST // 3 + 1))
     assert patterns.message == f"the patterns of .dockerignore have more than {LONGEST} characters"
     assert [r.start_line for r in patterns.locations[0].ranges] == [LONGEST // 3 + 1]

@@ -54,6 +54,7 @@ CASES: list[tuple[str, type[ins.Instruction], dict[str, Any]]] = [
     ("RUN --mount=type=cache,target=/x a --mount=y", ins.Run, {"mounts": (CACHE,), "argv": ("a --mount=y",)}),
     ('RUN --mount="type=cache,target=/x" a', ins.Run, {"mounts": (CACHE,)}),
     ("RUN --mount=type=ca'che,target'=/x a", ins.Run, {"mounts": (CACHE,)}),
+    ('RUN --mo"un"t=type=cache,target=/x --mount"="type=cache,target=/x a', ins.Run, {"mounts": (CACHE, CACHE)}),
     ('RUN --mount=type=cache,"target=/x" a', ins.Run, {"mounts": (CACHE,)}),
     ("RUN --mount='\"type=cache\",target=/x' a", ins.Run, {"mounts": (CACHE,)}),
     ("RUN --mount=a\\ b c", ins.Run, {"mounts": (RawMount(fields=("a b",)),), "argv": ("c",)}),

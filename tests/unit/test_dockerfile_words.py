@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import ParseError
-from frontends.dockerfile.words import DEEPEST, LARGEST, Budget, Lexer, quote
+from frontends.dockerfile.words import DEEPEST, LARGEST, Lexer, quote
 
 ENV = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
 ERROR = None
@@ -264,23 +264,23 @@ def test_any_text_gives_a_value_or_a_parse_error(text: str, quotes: bool, escape
 
 @pytest.mark.parametrize("text", ["${a:-" * 100_000, "$" * 500_000, '"' * 500_001, "${a" * 100_000, "\\" * 500_001])
 def test_hostile_texts_are_answered_at_once(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     expand(text, {"a": "1"})
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_hostile_patterns_are_linear() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in ("${F#" + "*a" * 200 + "b}", "${F%%" + "a*" * 200 + "b}", "${F//a*b/c}", "${F//a/bb}"):
         expand(text, {"F": "a" * 60_000})
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_patterns_of_a_file_are_bounded_together() -> None:
     env = {"F": "a" * 60_000}
     with pytest.raises(ParseError, match="patterns of all substitutions together take too long"):
-        Lexer(budget=Budget()).expand("${F/" + "?" * 30_000 + "b/c}", env)
-    lexer = Lexer(budget=Budget())
+        Lexer().expand("${F/" + "?" * 30_000 + "b/c}", env)
+    lexer = Lexer()
     with pytest.raises(ParseError, match="take too long"):
         lexer.expand(("${F%%*" + "?" * 3_000 + "b}") * 10, env)
 

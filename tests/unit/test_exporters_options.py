@@ -6,7 +6,7 @@ import pytest
 
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError
-from worker.exporters.options import check_platforms, read
+from worker.exporters.options import read
 
 DIGEST = Digest.sha256(b"an image")
 
@@ -69,24 +69,24 @@ def test_whose_epoch_counts() -> None:
 
 def test_one_image_only() -> None:
     docker = read("docker", {})
-    check_platforms("docker", docker, 1)
+    docker.check_platforms(1)
     for count, multi_platform, held in ((2, False, "2 platforms"), (1, True, "an index")):
         with pytest.raises(UserError, match=f"type=docker holds one image, not {held}") as caught:
-            check_platforms("docker", docker, count, multi_platform=multi_platform)
+            docker.check_platforms(count, multi_platform=multi_platform)
         assert caught.value.hint == "use type=oci, or build for one platform"
 
 
 def test_a_tar_is_not_merged() -> None:
     merged = read("tar", {"platform-split": "false"})
-    check_platforms("tar", merged, 1)
-    check_platforms("local", read("local", {"platform-split": "false"}), 2)
+    merged.check_platforms(1)
+    read("local", {"platform-split": "false"}).check_platforms(2)
     with pytest.raises(UserError, match="type=tar does not merge several platforms"):
-        check_platforms("tar", merged, 2)
+        merged.check_platforms(2)
 
 
 def test_others_hold_several() -> None:
     for kind in ("image", "oci", "local", "tar"):
-        check_platforms(kind, read(kind, {}), 3, multi_platform=True)
+        read(kind, {}).check_platforms(3, multi_platform=True)
 
 
 # --- names

@@ -81,6 +81,6 @@ def test_agrees_with_the_plain_translation(pattern: str, name: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["*a*a*a*a*a*a*b", "*a" * 60 + "b", "*?" * 60 + "b", "*[a-b]" * 60 + "c"])
 def test_no_pattern_takes_long(pattern: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert name_pattern(pattern).fullmatch("a" * 250) is None
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5

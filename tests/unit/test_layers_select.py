@@ -77,9 +77,9 @@ def test_bad_patterns(root: int, pattern: str) -> None:
 
 def test_no_pattern_takes_long() -> None:
     pattern = name_pattern("*a" * 60 + "b")
-    start = time.perf_counter()
+    start = time.process_time()
     assert pattern.fullmatch("a" * 255) is None
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert name_pattern("*ab*ab").fullmatch("xabyabab")
 
 

@@ -198,6 +198,20 @@ def test_an_index_may_lack_platforms_but_not_all() -> None:
         load_tar(io.BytesIO(empty.getvalue()), BlobStore())
 
 
+def test_an_index_that_names_others_again_and_again_is_read_once() -> None:
+    """Each way down would be 10^12 of them."""
+    image = Image()
+    raws = [index(*[image.entry()] * 1000)]
+    for _ in range(3):
+        child = {"mediaType": types.OCI_INDEX, "digest": str(Digest.sha256(raws[-1])), "size": len(raws[-1])}
+        raws.append(index(*[child] * 1000))
+    root = Descriptor(media_type=types.OCI_INDEX, digest=Digest.sha256(raws[-1]), size=len(raws[-1]))
+    sink = io.BytesIO()
+    layout.write_tar(sink, [NamedImage(target=root, names=(NAME,))], [*map(blob, raws), *blobs(image)])
+    (loaded,) = load_tar(io.BytesIO(sink.getvalue()), BlobStore())
+    assert [m.manifest.raw for m in loaded.manifests] == [image.manifest]
+
+
 def test_attestations_come_along() -> None:
     image = Image()
     statement = Image(config=b'{"os":"unknown","architecture":"unknown","rootfs":{"diff_ids":[]}}', layers=(b"{}",))

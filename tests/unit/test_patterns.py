@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import count, groupby, islice
 
 import pytest
 from hypothesis import given, settings
@@ -218,3 +219,85 @@ def test_no_list_of_patterns_makes_matching_explode() -> None:
     begin = time.process_time()
     assert matcher.matches("a/" * 100 + "a")
     assert time.process_time() - begin < 1
+
+
+# --- many of them -------------------------------------------------------------------------------------------
+
+FILLER = [f"never{'x' * 200}{i}*" for i in range(100)]  # so many that they are no regular expression
+
+
+def plain_walk(patterns: list[str], path: str) -> bool:
+    """What moby/patternmatcher's walk does, pattern by pattern of one sign after the other."""
+    runs = [(sign, list(run)) for sign, run in groupby(patterns, lambda one: one.startswith("!"))]
+    names, applied, matched = path.split("/"), [False] * len(runs), False
+    for depth in range(1, len(names) + 1):
+        here, matched = "/".join(names[:depth]), False
+        for at, (negated, run) in enumerate(runs):
+            hit = negated == matched and any(plain(one.removeprefix("!")).match(here) for one in run)
+            applied[at] = applied[at] or hit
+            if applied[at]:
+                matched = not negated
+    return matched
+
+
+signed = st.builds(lambda sign, parts: sign + "/".join(parts), st.sampled_from(["", "!"]), st.lists(pieces, min_size=1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(signed, max_size=6), st.lists(names, min_size=1, max_size=4), st.sampled_from([[], FILLER]))
+def test_a_list_agrees_with_the_plain_walk(patterns: list[str], path_parts: list[str], filler: list[str]) -> None:
+    path = "/".join(path_parts)
+    matcher = PatternMatcher([*patterns, *filler])
+    assert bool(walk(matcher, path) & MATCHED) is plain_walk(patterns, path)
+    parents = ["/".join(path_parts[:depth]) for depth in range(1, len(path_parts) + 1)]
+    hits = [one for one in patterns if any(plain(one.removeprefix("!")).match(parent) for parent in parents)]
+    assert matcher.matches(path) is (bool(hits) and not hits[-1].startswith("!"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "]", "/", "*", "**", "?", "[^a]", "[\\]-a]", "\\*"]), min_size=1),
+    st.text("ab*]/", min_size=1),
+)
+def test_many_patterns_match_what_few_do(pattern_parts: list[str], path: str) -> None:
+    pattern = "".join(pattern_parts)
+    few, many = PatternMatcher([pattern]), PatternMatcher([*FILLER, pattern])
+    assert many.matches(path) is few.matches(path)
+    assert many.step(path) == few.step(path)
+
+
+MEGABYTE = 1 << 20
+MANY = {
+    "names": (f"a{i}" for i in count()),
+    "paths": (f"a{i}/b/c{i}" for i in count()),
+    "deep": (f"**/a*{i}" for i in count()),
+    "deep twice": (f"**/a{i}/**/b" for i in count()),
+    "suffixes": (f"**.x{i}" for i in count()),
+    "negated": (f"{'!' if i % 2 else ''}a{i}/*" for i in count()),
+    "negated again and again": ("!a*" if i % 2 else "a*" for i in count()),
+    "one name": ("a" * MEGABYTE for _ in range(1)),
+    "one of stars": ("*a" * (MEGABYTE // 2) for _ in range(1)),
+    "one of directories": ("**/" * (MEGABYTE // 3) for _ in range(1)),
+    "one of many deep stars": ("**a" * (MEGABYTE // 3) for _ in range(1)),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_megabyte_of_patterns_is_soon_of_use(kind: str) -> None:
+    patterns = list(islice(MANY[kind], MEGABYTE // 9))
+    begin = time.process_time()
+    matcher = PatternMatcher(patterns)
+    matcher.matches("a/b.x5")
+    for path in ("a", "a7", "a7/c/b"):
+        walk(matcher, path)
+        matcher.can_prune(path)
+        matcher.reaches(path)
+    assert time.process_time() - begin < 5  # seconds of CPU; at most 1.5 where nothing else runs
+
+
+def test_below_many_patterns_some_could_match() -> None:
+    matcher = PatternMatcher([f"src/{i}/x" for i in range(1000)] + ["!src/7/x/y*", "!doc"])
+    assert matcher.reaches("src/999")
+    assert not matcher.reaches("src/99x")
+    assert not matcher.can_prune("src/7/x/yes")
+    assert matcher.can_prune("src/8")

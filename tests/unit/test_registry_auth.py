@@ -110,6 +110,26 @@ async def test_a_token_that_ended_early_is_renewed() -> None:
     assert fake.tokens_given == 2
 
 
+@pytest.mark.parametrize(("error", "tokens"), [("", 2), (',error="invalid_token"', 1)])
+async def test_a_fresh_token_that_was_not_seen_is_followed_by_one_more(error: str, tokens: int) -> None:
+    """Where the registry says what is wrong with it, another one is no better."""
+
+    def not_the_first(request: Request) -> Reply | None:
+        if request.headers.get("authorization") not in (None, "Bearer token-1") or request.path == "/token":
+            return None
+        challenge = f'Bearer realm="{fake.server.url}/token",service="fake"'
+        return Reply(status=401, headers={"www-authenticate": challenge + error})
+
+    async with fake_registry(bearer="anonymous", blobs={str(Digest.sha256(b"data")): b"data"}) as fake:
+        fake.rules.append(not_the_first)
+        if error:
+            with pytest.raises(RegistryError, match="access denied"):
+                await fetch(fake, b"data")
+        else:
+            assert await fetch(fake, b"data") == b"data"
+    assert fake.tokens_given == tokens
+
+
 async def test_a_wider_scope_is_asked_for_when_the_first_does_not_do() -> None:
     def narrow(request: Request) -> Reply | None:
         if request.headers.get("authorization") != "Bearer token-1":

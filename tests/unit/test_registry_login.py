@@ -60,8 +60,8 @@ async def test_a_token_service_gives_an_identity_token() -> None:
 
 async def test_a_token_that_the_registry_does_not_take_is_no_login() -> None:
     async with fake_registry(bearer="bob:secret") as registry:
-        challenge = {"www-authenticate": f'Bearer realm="{registry.server.url}/token",service="fake"'}
-        registry.rules += [token_service, lambda request: Reply(status=401, headers=challenge)]
+        refused = f'Bearer realm="{registry.server.url}/token",service="fake",error="invalid_token"'
+        registry.rules += [token_service, lambda request: Reply(status=401, headers={"www-authenticate": refused})]
         with pytest.raises(RegistryError, match="access denied"):
             await attempt(registry, "bob", "secret")
 

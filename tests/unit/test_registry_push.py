@@ -15,7 +15,6 @@ from worker.oci import types
 from worker.oci.document import InvalidImage
 from worker.oci.types import Descriptor
 from worker.registry.hosts import HostConfig
-from worker.registry.places import is_foreign
 from worker.registry.pusher import mount_sources, read_plan
 
 
@@ -52,6 +51,27 @@ async def test_blobs_then_the_manifest_then_nothing_twice() -> None:
             "HEAD app/manifests/1",
         }
         assert again.opened == []
+
+
+async def test_the_next_blob_goes_while_the_registry_stores_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.registry.pusher._UPLOADS", 1)
+    fake, second = PushRegistry(), trio.Event()
+    bodies = 0
+
+    async def handle(request: Request) -> Reply:
+        nonlocal bodies
+        if request.method == "PUT" and "/uploads/" in request.path:
+            bodies += 1
+            if bodies > 1:
+                second.set()
+            await second.wait()  # the first is stored when the second has come
+        return fake.handle(request)
+
+    async with serve(handle) as server:
+        fake.server = server
+        with trio.fail_after(20):
+            await push(fake, Image(), "app:1")
+    assert {digest for _, digest in fake.held} == digests(Image())
 
 
 async def test_several_tags_and_repositories_share_their_blobs() -> None:
@@ -123,7 +143,7 @@ async def test_what_may_not_be_distributed_stays_where_it_is() -> None:
     assert {blob.digest for blob in plan.blobs} == digests(image)
     kinds = ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", types.OCI_LAYER_ZSTD)
     layers = [Descriptor(media_type=kind, digest=Digest.sha256(b"?"), size=1) for kind in kinds]
-    assert [is_foreign(layer) for layer in layers] == [True, False]
+    assert [layer.is_foreign for layer in layers] == [True, False]
 
 
 async def test_a_document_that_is_not_what_it_is_called() -> None:

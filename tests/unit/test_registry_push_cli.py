@@ -102,6 +102,14 @@ async def test_a_layer_that_came_from_a_registry_has_one_more_origin(tmp_path: P
         assert cache.layers.origins(BLOB) == ("r.io/base", "r.io/app")
 
 
+async def test_however_often_a_layer_is_pushed_whence_it_came_is_not_forgotten(tmp_path: Path) -> None:
+    async with open_cache(tmp_path / "root", snapshotter="copy") as cache:
+        await remote_layer(cache, "r.io/base")
+        for number in range(12):
+            await cache.layers.add_origin(BLOB, f"r.io/app{number}")
+        assert cache.layers.origins(BLOB) == ("r.io/base", *(f"r.io/app{number}" for number in range(3, 12)))
+
+
 async def test_a_blob_that_was_made_here_remembers_its_pushes(tmp_path: Path) -> None:
     async with open_cache(tmp_path / "root", snapshotter="copy") as cache:
         id = await remote_layer(cache)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from buildengine.digest import Digest
-from buildengine.errors import RegistryError, SourceError
+from buildengine.errors import RegistryError, SourceError, StoreError
 from tests.fakes.http_server import Reply, Request
 from tests.fakes.push_registry import MemoryBlob, PushRegistry, push_registry
 from tests.fakes.registry_server import Logins
@@ -19,7 +20,7 @@ from worker.registry.errors import RegistryRefused, deserves_retry, refusal
 from worker.registry.hosts import RegistryConfig, endpoints
 from worker.registry.patience import wait_before_retry
 from worker.registry.transport import Unreachable, open_transport
-from worker.registry.upload import BlobReader, BlobUpload
+from worker.registry.upload import BlobFile, BlobReader, BlobUpload
 
 DELAYS = (0.0,) * 5
 MIB = 1 << 20
@@ -31,7 +32,7 @@ async def client(host: str) -> AsyncIterator[EndpointClient]:
         yield EndpointClient.of(endpoints(host, RegistryConfig())[-1], transport, Logins(), "pybuild")
 
 
-async def send(fake: PushRegistry, data: bytes, reader: BlobReader | None = None) -> list[int]:
+async def send(fake: PushRegistry, data: bytes, reader: BlobReader | BlobFile | None = None) -> list[int]:
     """Upload `data`, which the registry has then; the progress that was told."""
     told: list[int] = []
     descriptor = Descriptor(media_type="x", digest=Digest.sha256(data), size=len(data))
@@ -84,6 +85,27 @@ async def test_the_rest_is_sent_after_a_cut() -> None:
         (rest,) = (r for r in fake.server.requests if r.method == "PATCH")
     assert methods == ["POST", "PUT", "HEAD", "GET", "PATCH", "PUT"]
     assert (len(rest.body), rest.headers["content-range"]) == (400_000, "600000-999999")
+
+
+async def test_an_open_file_is_sent_and_gone_on_with_after_a_cut(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "blob").write_bytes(data)
+    with open(tmp_path / "blob", "rb") as file:
+        async with push_registry() as fake:
+            fake.rules.append(cut(fake, 0.6))
+            told = await send(fake, data, BlobFile(file=file.fileno()))
+            (rest,) = (r for r in fake.server.requests if r.method == "PATCH")
+    assert rest.headers["content-range"] == "1800000-2999999"
+    assert told == sorted(told)
+    assert (told[-1], 3_000_000 in told[:-1]) == (3_000_000, True)
+
+
+async def test_a_file_that_is_too_short_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"dat")
+    with open(tmp_path / "blob", "rb") as file:
+        async with push_registry() as fake:
+            with pytest.raises(StoreError, match="shorter than it should be"):
+                await send(fake, b"data", BlobFile(file=file.fileno()))
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_000_000])

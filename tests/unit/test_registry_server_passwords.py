@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 
 import pytest
+import trio
 
 from buildengine.errors import UserError
 from buildengine.limits import Limit, offload
@@ -30,6 +31,8 @@ async def test_the_right_password_and_no_other(hashed: str) -> None:
     for header in (
         basic("alice", "Secret"),
         basic("alice", ""),
+        basic("alice", "secret\0"),
+        basic("alice", "secret\0and more"),
         basic("bob", "secret"),
         basic("", ""),
         "",
@@ -46,20 +49,53 @@ async def test_the_right_password_and_no_other(hashed: str) -> None:
         assert challenge.startswith("Basic realm=")
 
 
-async def test_a_right_password_is_hashed_once_and_a_wrong_one_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = []
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were hashed, in order; two at the same time fail."""
+    passwords: list[str] = []
+    running: set[str] = set()
 
     async def counted(function: Callable[..., bool], *arguments: str, limiter: Limit) -> bool:
-        hashed.append(arguments[0])
-        return await offload(function, *arguments, limiter=limiter)
+        passwords.append(arguments[0])
+        assert not running
+        running.add(arguments[0])
+        try:
+            return await offload(function, *arguments, limiter=limiter)
+        finally:
+            running.clear()
 
     monkeypatch.setattr("worker.registry.server.passwords.offload", counted)
+    return passwords
+
+
+async def test_a_right_password_is_hashed_once_and_a_wrong_one_each_time(hashed: list[str]) -> None:
     passwords = Passwords({"alice": BCRYPT})
     for _ in range(3):
         await passwords.check(basic("alice", "secret"))
         with pytest.raises(Refusal):
             await passwords.check(basic("alice", "wrong"))
     assert hashed == ["secret", "wrong", "wrong", "wrong"]
+
+
+async def test_a_client_that_begins_on_many_connections_is_hashed_once(hashed: list[str]) -> None:
+    passwords = Passwords({"alice": BCRYPT})
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(passwords.check, basic("alice", "secret"))
+    assert hashed == ["secret"]
+
+
+async def test_who_is_no_user_is_not_told_sooner_than_who_is(hashed: list[str]) -> None:
+    passwords = Passwords({"alice": BCRYPT})
+    for header in (basic("bob", "wrong"), basic("bob", "secret"), ""):
+        with pytest.raises(Refusal):
+            await passwords.check(header)
+    assert hashed == ["wrong", "secret"]
+
+
+async def test_without_users_nobody_is_let_in() -> None:
+    with pytest.raises(Refusal):
+        await Passwords({}).check(basic("", ""))
 
 
 @pytest.mark.parametrize("line", ["alice", ":hash", "alice:secret", "alice:$apr1$abc$def", "alice:{SHA}abc"])

@@ -114,7 +114,7 @@ def test_the_request_says_what_to_register(network: str) -> None:
 
 def test_an_oci_runtime_runs_no_step_that_registers_its_emulator() -> None:
     program = bundle.Program(name="runc", path="/usr/sbin/runc")
-    with pytest.raises(HostError, match="runc cannot run a step whose emulator") as raised:
+    with pytest.raises(HostError, match="runc does not register /usr/bin/qemu for a step") as raised:
         request.build(step(), {}, oci=program, group="g")
     assert "built-in runtime" in (raised.value.hint or "")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -97,21 +97,19 @@ def _write(fd: int, images: Sequence[NamedImage], blobs: Sequence[Blob], extra: 
 def image_blobs(store: ContentStore, images: Sequence[NamedImage]) -> list[Blob]:
     """Every blob the images need and the store has, sorted by digest. Platforms never pulled are left out."""
     found: dict[Digest, int] = {}
-    for image in images:
-        found.update(_reachable(store, image.target.digest, image.target.media_type))
+    read: set[Digest] = set()  # an index may name another as often as it likes
+    waiting = [(image.target.digest, image.target.media_type) for image in images]
+    while waiting:
+        digest, media_type = waiting.pop()
+        info = store.info(digest)
+        if info is None or digest in read:
+            continue
+        read.add(digest)
+        found[digest] = info.size
+        parsed = parse_manifest_or_index(store.read(digest), media_type=media_type)
+        if isinstance(parsed, Index):
+            below = [e for e in parsed.manifests if e.media_type in INDEX_TYPES or "manifest" in e.media_type]
+            waiting += [(entry.digest, entry.media_type) for entry in below]
+        else:
+            found.update((blob.digest, blob.size) for blob in (parsed.config, *parsed.layers))
     return [Blob(digest=digest, size=size, open=partial(store.open, digest)) for digest, size in sorted(found.items())]
-
-
-def _reachable(store: ContentStore, digest: Digest, media_type: str) -> Iterator[tuple[Digest, int]]:
-    info = store.info(digest)
-    if info is None:
-        return
-    yield digest, info.size
-    parsed = parse_manifest_or_index(store.read(digest), media_type=media_type)
-    if isinstance(parsed, Index):
-        for entry in parsed.manifests:
-            if entry.media_type in INDEX_TYPES or "manifest" in entry.media_type:
-                yield from _reachable(store, entry.digest, entry.media_type)
-        return
-    for blob in (parsed.config, *parsed.layers):
-        yield blob.digest, blob.size

@@ -76,7 +76,7 @@ class LayerBlobs:
         received = await self._received(layer, options)
         if received is not None:
             return received
-        rewritten = options.epoch if options.rewrite_timestamp and layer.remote is None else None
+        rewritten = options.layer_epoch if layer.remote is None else None
         name = _record_name(options, rewritten) + ("+windows" if windows else "")
         for blob in self._cache.layers.blobs(layer.id):
             if blob.compression == name and self._cache.store.info(blob.digest) is not None:
@@ -104,7 +104,6 @@ class LayerBlobs:
 
         if layer.parent is None:
             below = ()  # made on nothing (COPY --link): it needs no tree below, and is the same blob on every one
-        epoch = options.epoch if options.rewrite_timestamp else None
         await self._trees.ensure((*below, layer.id))
         with self._trees.open_stack(below) as lower:
             return await export_layer(
@@ -113,8 +112,8 @@ class LayerBlobs:
                 compression=options.compression,
                 level=options.level,
                 reproducible=options.epoch is not None,
-                epoch=epoch,
-                shape=shape(epoch) if windows else PLAIN,
+                epoch=options.layer_epoch,
+                shape=shape(options.layer_epoch) if windows else PLAIN,
                 open_writer=self._cache.store.writer,
             )
 
@@ -158,7 +157,7 @@ class LayerBlobs:
         self, layers: Sequence[Layer], packed: Sequence[ExportLayer], options: ExportOptions
     ) -> None:
         """Tell the cache what these layers are called: `FROM` of the image then finds them unpacked."""
-        if options.rewrite_timestamp:
+        if options.layer_epoch is not None:
             return  # the blobs hold other times than the directories
         chains = chain_ids(export.diff_id for export in packed)
         for layer, export, chain in zip(layers, packed, chains, strict=True):

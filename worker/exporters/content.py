@@ -7,19 +7,19 @@ target has it neither in the repository nor in another one that it could be moun
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
-from buildengine.limits import DISK, offload
 from cache.layers import Layer
 from cache.opened import Cache
 from worker.oci.types import Descriptor
-from worker.registry.pusher import BlobReader, Content
-from worker.trees import BlobFetcher
+from worker.registry.pusher import BlobFile, BlobReader, Content
 
-_STEP = 1 << 20
+if TYPE_CHECKING:
+    from worker.trees import BlobFetcher
 
 
 class StoredContent:
@@ -64,7 +64,7 @@ class StoredContent:
         return tuple(dict.fromkeys((*first, *self._cache.layers.origins(digest), *last)))
 
     @asynccontextmanager
-    async def open(self, descriptor: Descriptor) -> AsyncIterator[BlobReader]:
+    async def open(self, descriptor: Descriptor) -> AsyncIterator[BlobReader | BlobFile]:
         digest, store = descriptor.digest, self._cache.store
         if store.info(digest) is None:
             layer = self._lazy.get(digest) or self._cache.layers.of_blob(digest)
@@ -78,25 +78,9 @@ class StoredContent:
             return
         fd = os.open(store.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield StoredBlob(fd, digest)
+            yield BlobFile(file=fd)
         finally:
             os.close(fd)
 
     async def pushed(self, digest: Digest, repository: str) -> None:
         await self._cache.layers.add_origin(digest, repository)
-
-
-class StoredBlob:
-    """An open file: `worker.registry.pusher.BlobReader`. The registry checks its digest."""
-
-    def __init__(self, fd: int, digest: Digest) -> None:
-        self._fd = fd
-        self._digest = digest
-
-    async def chunks(self, start: int, end: int) -> AsyncGenerator[bytes]:
-        while start < end:
-            data = await offload(os.pread, self._fd, min(_STEP, end - start), start, limiter=DISK)
-            if not data:
-                raise StoreError(f"blob {self._digest} is cut off", hint="run `pybuild debug verify-store`")
-            yield data
-            start += len(data)

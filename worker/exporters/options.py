@@ -42,11 +42,13 @@ _IMAGES = frozenset({"image", "oci", "docker"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What one exporter was asked for. `level` None is the compression's default; `epoch` is in seconds.
+    """What one exporter was asked for. `kind` is its type, `level` None the compression's default.
 
-    An image that is only pushed (not `store`) may leave layers in the registry where they are.
+    `epoch` is in seconds; layers are rewritten to it only if that is asked for too. An image that is only pushed (not
+    `store`) may leave layers in the registry where they are.
     """
 
+    kind: str
     names: tuple[Reference, ...] = ()
     compression: Compression = Compression.GZIP
     level: int | None = None
@@ -67,6 +69,11 @@ class ExportOptions:
     dangling_empty_only: bool = False
     name_canonical: bool = False
 
+    @property
+    def layer_epoch(self) -> int | None:
+        """The latest time that a layer made here may hold; None leaves its times."""
+        return self.epoch if self.rewrite_timestamp else None
+
     def names_of(self, digest: Digest) -> tuple[Reference, ...]:
         """Every name that an image of this digest gets in the store: those asked for, and those with its digest."""
         names = [replace(name, digest=digest) if self.by_digest else name for name in self.names]
@@ -75,6 +82,15 @@ class ExportOptions:
         if self.name_canonical:
             names += [replace(name, digest=digest) for name in self.names if name.digest is None]
         return tuple(dict.fromkeys(names))
+
+    def check_platforms(self, count: int, *, multi_platform: bool = False) -> None:
+        """Refuse what one image can be made into, and a set of them cannot. Raises UserError."""
+        if self.kind == "docker" and (count > 1 or multi_platform):
+            held = f"{count} platforms" if count > 1 else "an index"
+            raise UserError(f"type=docker holds one image, not {held}", hint="use type=oci, or build for one platform")
+        if self.kind == "tar" and count > 1 and self.platform_split is False:
+            hint = "remove platform-split=false, or use type=local"
+            raise UserError("type=tar does not merge several platforms", hint=hint)
 
 
 def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> ExportOptions:
@@ -92,6 +108,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     compression = _compression(plain.get("compression", "gzip"))
     oci = _flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
     return ExportOptions(
+        kind=kind,
         names=_names(plain, push=push, by_digest=by_digest),
         compression=compression,
         level=_level(plain, compression),
@@ -112,16 +129,6 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         dangling_empty_only=_flag(plain, "danging-name-empty-only", False),
         name_canonical=_flag(plain, "name-canonical", False),
     )
-
-
-def check_platforms(kind: str, options: ExportOptions, count: int, *, multi_platform: bool = False) -> None:
-    """Refuse what one image can be made into, and a set of them cannot. Raises UserError."""
-    if kind == "docker" and (count > 1 or multi_platform):
-        held = f"{count} platforms" if count > 1 else "an index"
-        raise UserError(f"type=docker holds one image, not {held}", hint="use type=oci, or build for one platform")
-    if kind == "tar" and count > 1 and options.platform_split is False:
-        hint = "remove platform-split=false, or use type=local"
-        raise UserError("type=tar does not merge several platforms", hint=hint)
 
 
 def _names(attrs: Mapping[str, str], *, push: bool, by_digest: bool) -> tuple[Reference, ...]:

@@ -146,29 +146,35 @@ def _from_docker(contents: _Contents, store: BlobStore) -> Iterator[NamedImage]:
 
 
 def _complete(image: NamedImage, store: BlobStore) -> LoadedImage:
-    manifests: dict[Digest, LoadedManifest] = {}
-    _walk(image.target, store, manifests, depth=0, optional=False)
+    manifests = _below(image.target, store)
     if not manifests:
         raise InvalidImage(f"the archive holds no manifest of the image {image.target.digest}")
-    return LoadedImage(target=image.target, names=image.names, manifests=tuple(manifests.values()))
+    return LoadedImage(target=image.target, names=image.names, manifests=tuple(manifests))
 
 
-def _walk(
-    target: Descriptor, store: BlobStore, into: dict[Digest, LoadedManifest], *, depth: int, optional: bool
-) -> None:
-    """Collect the complete manifests below `target`. An `optional` one may be missing altogether."""
-    if target.digest in into:
-        return
-    if depth > _MAX_DEPTH or len(into) > _MAX_MANIFESTS:
-        raise InvalidImage("the archive's indexes are nested too deeply or hold too many manifests")
-    if optional and store.info(target.digest) is None:
-        return
-    raw = _read(target, store, MANIFEST_LIMIT)
-    parsed = parse_manifest_or_index(raw, media_type=target.media_type, what=f"manifest {target.digest}")
-    if isinstance(parsed, Index):
-        for child in parsed.manifests:
-            _walk(child, store, into, depth=depth + 1, optional=True)
-        return
+def _below(target: Descriptor, store: BlobStore) -> list[LoadedManifest]:
+    """The manifests below `target`, each once, in the order of the indexes. All but `target` may be missing."""
+    found: list[LoadedManifest] = []
+    read: set[Digest] = set()  # an index may name another as often as it likes
+    waiting = [(target, 0)]
+    while waiting:
+        target, depth = waiting.pop()
+        if target.digest in read or (depth and store.info(target.digest) is None):
+            continue
+        if depth > _MAX_DEPTH or len(found) > _MAX_MANIFESTS:
+            raise InvalidImage("the archive's indexes are nested too deeply or hold too many manifests")
+        read.add(target.digest)
+        raw = _read(target, store, MANIFEST_LIMIT)
+        parsed = parse_manifest_or_index(raw, media_type=target.media_type, what=f"manifest {target.digest}")
+        if isinstance(parsed, Index):
+            waiting += [(child, depth + 1) for child in reversed(parsed.manifests)]
+        else:
+            found.append(_manifest(target, parsed, store))
+    return found
+
+
+def _manifest(target: Descriptor, parsed: Manifest, store: BlobStore) -> LoadedManifest:
+    """`parsed` with its config. Raises InvalidImage when a blob of it is missing."""
     for layer in parsed.layers:
         if not layer.urls:  # what may not be distributed lies where its URLs say
             _require(layer, store)
@@ -179,7 +185,7 @@ def _walk(
         _require(parsed.config, store)
     if config is not None and not _is_attestation(target):
         diff_ids_by_layer(parsed, config)
-    into[target.digest] = LoadedManifest(manifest=parsed, config=config)
+    return LoadedManifest(manifest=parsed, config=config)
 
 
 def _is_attestation(target: Descriptor) -> bool:

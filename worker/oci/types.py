@@ -46,6 +46,7 @@ CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 MANIFEST_LIMIT = 4 << 20  # distribution-spec: registries SHOULD enforce some limit, SHOULD accept up to 4 MiB
 CONFIG_LIMIT = 8 << 20
+_FOREIGN = (".foreign.", "nondistributable")
 _MAX_SIZE = 1 << 50
 _MAX_ENTRIES = 10_000
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -62,6 +63,11 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
     platform: Platform | None = None
     artifact_type: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a layer's home is its URLs, by its media type (image-spec, layer.md, "Non-Distributable Layers")."""
+        return any(word in self.media_type for word in _FOREIGN)
 
     def to_json(self) -> dict[str, Any]:
         """As Go's `ocispec.Descriptor` is written: its field order, maps sorted, empty fields left out."""

@@ -22,7 +22,7 @@ from worker.ops import users
 from worker.ops.hostfiles import host_files
 from worker.ops.stepmounts import Prepared, StepMounts
 from worker.results import Snapshot
-from worker.runtime import emulators
+from worker.runtime import runnable
 from worker.runtime.emulation import How
 from worker.runtime.runtime import Exit, Runtime
 from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
@@ -39,7 +39,7 @@ class Step:
         self._op = op
 
     async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
-        how = emulators.choose(self._context.platform, directory=self._context.build.emulators)
+        how = runnable.choose(self._context.platform, directory=self._context.build.emulators)
         runtime = await self._context.build.runtime()  # its launcher gets ready while the trees do
         stacks = [await self._context.trees.stack_of(result) for result in inputs]
         for stack in stacks:

@@ -159,8 +159,10 @@ class Authorizer:
             return  # another task has one already, or a newer one
         wanted = merged_scopes(scope, self._scopes.get(scope, ""), parameters.get("scope", ""))
         fresh = known is not None and known.asked >= since
-        if fresh and bearer == self._bearer and wanted == self._scopes.get(scope):
-            raise self._denied("access denied")  # a token fetched for this very request was refused
+        if fresh and "error" in parameters and bearer == self._bearer and wanted == self._scopes.get(scope):
+            # A token fetched for this very request was refused. Without an error (RFC 6750 3) it was not even seen,
+            # or not known yet to this one of several servers: another one may do, as containerd takes it.
+            raise self._denied("access denied")
         self._bearer = bearer
         self._scopes[scope] = wanted
         self._tokens.pop(scope, None)

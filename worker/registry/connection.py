@@ -14,11 +14,14 @@ import os
 import select
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 
 import h11
 import trio
 
 from buildengine.values import dataclass
+from worker.registry.sendfile import send_file
+from worker.registry.transport import FileBody
 
 FAILURES = (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError, OSError)
 _CONNECT_TIMEOUT = 15.0
@@ -30,6 +33,7 @@ _READY_WITHIN = 1  # ms: less than a hop to the event loop and back costs while 
 
 Stream = trio.abc.Stream
 Headers = tuple[tuple[bytes, bytes], ...]
+Content = bytes | AsyncIterator[bytes] | FileBody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,7 @@ class HttpRequest:
     method: str
     target: str
     headers: Headers
-    content: bytes | AsyncIterator[bytes] = b""
+    content: Content = b""
     patience: float = _IDLE_TIMEOUT
 
 
@@ -166,6 +170,9 @@ class Connection:
             await self._send_all(data + request.content)
             return
         await self._send_all(data)
+        if isinstance(request.content, FileBody):
+            await self._send_file(request.content)
+            return
         async for piece in request.content:
             await self._send_all(self._machine.send(h11.Data(data=piece)) or b"")
         self._machine.send(h11.EndOfMessage())  # raises when there was less than was promised
@@ -173,6 +180,17 @@ class Connection:
     async def _send_all(self, data: bytes) -> None:
         with trio.fail_after(_IDLE_TIMEOUT):
             await self._stream.send_all(data)
+
+    async def _send_file(self, body: FileBody) -> None:
+        position = body.offset
+
+        def on_sent(count: int) -> None:
+            nonlocal position
+            position += count
+            body.on_sent(position)
+
+        step = partial(trio.fail_after, _IDLE_TIMEOUT)
+        await send_file(self._stream, body.file, body.offset, body.size, step=step, on_sent=on_sent)
 
     async def _head(self) -> h11.Response:
         while not isinstance(event := await self._event(), h11.Response):

@@ -23,8 +23,8 @@ from worker.registry.patience import Patience
 from worker.registry.places import Place
 from worker.registry.transport import Response, Unreachable
 
-DIVIDED = 32 << 20  # a blob of so many bytes is fetched in parts
-PART = 16 << 20
+DIVIDED = 64 << 20  # a blob of so many bytes is fetched in parts; on loopback parts cost a twentieth of the time
+PART = 32 << 20
 _MAX_PARTS = 4096  # of what claims to be larger than anything
 _STEP = 512 << 10  # bytes handed to a thread at once: hashing and writing release the GIL
 _TURN = 8 << 20  # after so many bytes a thread lets others have its place

@@ -18,9 +18,9 @@ import h11
 import trio
 
 from buildengine.errors import ConfigError, SourceError
-from worker.registry.connection import FAILURES, Connection, HttpRequest, NoTunnel, Origin, Proxy, connect
+from worker.registry.connection import FAILURES, Connection, Content, HttpRequest, NoTunnel, Origin, Proxy, connect
 from worker.registry.hosts import Tls
-from worker.registry.transport import Body, Unreachable, redacted
+from worker.registry.transport import Body, StreamedBody, Unreachable, redacted
 
 _READ = 512 << 10
 _SMALL_READ = 16 << 10
@@ -53,8 +53,9 @@ class Pools:
                 parts, origin = _split(url)
                 pool = self._pool(parts)
                 connection = await held.enter_async_context(pool.connection(origin))
-                async with _opened(content) as (source, size):
-                    request = _request(method, parts, headers, source, size, pool.forwarder)
+                size = len(content) if isinstance(content, bytes) else content.size
+                async with _opened(content) as begun:
+                    request = _request(method, parts, headers, begun, size, pool.forwarder)
                     head = await connection.exchange(request)
             except FAILURES as error:
                 raise self._unreachable(url, error) from error
@@ -212,13 +213,13 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def _opened(content: Body) -> AsyncIterator[tuple[bytes | AsyncIterator[bytes], int]]:
-    """A body to be sent, and how many bytes it has."""
-    if isinstance(content, bytes):
-        yield content, len(content)
-    else:
+async def _opened(content: Body) -> AsyncIterator[Content]:
+    """A body, begun where it is a stream."""
+    if isinstance(content, StreamedBody):
         async with aclosing(content.open()) as pieces:
-            yield pieces, content.size
+            yield pieces
+    else:
+        yield content
 
 
 def _split(url: str) -> tuple[SplitResult, Origin]:
@@ -237,7 +238,7 @@ def _request(
     method: str,
     parts: SplitResult,
     headers: Mapping[str, str],
-    content: bytes | AsyncIterator[bytes],
+    content: Content,
     size: int,
     proxy: Proxy | None,
 ) -> HttpRequest:

@@ -18,8 +18,6 @@ from worker.registry.errors import refusal
 from worker.registry.hosts import is_loopback
 from worker.registry.transport import Response, Transport, redacted
 
-_FOREIGN = (".foreign.", "nondistributable")
-
 
 class Place(Protocol):
     """`name` says in errors what was asked for where; `delays` are the seconds before each further attempt."""
@@ -83,11 +81,6 @@ class AtUrl:
             if not 200 <= response.status < 300:
                 raise await refusal(response, host=self.host, subject=self.name)
             yield response
-
-
-def is_foreign(descriptor: Descriptor) -> bool:
-    """Whether a layer's home is its URLs, by its media type (image-spec, layer.md, "Non-Distributable Layers")."""
-    return any(word in descriptor.media_type for word in _FOREIGN)
 
 
 def usable_urls(urls: Iterable[str], *, local: bool) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from worker.registry.download import BlobSink, Download, Progress, check_extent
 from worker.registry.errors import Damaged
 from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
 from worker.registry.patience import retrying
-from worker.registry.places import AtUrl, InRepository, Place, is_foreign, usable_urls
+from worker.registry.places import AtUrl, InRepository, Place, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
 from worker.session import Credentials
 
@@ -209,7 +209,7 @@ class Registry:
             AtUrl(transport=self._transport, url=url, user_agent=self._config.user_agent, delays=())
             for url in usable_urls(urls, local=local)
         ]
-        return linked + stored if is_foreign(descriptor) else stored + linked
+        return linked + stored if descriptor.is_foreign else stored + linked
 
     def _delays(self, client: EndpointClient) -> tuple[float, ...]:
         """A mirror is not waited for: there is the registry itself."""

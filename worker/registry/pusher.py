@@ -34,12 +34,11 @@ from worker.registry.client import PUSH, EndpointClient, manifest_path
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
 from worker.registry.patience import retrying
-from worker.registry.places import is_foreign
 from worker.registry.transport import Transport, open_transport
-from worker.registry.upload import BlobReader, BlobUpload, Progress
+from worker.registry.upload import BlobFile, BlobReader, BlobUpload, Progress
 from worker.session import Credentials
 
-__all__ = ["BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
+__all__ = ["BlobFile", "BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
 
 _UPLOADS = 4  # bodies under way at once, as BuildKit's (util/resolver/limited)
 _REQUESTS = 16  # small requests at once
@@ -63,7 +62,7 @@ class Content(Protocol):
         """Repositories, `host/path`, that are known to hold the blob."""
         ...
 
-    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
+    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[BlobReader | BlobFile]:
         """The blob, to be sent: called only when no registry has it already."""
         ...
 
@@ -103,7 +102,7 @@ async def read_plan(root: Descriptor, content: Content) -> Plan:
             else:
                 await read(child, depth + 1)
         for blob in (document.config, *document.layers) if isinstance(document, Manifest) else ():
-            if not is_foreign(blob):  # it comes from where its `urls` say
+            if not blob.is_foreign:  # it comes from where its `urls` say
                 blobs.setdefault(blob.digest, blob)
         documents[descriptor.digest] = document
 
@@ -229,11 +228,13 @@ class Pusher:
             held = self._held[key]
             if path in held and believing:
                 return
+            place = _Place(self._uploads)
+            on_progress = place.left_with(target.on_progress)
             upload = BlobUpload(
-                target.client, path, descriptor, delays=self._config.retry_delays, on_progress=target.on_progress
+                target.client, path, descriptor, delays=self._config.retry_delays, on_progress=on_progress
             )
             if not (believing and await self._is_there(target, upload, descriptor, held)):
-                async with self._uploads, target.content.open(descriptor) as reader:
+                async with place, target.content.open(descriptor) as reader:
                     await upload.send(reader)
             if path not in held:
                 held.append(path)
@@ -271,6 +272,39 @@ class Pusher:
 
     async def _retrying(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         return await retrying(attempt, self._config.retry_delays)
+
+
+class _Place:
+    """A place among the bodies that are under way: left when all of the body has gone, at the end of the block at last.
+
+    While a registry checks and stores what came, which may take it as long as the way did, it is sent the next.
+    """
+
+    def __init__(self, places: trio.CapacityLimiter) -> None:
+        self._places = places
+        self._is_taken = False
+
+    async def __aenter__(self) -> None:
+        await self._places.acquire_on_behalf_of(self)
+        self._is_taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_taken:
+            self._is_taken = False
+            self._places.release_on_behalf_of(self)
+
+    def left_with(self, on_progress: Progress) -> Progress:
+        """`on_progress`, at whose end the place is left. What has to be sent once more after that needs none."""
+
+        def watched(digest: Digest, current: int, total: int) -> None:
+            on_progress(digest, current, total)
+            if current == total:
+                self._leave()
+
+        return watched
 
 
 class _Target:

@@ -52,7 +52,20 @@ class StreamedBody:
     open: Callable[[], AsyncGenerator[bytes]]
 
 
-Body = bytes | StreamedBody
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBody:
+    """`size` bytes of an open file from `offset` on, which the kernel sends where it can.
+
+    `on_sent` is called with the offset up to which they have gone.
+    """
+
+    file: int
+    offset: int
+    size: int
+    on_sent: Callable[[int], object]
+
+
+Body = bytes | StreamedBody | FileBody
 
 
 class Response(Protocol):

@@ -17,16 +17,18 @@ from urllib.parse import urlencode
 
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
+from buildengine.values import dataclass
 from worker.oci.types import Descriptor
 from worker.registry.client import PUSH, EndpointClient, blob_path
 from worker.registry.errors import RegistryRefused, deserves_retry
 from worker.registry.patience import Patience, retrying
-from worker.registry.transport import Body, Response, StreamedBody
+from worker.registry.transport import Body, FileBody, Response, StreamedBody
 
 _PIECE = 16 << 20
 _LEAST_PIECE = 1 << 20
 _MAX_ATTEMPTS = 40
 _MAX_RESTARTS = 6
+_ASKED_AGAIN = 2  # times that a question about an upload is: one that gets no answer is no failure of the upload
 _DENIED = (401, 403)
 _OCTETS = {"content-type": "application/octet-stream"}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
@@ -41,6 +43,13 @@ class BlobReader(Protocol):
     def chunks(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Its bytes from `start` up to `end`, in steps of about 1 MiB. Called again for every attempt."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobFile:
+    """An open blob that is a file. The registry checks its digest."""
+
+    file: int
 
 
 class SessionLost(RegistryError):
@@ -85,7 +94,7 @@ class BlobUpload:
                 return True
         return False
 
-    async def send(self, reader: BlobReader) -> None:
+    async def send(self, reader: BlobReader | BlobFile) -> None:
         """Upload the blob. Raises SourceError when the registry will not have it."""
         patience, restarts = Patience(self._delays), 0
         for _ in range(_MAX_ATTEMPTS):
@@ -182,11 +191,12 @@ class BlobUpload:
                     pass
             self._begin_anew()
 
-    async def _attempt(self, reader: BlobReader) -> None:
+    async def _attempt(self, reader: BlobReader | BlobFile) -> None:
         if self._cut:
-            if await self._exists():  # all arrived, only the answer did not
+            briefly = self._delays[:_ASKED_AGAIN]
+            if await retrying(self._exists, briefly):  # all arrived, only the answer did not
                 return
-            await self._ask_where_it_stands()
+            await retrying(self._ask_where_it_stands, briefly)
         if not self._location:
             await self._begin()
         if self._offset == 0 and self._piece == 0:
@@ -215,7 +225,7 @@ class BlobUpload:
         # `0-0` is said of nothing at all as well as of one byte; that byte is sent again.
         self._offset, self._cut = stands if stands > 1 else 0, False
 
-    async def _send_piece(self, reader: BlobReader) -> None:
+    async def _send_piece(self, reader: BlobReader | BlobFile) -> None:
         start = self._offset
         end = min(start + (self._piece or self._size), self._size)
         headers = {**_OCTETS, "content-range": f"{start}-{end - 1}"}
@@ -242,19 +252,25 @@ class BlobUpload:
             self._least = max(_LEAST_PIECE, int(least))
             self._piece = max(self._piece, self._least) if self._piece else 0
 
-    def _body(self, reader: BlobReader, start: int, end: int) -> StreamedBody:
+    def _body(self, reader: BlobReader | BlobFile, start: int, end: int) -> Body:
+        def on_sent(position: int) -> None:
+            self._on_progress(self._digest, position, self._size)
+
         async def pieces() -> AsyncGenerator[bytes]:
+            assert not isinstance(reader, BlobFile)
             sent = start
             try:
                 async with aclosing(reader.chunks(start, end)) as chunks:
                     async for chunk in chunks:
                         yield chunk
                         sent += len(chunk)
-                        self._on_progress(self._digest, sent, self._size)
+                        on_sent(sent)
             except SourceError as error:
                 self._unreadable = error
                 raise
 
+        if isinstance(reader, BlobFile):
+            return FileBody(file=reader.file, offset=start, size=end - start, on_sent=on_sent)
         return StreamedBody(size=end - start, open=pieces)
 
 

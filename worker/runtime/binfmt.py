@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from worker.runtime import syscalls
+from worker.runtime import controlfiles, syscalls
 
 _CONTROL = ("register", "status")
 
@@ -44,13 +44,9 @@ def entries() -> list[dict[str, str]]:
 
 def _read(directory: int, name: str) -> str:
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        return controlfiles.read(name, dir_fd=directory)
     except FileNotFoundError:  # unregistered just now
         return ""
-    try:
-        return os.read(fd, 1 << 16).decode(errors="replace")
-    finally:
-        os.close(fd)
 
 
 def _parse(text: str) -> dict[str, str] | None:
@@ -65,13 +61,10 @@ def _parse(text: str) -> dict[str, str] | None:
 def register(instance: int, name: str, magic: bytes, mask: bytes, program: str, flags: str = "POCF") -> None:
     """By default with C and O (set-id programs work), F (opened now) and P (argv[0] is kept)."""
     line = f":{name}:M:0:{_escaped(magic)}:{_escaped(mask)}:{program}:{flags}"
-    fd = os.open("register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=instance)
     try:
-        os.write(fd, line.encode())
+        controlfiles.write("register", line, dir_fd=instance)
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"registering {name} with binfmt_misc") from None
-    finally:
-        os.close(fd)
 
 
 def _escaped(data: bytes) -> str:

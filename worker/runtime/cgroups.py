@@ -11,6 +11,7 @@ import errno
 import os
 
 from worker.runtime import devices, syscalls
+from worker.runtime.controlfiles import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,27 +42,6 @@ if TYPE_CHECKING:
 
 _PERIOD = 100_000  # us, of a CPU quota
 _ATTEMPTS = 50
-
-
-def write(path: str, *texts: str) -> None:
-    """Each text in a write of its own: a control file takes one command at a time."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        for text in texts:
-            try:
-                os.write(fd, text.encode())
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, f"{path} = {text}") from None
-    finally:
-        os.close(fd)
-
-
-def read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 1 << 20).decode()
-    finally:
-        os.close(fd)
 
 
 def _field(text: str, name: str) -> int:

@@ -1,4 +1,4 @@
-"""How a step for a platform runs on this host: decided here, from facts that `binfmt.py` gathers. Pure.
+"""How a step for a platform runs on this host: decided here, from facts that `runnable.py` gathers. Pure.
 
 A program for another processor is run by an emulator that the kernel finds by the program's first bytes
 (Documentation/admin-guide/binfmt-misc.rst). Flags that matter: F opens the emulator at registration, so that it need
@@ -148,3 +148,12 @@ def how(platform: Platform, facts: Facts) -> How:
         )
     name = f"qemu-{form.qemu}"
     return How(kind="own", emulator=Emulator(name=name, program=facts.emulator, magic=form.header(), mask=form.mask()))
+
+
+def not_under(runtime: str, emulator: Emulator) -> HostError:
+    """Why a step with an emulator of its own does not run under runc or crun: only our own supervisor registers it."""
+    return HostError(
+        f"{runtime} does not register {emulator.program} for a step, and this host has not registered it "
+        "with the flags F and P",
+        hint=f"use the built-in runtime, {REGISTER_HINT}",
+    )

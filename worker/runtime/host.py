@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.runtime import capabilities, cgroups, syscalls
+from worker.runtime import capabilities, cgroups, controlfiles, syscalls
 from worker.runtime.overlay import Overlay
 
 
@@ -11,7 +11,7 @@ class Host:
 
     def __init__(self, lacking: frozenset[str], *, oci: bool) -> None:
         self.oci = oci  # steps run through an OCI runtime
-        texts = [cgroups.read(f"/proc/self/{name}") for name in ("mountinfo", "cgroup", "status")]
+        texts = [controlfiles.read(f"/proc/self/{name}") for name in ("mountinfo", "cgroup", "status")]
         self.cgroups = cgroups.Layout({}, None) if "cgroups" in lacking else cgroups.detect(texts[0], texts[1])
         self.bounding = capabilities.bounding_set(texts[2])
         self.landlock_abi = 0 if "landlock" in lacking else syscalls.landlock_abi()

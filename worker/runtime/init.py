@@ -56,10 +56,7 @@ def _prepare(host: Host, cgroups: list[tuple[str, str]]) -> Assembly:
 
 
 def report(channel: _socket.socket, during: str, error: BaseException) -> None:
-    try:
-        messages.send(channel, {"failure": failure(during, error)})
-    except messages.Lost:
-        pass
+    messages.tell(channel, {"failure": failure(during, error)})
 
 
 def failure(during: str, error: BaseException) -> dict[str, str]:

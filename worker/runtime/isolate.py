@@ -6,16 +6,19 @@ Only commands that open an engine do this, and only root can.
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from buildengine.errors import HostError
 from worker.runtime import syscalls
 
 
+@cache
 def private_mounts() -> None:
     """Give this process a mount namespace of its own, so that whatever is killed, no mount is left on the host.
 
     Recursively *slave*, not private: what the host mounts later is still seen here. Call it before any thread
-    starts: unshare(2) moves the calling thread only.
+    starts: unshare(2) moves the calling thread only. That is also why it is done once: a second namespace would be
+    this thread's alone, and the threads that have started since would mount into the first.
     """
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)

@@ -42,6 +42,14 @@ def send(channel: _socket.socket, message: dict[str, Any], fds: tuple[int, ...] 
         raise Lost from None
 
 
+def tell(channel: _socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    """`send`, for what is of no use to anybody once nobody reads it."""
+    try:
+        send(channel, message, fds)
+    except Lost:
+        pass
+
+
 def receive(channel: _socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
     """The next message and its descriptors (close-on-exec). Raises Lost at the end, BlockingIOError as told."""
     space = _socket.CMSG_SPACE(_MAX_FDS * 4)

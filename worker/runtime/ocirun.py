@@ -77,7 +77,8 @@ def _become_runtime(program: str, options: list[str], bundle: str, streams: list
         syscalls.close_range(3, 0xFFFFFFFF)
         syscalls.default_signals(13, 25)
         log = ["--log", f"{bundle}/log", "--log-format", "json"]
-        run = ["run", "--detach", "--bundle", bundle, "--pid-file", f"{bundle}/pid", "step"]
+        # runc would join the keyring of the container's name, which every step has: the one that is ours alone stays
+        run = ["run", "--no-new-keyring", "--detach", "--bundle", bundle, "--pid-file", f"{bundle}/pid", "step"]
         argv = [program, "--root", f"{SCRATCH}/state", *log, *options, *run]
         os.execve(program, argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     finally:

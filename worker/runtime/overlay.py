@@ -38,17 +38,17 @@ class Overlay:
 
         `attach` is a directory of this process's own mount namespace, over which a fallback may mount for a moment.
         """
-        readonly = 0 if upper else syscalls.ATTR_RDONLY
         if len(lowers) > MAX_LAYERS:
             raise TooManyLayers(len(lowers))
-        if upper and lowers:
-            return self._overlay(lowers, (upper, work or ""), attach, attributes)
-        if len(lowers) > 1:
-            return self._overlay(lowers, None, attach, attributes | readonly)
-        if not upper and not lowers:
-            return syscalls.new_filesystem("tmpfs", (("size", "4k"), ("mode", "755")), attributes | readonly)
-        fd = syscalls.clone_mount(syscalls.AT_FDCWD, upper or lowers[0])
-        syscalls.restrict_mount(fd, attributes | readonly)
+        if not upper:
+            attributes |= syscalls.ATTR_RDONLY
+        layers = [upper, *lowers] if upper else lowers
+        if not layers:
+            return syscalls.new_filesystem("tmpfs", (("size", "4k"), ("mode", "755")), attributes)
+        if len(layers) > 1:
+            return self._overlay(lowers, (upper, work or "") if upper else None, attach, attributes)
+        fd = syscalls.clone_mount(syscalls.AT_FDCWD, layers[0])
+        syscalls.restrict_mount(fd, attributes)
         return fd
 
     def _overlay(self, lowers: list[str], upper: tuple[str, str] | None, attach: str, attributes: int) -> int:
@@ -74,27 +74,24 @@ class Overlay:
 
         Raises Refused when there is no such place in the tree.
         """
-        attached = False
+        held = [tree]
         try:
-            if not self.clone_detached:
-                _attach(tree, attach)
-                attached = True
-            inside = _enter(tree, path)
+            held.append(_enter(tree, path))
+            if self.clone_detached:
+                try:
+                    return syscalls.clone_mount(held[-1])
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    self.clone_detached = False
+            _attach(tree, attach)
             try:
-                return syscalls.clone_mount(inside)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self.clone_detached:
-                    raise
-                self.clone_detached = False
-                _attach(tree, attach)
-                attached = True
-                return syscalls.clone_mount(inside)
+                return syscalls.clone_mount(held[-1])
             finally:
-                os.close(inside)
-        finally:
-            os.close(tree)
-            if attached:
                 syscalls.unmount(attach)
+        finally:
+            for fd in held:
+                os.close(fd)
 
 
 def _enter(tree: int, path: str) -> int:

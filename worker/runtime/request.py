@@ -15,7 +15,7 @@ from typing import Any
 from buildengine.errors import HostError, UserError
 from buildengine.ids import LARGEST_ID
 from worker.runtime import bundle, devices, seccomp
-from worker.runtime.emulation import REGISTER_HINT
+from worker.runtime.emulation import not_under
 from worker.runtime.plan import plan
 from worker.runtime.spec import ProcessSpec
 from worker.session import SecretBytes
@@ -72,10 +72,7 @@ def _emulation(spec: ProcessSpec, oci: bundle.Program | None) -> dict[str, Any] 
     if spec.emulator is None:
         return None
     if oci is not None:
-        raise HostError(
-            f"{oci.name} cannot run a step whose emulator only the step has: {spec.emulator.program}",
-            hint=f"use the built-in runtime, {REGISTER_HINT}",
-        )
+        raise not_under(oci.name, spec.emulator)
     return asdict(spec.emulator) | {"network": spec.network == "none"}
 
 

@@ -10,11 +10,13 @@ import base64
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from buildengine.values import dataclass
 from cache.overlay import TreeMount
-from worker.runtime.emulation import Emulator
+
+if TYPE_CHECKING:  # the engine, and so a cached build, imports this module for its limits
+    from worker.runtime.emulation import Emulator
 
 DEFAULT_HOSTNAME = "buildkitsandbox"  # BuildKit's: it is in /etc/hosts and in the output of scripts
 
@@ -168,5 +170,7 @@ def _emulator_json(emulator: Emulator | None) -> dict[str, str] | None:
 def _emulator(doc: Mapping[str, str] | None) -> Emulator | None:
     if doc is None:
         return None
+    from worker.runtime.emulation import Emulator
+
     magic, mask = bytes.fromhex(doc["magic"]), bytes.fromhex(doc["mask"])
     return Emulator(name=doc["name"], program=doc["program"], magic=magic, mask=mask)

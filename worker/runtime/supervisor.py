@@ -247,10 +247,8 @@ class Supervisor:
         return {"status": status, "cpu": cpu, "peak": peak, "oom": oom}
 
     def answer(self, report: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        try:
-            messages.send(self._engine, report, fds)
-        except messages.Lost:
-            pass
+        messages.tell(self._engine, report, fds)
+
 
     def clean(self) -> None:
         """Whatever happened: no process of the step, no control group."""

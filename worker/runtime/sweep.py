@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from worker.runtime import cgroups
+from worker.runtime import cgroups, controlfiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def owner(pid: int) -> str:
 def start_time(pid: int) -> int:
     """In clock ticks since boot, proc(5) field 22; 0 when there is no such process."""
     try:
-        text = cgroups.read(f"/proc/{pid}/stat")
+        text = controlfiles.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return 0
     fields = text[text.rindex(")") + 2 :].split()
@@ -86,7 +86,7 @@ def _raise(error: OSError) -> None:
 def _kill(directory: str) -> None:
     for path, _, _ in os.walk(directory):
         try:
-            for pid in cgroups.read(path + "/cgroup.procs").split():
+            for pid in controlfiles.read(path + "/cgroup.procs").split():
                 if pid != "0":  # 0: in a pid namespace that we cannot see
                     os.kill(int(pid), _SIGKILL)
         except (FileNotFoundError, ProcessLookupError):

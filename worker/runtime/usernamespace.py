@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 
-from worker.runtime import binfmt, cgroups, messages, syscalls
+from worker.runtime import binfmt, controlfiles, messages, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def make(emulation: dict[str, Any]) -> list[int]:
         said, fds = messages.receive(ours)
         if "refused" not in said:
             for name in ("uid_map", "gid_map"):
-                cgroups.write(f"/proc/{pid}/{name}", _IDENTITY)
+                controlfiles.write(f"/proc/{pid}/{name}", _IDENTITY)
             messages.send(ours, {})
             said, fds = messages.receive(ours)
     except messages.Lost:
@@ -63,8 +63,10 @@ def _serve(channel: _socket.socket, emulation: dict[str, Any]) -> NoReturn:
     except messages.Lost:
         pass
     except BaseException as error:
-        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error)}: {error}"
-        _try_to_send(channel, {"refused": what})
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            what = f"{error.filename}: {error.strerror}"
+        messages.tell(channel, {"refused": what})
     os._exit(0)
 
 
@@ -88,11 +90,4 @@ def _unlimit(limit: int) -> None:
     try:
         resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (OSError, ValueError):  # the step has what the engine has
-        pass
-
-
-def _try_to_send(channel: _socket.socket, message: dict[str, Any]) -> None:
-    try:
-        messages.send(channel, message)
-    except messages.Lost:
         pass

@@ -111,7 +111,7 @@ class Draft:
 
     def carry(self) -> None:
         """Account for the whole environment being written out once more. Raises ParseError when that is too much."""
-        self.shared.lexer.spend(self.env.size)
+        self.shared.lexer.budget.spend(self.env.size)
 
     def only_last_counts(self, instruction: ins.Instruction) -> None:
         before = self.last.get(instruction.name)
@@ -137,7 +137,7 @@ class Draft:
         if found.unmatched:
             undeclared = [n for n in found.unmatched if n not in self.args and n not in NOT_IN_ENVIRONMENT]
             for name in sorted(undeclared):
-                suggestion = self.shared.lexer.suggest(name, self.env, prefix="$")
+                suggestion = self.shared.lexer.budget.suggest(name, self.env, prefix="$")
                 message = f"Usage of undefined variable '${name}'{suggestion}"
                 self.shared.linter.found("UndefinedVar", message, instruction.location)
         return found

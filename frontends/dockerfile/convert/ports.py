@@ -21,7 +21,7 @@ def expose(draft: Draft, instruction: ins.Expose) -> None:
     for argument in instruction.arguments:
         for text in draft.shared.lexer.process(argument, draft.env).words:
             found = _ports(draft, instruction, text)
-            draft.shared.lexer.expose(len(found), len(draft.config.exposed_ports))
+            draft.shared.lexer.budget.expose(len(found), len(draft.config.exposed_ports))
             ports += found
     draft.configure(replace(draft.config, exposed_ports=draft.config.exposed_ports.union(ports)))
     draft.commit(f"EXPOSE [{' '.join(ports)}]")

@@ -39,12 +39,24 @@ class _Common(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """One source as written, its variables expanded: a `repository`, a download, or files."""
+
+    text: str
+    repository: GitRef | None
+
+    @property
+    def is_remote(self) -> bool:
+        return self.repository is not None or self.text.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """One COPY or ADD, its variables expanded. `files` is where its plain sources are."""
 
     draft: Draft
     instruction: ins.Copy | ins.Add
-    sources: tuple[str, ...]
+    sources: tuple[_Source, ...]
     dest: str
     destination: str
     chown: str
@@ -67,8 +79,8 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
     """`source` is the stage of --from; without it, files come from the build context."""
     job = _job(draft, instruction, source)
     actions = Actions()
-    for path in job.sources:
-        actions = _copy_source(job, actions, path)
+    for wanted in job.sources:
+        actions = _copy_source(job, actions, wanted)
     for document in instruction.inline:
         actions = _copy_inline(job, actions, document)
     if instruction.link and not job.chmod and draft.state.output is not None:
@@ -82,11 +94,7 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
         )
     used = source.stage.used if source else draft.shared.context_used
     os = draft.platform.os
-    used.update(
-        rooted(imagepaths.slashed(path, os))
-        for path in job.sources
-        if not (isinstance(instruction, ins.Add) and _is_remote(path))
-    )
+    used.update(rooted(imagepaths.slashed(wanted.text, os)) for wanted in job.sources if not wanted.is_remote)
     draft.commit(_history_text(job), layer=True, suffix=" # buildkit")
 
 
@@ -99,7 +107,7 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
     job = _Job(
         draft=draft,
         instruction=instruction,
-        sources=tuple(expand(path) for path in instruction.sources),
+        sources=tuple(_source(expand(text)) for text in instruction.sources),
         destination=destination,
         dest=imagepaths.destination(draft.state.cwd, destination, draft.platform.os),
         chown=_owner(expand(instruction.chown)),
@@ -112,6 +120,13 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
     if source is None:
         _check_ignored(job)
     return job
+
+
+def _source(text: str) -> _Source:
+    try:
+        return _Source(text=text, repository=gitref.parse(text))
+    except UserError as error:
+        raise ParseError(error.message, hint=error.hint) from None
 
 
 def _owner(text: str) -> str:
@@ -127,28 +142,17 @@ def _check_checksum(job: _Job) -> None:
         return
     if len(job.sources) != 1:
         raise ParseError("checksum can't be specified for multiple sources", hint="write one ADD for each source")
-    if not _is_remote(job.sources[0]):
+    if not job.sources[0].is_remote:
         raise ParseError("checksum requires HTTP(S) or Git sources", hint="remove --checksum, or add a URL")
 
 
 def _check_ignored(job: _Job) -> None:
     shared = job.draft.shared
-    for path in job.sources:
-        if shared.ignored and not _is_remote(path) and shared.ignored.matches(path):
+    for wanted in job.sources:
+        if shared.ignored and not wanted.is_remote and shared.ignored.matches(wanted.text):
             command = job.instruction.name.capitalize()
-            message = f"Attempting to {command} file {quote(path)} that is excluded by .dockerignore"
+            message = f"Attempting to {command} file {quote(wanted.text)} that is excluded by .dockerignore"
             shared.linter.found("CopyIgnoredFile", message, job.instruction.location)
-
-
-def _is_remote(path: str) -> bool:
-    return path.startswith(("http://", "https://")) or _git(path) is not None
-
-
-def _git(path: str) -> GitRef | None:
-    try:
-        return gitref.parse(path)
-    except UserError as error:
-        raise ParseError(error.message, hint=error.hint) from None
 
 
 def _mode(text: str) -> int | str:
@@ -170,17 +174,15 @@ def _mode(text: str) -> int | str:
 # --- one source -----------------------------------------------------------------------------------------------
 
 
-def _copy_source(job: _Job, actions: Actions, path: str) -> Actions:
-    repository = _git(path)
-    remote = repository is not None or path.startswith(("http://", "https://"))
-    if remote and not isinstance(job.instruction, ins.Add):
-        what = "a git ref" if repository else "a URL"
+def _copy_source(job: _Job, actions: Actions, source: _Source) -> Actions:
+    if not source.is_remote:
+        return _copy_files(job, actions, source.text)
+    if not isinstance(job.instruction, ins.Add):
+        what = "a git ref" if source.repository else "a URL"
         raise ParseError(f"source can't be {what} for COPY", hint="write ADD instead of COPY")
-    if repository is not None and isinstance(job.instruction, ins.Add):
-        return _copy_repository(job, job.instruction, actions, repository)
-    if remote:
-        return _copy_download(job, actions, path)
-    return _copy_files(job, actions, path)
+    if source.repository is not None:
+        return _copy_repository(job, job.instruction, actions, source.repository)
+    return _copy_download(job, job.instruction, actions, source.text)
 
 
 def _copy_files(job: _Job, actions: Actions, path: str) -> Actions:
@@ -241,7 +243,7 @@ def _copy_repository(job: _Job, instruction: ins.Add, actions: Actions, reposito
     return actions.copy(tree, "/", job.dest, **job.common)
 
 
-def _copy_download(job: _Job, actions: Actions, url: str) -> Actions:
+def _copy_download(job: _Job, instruction: ins.Add, actions: Actions, url: str) -> Actions:
     try:
         base = posixpath.basename(urlsplit(url).path.rstrip("/"))
         checksum = Digest.parse(job.checksum) if job.checksum else None
@@ -254,10 +256,9 @@ def _copy_download(job: _Job, actions: Actions, url: str) -> Actions:
         checksum=checksum,
         name=job.name,
         description={COMMAND: ""},
-        place=job.draft.place(job.instruction),
+        place=job.draft.place(instruction),
     )
-    unpack = isinstance(job.instruction, ins.Add) and job.instruction.unpack is True
-    return actions.copy(tree, filename, job.dest, unpack=unpack, **job.common)
+    return actions.copy(tree, filename, job.dest, unpack=instruction.unpack is True, **job.common)
 
 
 def _copy_inline(job: _Job, actions: Actions, document: Heredoc) -> Actions:
@@ -306,4 +307,4 @@ def _history_text(job: _Job) -> str:
         f"--chmod={job.chmod}" if job.chmod else "",
     )
     inline = [f"<<{document.name}" for document in job.instruction.inline]
-    return " ".join([*filter(None, parts), *job.sources, *inline, job.destination])
+    return " ".join([*filter(None, parts), *[s.text for s in job.sources], *inline, job.destination])

@@ -12,7 +12,6 @@ from cache.served import Referral, ServedManifest
 from worker.oci import jsonbytes
 from worker.oci.document import Fields, InvalidImage
 from worker.oci.types import (
-    DOCKER_LAYER_FOREIGN,
     INDEX_TYPES,
     MANIFEST_LIMIT,
     MANIFEST_TYPES,
@@ -25,7 +24,6 @@ from worker.oci.types import (
 from worker.registry.server.answers import Code, Refusal
 
 LIMIT = MANIFEST_LIMIT
-_NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +66,12 @@ def read(raw: bytes, *, media_type: str, digest: Digest | None) -> Incoming:
 
 
 def _needs(parsed: Manifest | Index) -> tuple[Referral, ...]:
-    """What must be there first; the subject need not ("allowing clients to push ... in either order")."""
+    """What must be there first; the subject need not ("allowing clients to push ... in either order").
+
+    Layers that may not be distributed stay where their URLs lead (image-spec, layer.md#non-distributable-layers).
+    """
     if isinstance(parsed, Manifest):
-        wanted = (parsed.config, *(layer for layer in parsed.layers if not _is_elsewhere(layer)))
+        wanted = (parsed.config, *(layer for layer in parsed.layers if not layer.is_foreign))
         return tuple(Referral(digest=one.digest, size=one.size, is_manifest=False) for one in wanted)
     return tuple(Referral(digest=one.digest, size=one.size, is_manifest=_is_manifest(one)) for one in parsed.manifests)
 
@@ -78,11 +79,6 @@ def _needs(parsed: Manifest | Index) -> tuple[Referral, ...]:
 def _is_manifest(entry: Descriptor) -> bool | None:
     """An index of a build cache lists layers, so an entry of another type may be a blob or a manifest."""
     return True if entry.media_type in INDEX_TYPES | MANIFEST_TYPES else None
-
-
-def _is_elsewhere(layer: Descriptor) -> bool:
-    """Layers that may not be distributed stay where their URLs lead (image-spec, layer.md#non-distributable-layers)."""
-    return layer.media_type == DOCKER_LAYER_FOREIGN or layer.media_type.startswith(_NONDISTRIBUTABLE)
 
 
 def _listed(parsed: Manifest | Index, artifact_type: str) -> str:

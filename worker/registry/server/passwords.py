@@ -3,8 +3,9 @@
 A line is `user:hash`; a hash is whatever the host's libcrypt knows (crypt(5): bcrypt as `htpasswd -B` makes it,
 yescrypt, SHA-512, SHA-256). Python's own `crypt` is gone from 3.13 on, so the library is called as it is.
 
-A good hash is slow on purpose. What was right once is remembered, as a keyed hash, for the life of the server;
-what is wrong costs its sender the time, in a thread.
+A good hash is slow on purpose. What was right once is remembered, as a keyed hash, for the life of the server.
+What is wrong costs its sender the time, in a thread, whether there is such a user or not; and one is looked at after
+the other, so that guesses never take more than one thread from the uploads.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import ctypes
-import ctypes.util
 import hmac
 import secrets
 from collections.abc import Mapping
+
+import trio
 
 from buildengine.errors import HostError, UserError
 from buildengine.limits import HASH, offload
@@ -33,7 +35,9 @@ class Passwords:
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = dict(hashes)
         self._key = secrets.token_bytes(32)
+        self._decoy = next(iter(self._hashes.values()), "")
         self._right: set[bytes] = set()
+        self._turn = trio.Lock()
         self._crypt = _libcrypt()
 
     async def check(self, header: str) -> None:
@@ -41,12 +45,20 @@ class Passwords:
         proof = hmac.digest(self._key, header.encode(), "sha256")
         if proof in self._right:
             return
-        user, password = _credentials(header)
-        hashed = self._hashes.get(user)
-        if hashed is None or not await offload(self._matches, password, hashed, limiter=HASH):
+        credentials = _credentials(header)
+        if credentials is None or not await self._are_right(proof, *credentials):
             raise Refusal(Code.UNAUTHORIZED, "a user and a password are needed", headers=_CHALLENGE)
-        if len(self._right) < _MOST_KNOWN:
-            self._right.add(proof)
+
+    async def _are_right(self, proof: bytes, user: str, password: str) -> bool:
+        async with self._turn:
+            if proof in self._right:  # meanwhile: a client begins on several connections at once
+                return True
+            hashed = self._hashes.get(user, self._decoy)
+            matches = await offload(self._matches, password, hashed, limiter=HASH)
+            is_right = matches and user in self._hashes
+            if is_right and len(self._right) < _MOST_KNOWN:
+                self._right.add(proof)
+            return is_right
 
     def _matches(self, password: str, hashed: str) -> bool:
         scratch = ctypes.create_string_buffer(_SCRATCH)
@@ -73,25 +85,26 @@ def parse(text: str, *, name: str) -> Mapping[str, str]:
     return hashes
 
 
-def _credentials(header: str) -> tuple[str, str]:
+def _credentials(header: str) -> tuple[str, str] | None:
     scheme, _, rest = header.partition(" ")
     if scheme.lower() != "basic":
-        return "", ""
+        return None
     try:
-        user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+        user, colon, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
-        return "", ""
+        return None
+    if not colon or "\0" in password:  # no character of a password (RFC 7617, 2); crypt would end there
+        return None
     return user, password
 
 
 def _libcrypt() -> ctypes._NamedFuncPointer:
-    for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt") or ""):
+    for name in ("libcrypt.so.1", "libcrypt.so.2"):
         try:
-            function = ctypes.CDLL(name, use_errno=True).crypt_r if name else None
+            function = ctypes.CDLL(name).crypt_r
         except (OSError, AttributeError):
             continue
-        if function is not None:
-            function.restype = ctypes.c_char_p
-            function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
-            return function
+        function.restype = ctypes.c_char_p
+        function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+        return function
     raise HostError("there is no libcrypt to check passwords with", hint="install the package libcrypt1")

@@ -145,7 +145,7 @@ def _manifest(name: str, reference: str, query: Query) -> Manifest:
 def _uploads(name: str, query: Query) -> Uploads:
     algorithm = _first(query, "digest-algorithm")
     if algorithm not in ("", "sha256"):
-        _unsupported_algorithm(algorithm)
+        raise _unsupported_algorithm(algorithm)
     mount = _digest(query["mount"][0]) if "mount" in query else None
     source = _name(query["from"][0]) if "from" in query and mount is not None else None
     digest = _digest(query["digest"][0]) if "digest" in query and mount is None else None
@@ -199,14 +199,14 @@ def _digest(text: str) -> Digest:
     except UserError:
         algorithm, colon, encoded = text.partition(":")
         if colon and algorithm != "sha256" and re.fullmatch(r"[a-z0-9+._-]{1,40}", algorithm) and encoded:
-            _unsupported_algorithm(algorithm)
+            raise _unsupported_algorithm(algorithm) from None
         message = "a digest is sha256: and 64 lower-case hex digits"
         raise Refusal(Code.DIGEST_INVALID, message, detail={"digest": text[:200]}) from None
     if digest.algorithm != "sha256":
-        _unsupported_algorithm(digest.algorithm)
+        raise _unsupported_algorithm(digest.algorithm)
     return digest
 
 
-def _unsupported_algorithm(algorithm: str) -> None:
+def _unsupported_algorithm(algorithm: str) -> Refusal:
     message = f"this registry knows sha256 digests only, not {algorithm[:40]}"
-    raise Refusal(Code.DIGEST_INVALID, message, detail={"algorithm": algorithm[:40]})
+    return Refusal(Code.DIGEST_INVALID, message, detail={"algorithm": algorithm[:40]})

@@ -27,6 +27,7 @@ from worker.registry.server.passwords import Passwords
 from worker.registry.server.wire import Interrupted, Limits, Request, Stream, Wire
 
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FAILED = Refusal(Code.UNKNOWN, "the registry's store has failed").answer
 _HANDSHAKE_SECONDS = 20.0
 _GRACE_SECONDS = 5.0
 _TIDY_SECONDS = 300.0
@@ -144,7 +145,7 @@ class _Server:
 
     async def _exchange(self, wire: Wire, remote: str) -> bool:
         """One request and its answer; whether another may follow."""
-        request, problem, status = None, "", 0
+        request, problem = None, ""
         started, number = time.time(), 0
         try:
             try:
@@ -155,14 +156,16 @@ class _Server:
                 answer, problem = await self._answer(request, wire)
             except Refusal as refusal:
                 answer = refusal.answer
-            status = answer.status
             return await wire.answer(request, answer)
         except Interrupted:
             problem = problem or "the client has gone"
             return False
+        except BuildError as error:  # a blob that cannot be read, or not to its end
+            problem = _told(error)
+            return not wire.status and await wire.answer(request, _FAILED)
         finally:
             if request is not None:
-                self._tell(request, wire, remote, number, started, status, problem)
+                self._tell(request, wire, remote, number, started, problem)
 
     async def _next(self, wire: Wire) -> Request | None:
         if self._quiet is not None:
@@ -187,13 +190,11 @@ class _Server:
         except Interrupted:
             raise
         except BuildError as error:
-            return Refusal(Code.UNKNOWN, "the registry's store has failed").answer, f"{error} ({error.hint})"
+            return _FAILED, _told(error)
         except Exception as error:
             return Refusal(Code.UNKNOWN, "internal error").answer, f"internal error: {error!r}"
 
-    def _tell(
-        self, request: Request, wire: Wire, remote: str, number: int, started: float, status: int, problem: str
-    ) -> None:
+    def _tell(self, request: Request, wire: Wire, remote: str, number: int, started: float, problem: str) -> None:
         self._on_request(
             ServedRequest(
                 number=number,
@@ -201,7 +202,7 @@ class _Server:
                 remote=remote,
                 method=request.method,
                 target=request.target,
-                status=status,
+                status=wire.status,
                 received=wire.body.received,
                 sent=wire.sent,
                 seconds=time.time() - started,
@@ -223,11 +224,15 @@ class _Server:
                 if has_freed:
                     await prune.collect(self._cache)
             except BuildError as error:
-                self._on_request(ServedRequest(time=time.time(), problem=f"{error} ({error.hint})"))
+                self._on_request(ServedRequest(time=time.time(), problem=_told(error)))
 
     def _on_change(self, *, frees: bool) -> None:
         self._has_freed = self._has_freed or frees
         self._change.set()
+
+
+def _told(error: BuildError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 def _spelled(address: tuple[object, ...]) -> str:

@@ -1,27 +1,19 @@
-"""Bytes between a connection and a file, by the megabyte: into the store while they are hashed, out of it by sendfile.
+"""The body of a request into the store, by the megabyte, hashed on the way.
 
-No byte of a blob passes through Python on its way out, and on its way in each is touched once, in a thread. Two
-buffers: one is hashed and written while the other fills.
+Each byte is touched once, in a thread. Two buffers: one is hashed and written while the other fills.
 """
 
 from __future__ import annotations
 
-import os
-import select
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 import trio
 
-from buildengine.errors import BuildError, StoreError
-from buildengine.limits import DISK, HASH, offload
-from worker.registry.server.answers import FilePart
+from buildengine.errors import BuildError
+from buildengine.limits import HASH, offload
 
 STEP = 1 << 20
-_VERIFY = "run `pybuild debug verify-store`"
-_SENDFILE_STEP = 8 << 20
-_SENDFILE_PATIENCE = 5  # ms
 
 
 class Source(Protocol):
@@ -58,51 +50,3 @@ async def _write(write: Callable[[memoryview], object], data: memoryview, failur
         await offload(write, data, limiter=HASH)
     except BuildError as error:  # out of a nursery it would come in a group
         failures.append(error)
-
-
-async def send_file(
-    stream: trio.abc.SendStream,
-    file: int,
-    part: FilePart,
-    *,
-    step: Callable[[], AbstractContextManager[None]],
-    on_sent: Callable[[int], object],
-) -> None:
-    """Send a part of an open file. `step` bounds each wait for the other side."""
-    offset, end = part.offset, part.offset + part.length
-    while offset < end:
-        if isinstance(stream, trio.SocketStream):
-            count = await offload(_sendfile, stream.socket.fileno(), file, offset, end - offset, limiter=DISK)
-            if not count:
-                with step():
-                    await trio.lowlevel.wait_writable(stream.socket)
-        else:
-            data = await offload(os.pread, file, min(STEP, end - offset), offset, limiter=DISK)
-            count = len(data)
-            if not count:
-                raise StoreError("the file of a blob is shorter than its row says", hint=_VERIFY)
-            with step():
-                await stream.send_all(data)
-        offset += count
-        on_sent(count)
-
-
-def _sendfile(socket: int, file: int, offset: int, count: int) -> int:
-    """As much as the socket takes with little waiting, and not more than a step.
-
-    Whoever reads as fast as we write is never worth a hop to the event loop and back, which costs more than 100 KiB.
-    """
-    count, sent = min(count, _SENDFILE_STEP), 0
-    room = select.poll()
-    room.register(socket, select.POLLOUT)
-    while sent < count:
-        try:
-            done = os.sendfile(socket, file, offset + sent, count - sent)
-        except BlockingIOError:
-            if room.poll(_SENDFILE_PATIENCE):
-                continue
-            break
-        if not done:
-            raise StoreError("the file of a blob is shorter than its row says", hint=_VERIFY)
-        sent += done
-    return sent

@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from pathlib import Path
 
 import h11
 import trio
 
 from buildengine.values import dataclass
+from cache.diskerrors import explained
+from worker.registry.sendfile import send_file
 from worker.registry.server.answers import Answer, Code, FilePart, Refusal
-from worker.registry.server.transfer import send_file
 
 _READ = 64 << 10
 _LINGER_SECONDS = 2.0
@@ -59,7 +61,7 @@ class Interrupted(Exception):
 
 
 class Wire:
-    """One connection. `body` is that of the request that came last."""
+    """One connection. `body` is that of the request that came last; `status` (0: not begun) and `sent` its answer's."""
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
@@ -68,12 +70,13 @@ class Wire:
         self._ahead = b""
         self._keeps_alive = True
         self.body = Body(self, length=0, expects=False)
+        self.status = 0
         self.sent = 0
 
     async def request(self) -> Request | None:
         """The next request; None when the client has gone, or has nothing to say. Raises Refusal for nonsense."""
         self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
-        self.body, self.sent = Body(self, length=0, expects=False), 0
+        self.body, self.status, self.sent = Body(self, length=0, expects=False), 0, 0
         if not self._ahead:
             with trio.move_on_after(self._limits.idle):
                 self._ahead = await self._receive(self._limits.head_bytes)
@@ -85,23 +88,31 @@ class Wire:
         raise Refusal(Code.UNSUPPORTED, "the request took too long", status=408, close=True)
 
     async def answer(self, request: Request | None, answer: Answer) -> bool:
-        """Send it; whether another request may follow."""
+        """Send it; whether another request may follow. Raises StoreError when its file cannot be read."""
         unwanted = not await self._read_rest()
         close = answer.close or unwanted or not self._keeps_alive or request is None
         is_bare = answer.status in _NO_BODY or (request is not None and request.method == "HEAD")
         with contextlib.ExitStack() as stack:
             body = answer.body
             if isinstance(body, FilePart):
-                try:
-                    file = stack.enter_context(io.FileIO(body.path))
-                except FileNotFoundError:  # deleted since we looked
+                opened = _opened(body.path)
+                if opened is None:  # deleted since we looked
                     return await self.answer(request, Refusal(Code.BLOB_UNKNOWN, "the blob was deleted").answer)
+                file = stack.enter_context(opened)
             head = self._composed(answer, close)
+            self.status = answer.status
             with self._bounded():
                 await self._stream.send_all(head if is_bare or isinstance(body, FilePart) else head + body)
             if not is_bare and isinstance(body, FilePart):
                 try:
-                    await send_file(self._stream, file.fileno(), body, step=self._bounded, on_sent=self._count)
+                    await send_file(
+                        self._stream,
+                        file.fileno(),
+                        body.offset,
+                        body.length,
+                        step=self._bounded,
+                        on_sent=self._count,
+                    )
                 except OSError as error:
                     raise Interrupted from error
             elif not is_bare:
@@ -179,10 +190,11 @@ class Wire:
 
     async def _linger(self) -> None:
         """Let the client read the answer although it is still sending: closed at once, TCP would take it away."""
-        with trio.move_on_after(_LINGER_SECONDS), contextlib.suppress(Interrupted):
-            if isinstance(self._stream, trio.SocketStream):
-                await self._stream.send_eof()
-                while await self._receive():
+        socket = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
+        with trio.move_on_after(_LINGER_SECONDS), contextlib.suppress(trio.BrokenResourceError, OSError):
+            if isinstance(socket, trio.SocketStream):
+                await socket.send_eof()
+                while await socket.receive_some(_READ):
                     pass
 
     async def _receive(self, most: int = _READ) -> bytes:
@@ -294,6 +306,12 @@ class Body:
         view[:count], self._rest = self._rest[:count], self._rest[count:]
         self.received += count
         return count
+
+
+def _opened(path: Path) -> io.FileIO | None:
+    with explained("cannot read from the store"), contextlib.suppress(FileNotFoundError):
+        return io.FileIO(path)
+    return None
 
 
 def _one_line(value: str) -> str:

@@ -1,4 +1,4 @@
-"""What this host can run and how: gathers the facts for `emulation.how`. Takes about a millisecond."""
+"""Which platforms this host can run and how: gathers the facts for `emulation.how`. Takes about a millisecond."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def choose(platform: Platform, *, directory: Path | None = None) -> How:
     return emulation.how(platform, _facts(platform, local, str(directory) if directory else _DIRECTORIES))
 
 
-def table(*, directory: Path | None = None) -> list[RunnablePlatform]:
-    """Every platform that we know of, with how it runs or why it does not."""
+def table(*, directory: Path | None = None, runtime: str = "builtin") -> list[RunnablePlatform]:
+    """Every platform that we know of, with how it runs or why it does not, under the runtime of that name."""
     rows = []
     for platform in PLATFORMS:
         try:
-            how = str(choose(platform, directory=directory))
-            rows.append(RunnablePlatform(platform=platform, how=how))
+            how = choose(platform, directory=directory)
+            if how.emulator is not None and runtime in ("runc", "crun"):
+                raise emulation.not_under(runtime, how.emulator)
+            rows.append(RunnablePlatform(platform=platform, how=str(how)))
         except HostError as error:
             rows.append(RunnablePlatform(platform=platform, reason=error.message, hint=error.hint or ""))
     return rows
@@ -52,7 +54,7 @@ def _facts(platform: Platform, local: Platform, directories: str) -> Facts:
         local=local,
         kernel=(int(numbers[0]), int(numbers[1])),
         registrations=tuple(_registration(entry) for entry in binfmt.entries()),
-        emulator=find(form.qemu, directories),
+        emulator=find_emulator(form.qemu, directories),
         compatible=rank(local, platform) is not None and _runs(form.machine),
     )
 
@@ -67,7 +69,7 @@ def _registration(entry: dict[str, str]) -> Registration:
     )
 
 
-def find(qemu: str, directories: str) -> str:
+def find_emulator(qemu: str, directories: str) -> str:
     """The path of an emulator that needs no other file, or "". In some distributions the static one has no suffix."""
     for name in (f"qemu-{qemu}-static", f"qemu-{qemu}"):
         path = shutil.which(name, path=directories)
