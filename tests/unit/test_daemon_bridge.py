@@ -130,6 +130,7 @@ async def test_a_frontends_error_tells_of_it_and_of_the_file() -> None:
     told = {detail.type_url: json.loads(detail.value) for detail in caught.value.details}
     assert told[FRONTEND] == {"name": "dockerfile.v0", "source": ""}
     assert told[SOURCE]["info"]["filename"] == "Dockerfile"
+    assert caught.value.code is Code.UNKNOWN
 
 
 async def test_a_frontend_that_nobody_knows() -> None:
