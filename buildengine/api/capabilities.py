@@ -10,6 +10,7 @@ from llb import caps
 
 GATEWAY = (
     "frontend.caps",
+    "frontend.caps",
     "frontend.inputs",
     "gateway.evaluate",
     "gateway.exec",

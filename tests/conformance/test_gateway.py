@@ -68,7 +68,9 @@ def test_an_error_shows_the_lines_of_the_file(running: Daemon, tmp_path: Path) -
     assert "   2 | >>> RUN exit 3" in said
     assert "did not complete successfully: exit code: 3" in said
     context = write(tmp_path / "other", {"Dockerfile": "FROM base\nRUNN exit 3\n"})
-    assert "   2 | >>> RUNN exit 3" in dockerfile(running, context, status=1)
+    said = dockerfile(running, context, status=1)
+    assert "   2 | >>> RUNN exit 3" in said
+    assert "failed to solve: dockerfile parse error on line 2: unknown instruction: RUNN" in said
 
 
 def test_a_definition_on_standard_input(running: Daemon, tmp_path: Path) -> None:

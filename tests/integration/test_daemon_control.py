@@ -17,6 +17,7 @@ from buildengine.api.reflection_pb2 import ServerReflectionRequest, ServerReflec
 from buildengine.api.status import EXIT, VERTEX
 from buildengine.events import Outcome, VertexEvent
 from llb.definition import Definition
+from llb.mounts import Tmpfs
 from llb.state import State, image, merge, mkdir, scratch, symlink
 from tests.builds import FIXTURES, Store
 from tests.fakes.daemon import CONTROL, Client, Daemon, daemon, grpc
@@ -287,3 +288,9 @@ def test_each_exporter_is_remembered_and_the_last_answers(client: Client) -> Non
 
 
 SEVERAL: tuple[tuple[str, dict[str, str]], ...] = (("first", {}), ("second", {"oci-mediatypes": "true"}))
+
+
+def test_a_mount_at_a_relative_path(client: Client) -> None:
+    """It starts at the step's directory."""
+    step = image("base").with_dir("/tmp").run("echo here > /tmp/rel/file", mounts=[Tmpfs(target="rel")])
+    client.solve(step.root.marshal())

@@ -208,7 +208,8 @@ async def test_sources_of_every_kind_are_resolved() -> None:
         (pb.Result(), Result()),
         (pb.Result(ref=pb.Ref(id="a"), metadata={"k": b"v"}), Result(ref=Ref(id="a"), metadata={"k": b"v"})),
         (pb.Result(refDeprecated="a"), Result(ref=Ref(id="a"))),
-        (pb.Result(refs=pb.RefMap(refs={"x": pb.Ref(id="a"), "y": pb.Ref()})), Result(refs={"x": Ref(id="a"), "y": Ref()})),
+        (pb.Result(refs=pb.RefMap(refs={"x": pb.Ref(id="a")})), Result(refs={"x": Ref(id="a")})),
+        (pb.Result(refs=pb.RefMap(refs={"y": pb.Ref()})), Result(refs={"y": Ref()})),
         (pb.Result(refsDeprecated=pb.RefMapDeprecated(refs={"x": "a"})), Result(refs={"x": Ref(id="a")})),
     ],
 )  # fmt: skip

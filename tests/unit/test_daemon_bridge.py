@@ -130,6 +130,18 @@ async def test_a_frontends_error_tells_of_it_and_of_the_file() -> None:
     told = {detail.type_url: json.loads(detail.value) for detail in caught.value.details}
     assert told[FRONTEND] == {"name": "dockerfile.v0", "source": ""}
     assert told[SOURCE]["info"]["filename"] == "Dockerfile"
+    assert caught.value.code is Code.UNKNOWN
+
+
+async def test_a_capability_that_our_frontend_has_not() -> None:
+    frontend = "moby.buildkit.frontend"
+    known = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.inputs,{frontend}.contexts"})
+    assert (await bridge().solve(known)).ref.id
+    order = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.subrequests+forward"})
+    with pytest.raises(RpcError, match=r"capability .*subrequests") as caught:
+        await bridge().solve(order)
+    assert caught.value.code is Code.UNIMPLEMENTED
+    assert json.loads(caught.value.details[0].value) == {"name": f"{frontend}.subrequests"}
 
 
 async def test_a_frontend_that_nobody_knows() -> None:

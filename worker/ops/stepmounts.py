@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import field
+from dataclasses import field, replace
 
 from buildengine.errors import UserError
 from buildengine.values import dataclass
 from cache.layers import NewLayer
 from cache.overlay import TreeMount
-from llb import ops
+from llb import ops, paths
 from worker.context import OpContext, step_id
 from worker.results import Stack
 from worker.runtime.spec import BindMount, Mount, SecretFile, TmpfsMount, TreeMountPoint
@@ -48,10 +48,15 @@ class StepMounts:
         self._cleanup = cleanup
         self._owner = step_id()
 
+    def _placed(self) -> list[ops.Mount]:
+        """The mounts; a relative destination starts at the step's directory (executor/oci/spec.go)."""
+        cwd = self._op.meta.cwd
+        return [replace(m, dest=paths.resolve(cwd, m.dest)) if m.dest else m for m in self._op.mounts]
+
     async def prepare(self, stacks: Sequence[Stack]) -> Prepared:
         """All mounts, outer ones first; `stacks` are the op's inputs. Raises UserError."""
         prepared = Prepared()
-        for position, mount in sorted(enumerate(self._op.mounts), key=lambda numbered: _depth(numbered[1])):
+        for position, mount in sorted(enumerate(self._placed()), key=lambda numbered: _depth(numbered[1])):
             stack = stacks[mount.input] if mount.input != ops.NO_INPUT else ()
             if mount.type is ops.MountType.BIND:
                 await self._bind(position, mount, stack, prepared)
