@@ -17,7 +17,7 @@ from solver.vertex import Result
 from worker.context import BuildContext, OpContext
 from worker.ops.step import Step
 from worker.ops.stepmounts import Prepared, StepMounts
-from worker.runtime import emulators
+from worker.runtime import runnable
 from worker.runtime.container import Container, Process
 from worker.runtime.emulation import How
 from worker.worker import check_allowed
@@ -63,7 +63,7 @@ async def open_container(
     check_allowed(build, op)
     how = How(kind="native")
     if platform.architecture:
-        how = emulators.choose(platform, directory=build.emulators)
+        how = runnable.choose(platform, directory=build.emulators)
     runtime = await build.runtime()
     stacks = [await build.trees.stack_of(result) for result in inputs]
     for stack in stacks:

@@ -11,7 +11,7 @@ Requests are sent by a task of their own: a sender that waits for us to take dat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Packets(Protocol):
 
     async def receive(self) -> Packet | None: ...
 
-    async def receive_many(self) -> list[Packet]: ...
+    async def receive_many(self) -> Sequence[Packet]: ...
 
 
 async def receive(
@@ -108,7 +108,7 @@ class _Receiver:
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def _next(self) -> list[Packet]:
+    async def _next(self) -> Sequence[Packet]:
         packets = await self._stream.receive_many()
         if not packets:
             raise ProtocolError("the other side ended before it had sent everything")

@@ -7,7 +7,7 @@ wire; a value whose name ends with `-bin` is bytes (gRPC over HTTP/2, "Custom-Me
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from typing import Any, Generic, Protocol, TypeVar
@@ -87,7 +87,7 @@ class ServerCall(Protocol[_In_co, _Out_contra]):
         """The next message; None when the caller has half-closed."""
         ...
 
-    async def receive_many(self) -> list[_In_co]:
+    async def receive_many(self) -> Sequence[_In_co]:
         """The messages that have come, at least one; none where `receive` gives None."""
         ...
 
@@ -111,7 +111,7 @@ class ClientCall(Protocol[_In_contra, _Out_co]):
         """The next message; None after the last one of a call that ended with OK. Raises RpcError."""
         ...
 
-    async def receive_many(self) -> list[_Out_co]:
+    async def receive_many(self) -> Sequence[_Out_co]:
         """The messages that have come, at least one; none where `receive` gives None. Raises RpcError."""
         ...
 

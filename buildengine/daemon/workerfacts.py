@@ -51,7 +51,8 @@ def _platforms(config: DaemonConfig) -> tuple[Platform, ...]:
     """Those that were named, else this host's and what it can emulate."""
     if config.platforms:
         return tuple(map(platforms.parse, config.platforms))
-    from worker.runtime import emulators
 
-    runnable = [row.platform for row in emulators.table(directory=config.engine.worker.emulators) if row.how]
-    return tuple(dict.fromkeys([platforms.local(), *runnable]))
+    from worker.runtime import runnable
+
+    found = [row.platform for row in runnable.table(directory=config.engine.worker.emulators) if row.how]
+    return tuple(dict.fromkeys([platforms.local(), *found]))

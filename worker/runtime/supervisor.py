@@ -249,7 +249,6 @@ class Supervisor:
     def answer(self, report: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         messages.tell(self._engine, report, fds)
 
-
     def clean(self) -> None:
         """Whatever happened: no process of the step, no control group."""
         if self._pid:

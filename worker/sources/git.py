@@ -204,12 +204,12 @@ class GitSource:
 
     async def _fetch_one(self, repository: str, refspec: str, place: Remote) -> tuple[tuple[str, ...], Completed]:
         """A commit without its history; with it from a server of plain files, which cannot cut that off."""
-        arguments = (*_FETCH, "--depth=1", "--", place.url, refspec)
-        fetched = await self._git.attempt(*arguments, directory=repository, remote=place)
+        shallow = (*_FETCH, "--depth=1", "--", place.url, refspec)
+        fetched = await self._git.attempt(*shallow, directory=repository, remote=place)
         if fetched.code == 0 or _NOT_SHALLOW not in fetched.stderr:
-            return arguments, fetched
-        arguments = (*_FETCH, "--", place.url, refspec)
-        return arguments, await self._git.attempt(*arguments, directory=repository, remote=place)
+            return shallow, fetched
+        whole = (*_FETCH, "--", place.url, refspec)
+        return whole, await self._git.attempt(*whole, directory=repository, remote=place)
 
     async def _fetch_all(self, repository: str, place: Remote) -> None:
         """Everything, for the servers that give away only what their refs name (and for deep commits there)."""
