@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pty
 import signal
@@ -126,6 +127,7 @@ def on_a_terminal(registries: FakeRegistries, *args: str) -> Iterator[tuple[int,
     pid, fd = pty.fork()
     if pid == 0:
         status = 99
+        gc.disable()  # what the tests have left behind is not for here: an interrupt in some finalizer would be lost
         try:
             sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate(("r", "w", "w")))
             signal.signal(signal.SIGINT, signal.default_int_handler)
