@@ -7,7 +7,7 @@ a client that does not offer secrets has no secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -102,6 +102,14 @@ class Sinks(Protocol):
         ...
 
 
+class Uploads(Protocol):
+    """Streams that a client offers under URLs of its own, each once."""
+
+    def pull(self, host: str, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The pieces of one stream. Raises SourceError."""
+        ...
+
+
 class Session(Protocol):
     """All of the above, for one build."""
 
@@ -122,3 +130,8 @@ class Session(Protocol):
 
     @property
     def sinks(self) -> Sinks: ...
+
+    @property
+    def uploads(self) -> Uploads | None:
+        """None: this client has everything where it can be read."""
+        ...

@@ -108,6 +108,7 @@ class LocalSession:
     ssh_agents: LocalSshAgents
     credentials: Credentials
     sinks: LocalSinks
+    uploads: None = None
 
 
 class DockerConfigCredentials:
