@@ -204,7 +204,7 @@ class GitSource:
 
     async def _fetch_one(self, repository: str, refspec: str, place: Remote) -> tuple[tuple[str, ...], Completed]:
         """A commit without its history; with it from a server of plain files, which cannot cut that off."""
-        arguments = (*_FETCH, "--depth=1", "--", place.url, refspec)
+        arguments: tuple[str, ...] = (*_FETCH, "--depth=1", "--", place.url, refspec)
         fetched = await self._git.attempt(*arguments, directory=repository, remote=place)
         if fetched.code == 0 or _NOT_SHALLOW not in fetched.stderr:
             return arguments, fetched
