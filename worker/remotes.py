@@ -14,27 +14,37 @@ from buildengine.wholefile import whole_file
 from cache.opened import Cache
 from worker.registry.hosts import RegistryConfig, tls
 from worker.registry.transport import open_transport
+from worker.session import Uploads
 from worker.sources.git import GitSource
 from worker.sources.gitcli import Git
-from worker.sources.http import HttpSource
+from worker.sources.http import HttpSource, Transport
+from worker.sources.uploads import UploadTransport
 
 
 @asynccontextmanager
-async def open_remotes(cache: Cache, config: RegistryConfig, environment: Mapping[str, str]) -> AsyncIterator[Remotes]:
+async def open_remotes(
+    cache: Cache, config: RegistryConfig, environment: Mapping[str, str], uploads: Uploads | None = None
+) -> AsyncIterator[Remotes]:
     """The remote sources of one build; `environment` gives git its PATH and proxies."""
     async with AsyncExitStack() as stack:
-        yield Remotes(cache, config, environment, stack)
+        yield Remotes(cache, config, environment, uploads, stack)
 
 
 class Remotes:
     """Made by `open_remotes`."""
 
     def __init__(
-        self, cache: Cache, config: RegistryConfig, environment: Mapping[str, str], stack: AsyncExitStack
+        self,
+        cache: Cache,
+        config: RegistryConfig,
+        environment: Mapping[str, str],
+        uploads: Uploads | None,
+        stack: AsyncExitStack,
     ) -> None:
         self._cache = cache
         self._config = config
         self._environment = environment
+        self._uploads = uploads
         self._stack = stack
         self._lock = trio.Lock()
         self._http: HttpSource | None = None
@@ -43,11 +53,12 @@ class Remotes:
     async def http(self) -> HttpSource:
         async with self._lock:
             if self._http is None:
-                transport = await self._stack.enter_async_context(
+                transport: Transport = await self._stack.enter_async_context(
                     open_transport(lambda host: tls(host, self._config), self._config.proxies.choose)
                 )
                 spool = os.open(self._cache.root / "ingest", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._stack.callback(os.close, spool)
+                transport = UploadTransport(transport, self._uploads)
                 self._http = HttpSource(transport, _Files(self._cache.root / "http"), spool)
                 self._stack.callback(self._http.close)
         return self._http

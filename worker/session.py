@@ -7,10 +7,11 @@ a client that does not offer secrets has no secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from buildengine.digest import Digest
 from buildengine.values import dataclass
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ class Credentials(Protocol):
         ...
 
 
+class BlobSink(Protocol):
+    """A content store of the client's own."""
+
+    async def put(self, digest: Digest, size: int, open: Callable[[], BinaryIO]) -> None:
+        """One blob, unless it is there already. Raises SourceError."""
+        ...
+
+
 class Sinks(Protocol):
     """Where exports go. A file sink is one stream; a directory sink is a directory on this host, for a while."""
 
@@ -99,6 +108,18 @@ class Sinks(Protocol):
 
     def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:
         """The path of a directory; what was written there has reached the client when the block ends without error."""
+        ...
+
+    def blobs(self, export_id: int) -> BlobSink | None:
+        """Where the blobs of an OCI layout go, of which the client writes all else; None: into `directory`."""
+        ...
+
+
+class Uploads(Protocol):
+    """Streams that a client offers under URLs of its own, each once."""
+
+    def pull(self, host: str, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The pieces of one stream. Raises SourceError."""
         ...
 
 
@@ -122,3 +143,8 @@ class Session(Protocol):
 
     @property
     def sinks(self) -> Sinks: ...
+
+    @property
+    def uploads(self) -> Uploads | None:
+        """None: this client has everything where it can be read."""
+        ...

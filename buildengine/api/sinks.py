@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 import trio
 
+from buildengine.api.clientstore import ClientStore
 from buildengine.api.filesync_pb2 import BytesMessage
 from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fssend import send
@@ -40,6 +41,9 @@ class RemoteSinks:
 
     def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:
         return self._directory(export_id)
+
+    def blobs(self, export_id: int) -> ClientStore:
+        return ClientStore(self._find)
 
     @asynccontextmanager
     async def _file(self, export_id: int) -> AsyncIterator[int]:

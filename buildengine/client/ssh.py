@@ -57,13 +57,14 @@ class SshAgents:
             reader, writer = await asyncio.open_unix_connection(path)
         except OSError as error:
             raise UserError(f"cannot connect to the ssh agent at {path}: {error.strerror}") from error
+        asking = asyncio.create_task(_ask(call, writer))
         answering = asyncio.create_task(_answer(reader, call))
         try:
-            await _ask(call, writer)
-            await answering
+            await answering  # an agent that hangs up has the last word
         finally:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
+            for task in (asking, answering):
+                task.cancel()
+            await asyncio.gather(asking, answering, return_exceptions=True)
             writer.close()
 
 

@@ -127,7 +127,7 @@ class Engine:
             async def remotes() -> Remotes:
                 from worker.remotes import open_remotes
 
-                opened = open_remotes(self.cache, self._registries(), self.config.environment)
+                opened = open_remotes(self.cache, self._registries(), self.config.environment, session.uploads)
                 return await later.enter_async_context(opened)
 
             context = BuildContext(

@@ -105,7 +105,7 @@ class Exports:
     async def _export_archive(
         self, number: int, options: ExportOptions, image: CommittedImage, reporter: Reporter
     ) -> dict[str, str]:
-        from worker.exporters.archive import dated, write_committed, write_layout
+        from worker.exporters.archive import dated, send_blobs, write_committed, write_layout
 
         image = dated(image, options.epoch)
         store = self._context.cache.store
@@ -114,6 +114,9 @@ class Exports:
             with _part(reporter, "sending tarball"):
                 async with opened as fd:
                     await write_committed(store, fd, image, options.names, docker=options.kind == "docker")
+        elif (blobs := self._context.session.sinks.blobs(number)) is not None:
+            with _part(reporter, "sending blobs"):
+                await send_blobs(store, blobs, image)
         else:
             destination = self._directory(number, f"{options.kind},tar=false")
             with _part(reporter, "writing layout"):

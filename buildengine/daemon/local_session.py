@@ -86,6 +86,9 @@ class LocalSinks:
         dest = self.exports[export_id].dest
         return None if dest is None else nullcontext(dest)
 
+    def blobs(self, export_id: int) -> None:
+        """A layout is written whole."""
+
 
 @asynccontextmanager
 async def _stream(fd: int) -> AsyncIterator[int]:
@@ -108,6 +111,7 @@ class LocalSession:
     ssh_agents: LocalSshAgents
     credentials: Credentials
     sinks: LocalSinks
+    uploads: None = None
 
 
 class DockerConfigCredentials:

@@ -61,6 +61,9 @@ async def _remote_context(gateway: Gateway, request: FrontendRequest, options: O
         return await _download(gateway, address, options)
     if address:
         raise UserError(f"invalid context {address!r}", hint="a context is a directory, a git repository or a URL")
+    if _DOCKERFILE in request.inputs and request.inputs[_DOCKERFILE].is_scratch and not options.dockerfile_local:
+        hint = "the input 'dockerfile' is empty: give a definition that has a Dockerfile"
+        raise UserError("invalid nil input definition to definition op", hint=hint)  # as clients know it
     inputs = {name: State.from_definition(definition) for name, definition in request.inputs.items()}
     dockerfile = None if options.dockerfile_local else inputs.get(_DOCKERFILE)
     return Context(tree=inputs.get(CONTEXT), dockerfile=dockerfile, filename=filename)

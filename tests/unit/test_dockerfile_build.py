@@ -327,3 +327,8 @@ async def test_names_of_what_is_resolved() -> None:
     ]
     named = await build("FROM x\n", {"context:x": "docker-image://busybox"})
     assert named.gateway.resolving == ["[context x] load metadata for docker.io/library/busybox:latest"]
+
+
+async def test_an_empty_input_has_no_dockerfile() -> None:
+    with pytest.raises(BuildError, match="invalid nil input definition to definition op"):
+        await run(gateway(B), {}, inputs={"dockerfile": Definition.from_bytes(b"")})

@@ -110,7 +110,7 @@ class TestSourceMap:
     def test_locations_are_what_errors_carry(self) -> None:
         source = SourceMap(files=(self.dockerfile,), places={A: (self.dockerfile.at(LINE_2, LINES_3_4),)})
         assert source.locations(A) == (
-            Location(filename="Dockerfile", ranges=(LINE_2, LINES_3_4), text=b"FROM x\nRUN y\n"),
+            Location(filename="Dockerfile", ranges=(LINE_2, LINES_3_4), text=b"FROM x\nRUN y\n", language="Dockerfile"),
         )
         assert source.locations(B) == ()
 

@@ -23,6 +23,7 @@ from worker.exporters.image import CommittedImage
 from worker.oci import dockertar, layout
 from worker.oci.layout import Blob, NamedImage
 from worker.oci.types import INDEX_TYPES, Index, Manifest, parse_manifest_or_index
+from worker.session import BlobSink
 
 CREATED = "org.opencontainers.image.created"
 
@@ -54,6 +55,12 @@ async def write_layout(store: ContentStore, directory: str, image: CommittedImag
     named = [_named(image, names)]
     blobs = image_blobs(store, named)
     await offload(_write_directory, directory, named, blobs, limiter=DISK)
+
+
+async def send_blobs(store: ContentStore, sink: BlobSink, image: CommittedImage) -> None:
+    """Give `sink` what `image` is made of, what is referred to before what refers to it."""
+    for digest, size in reversed(list(_reachable(store, image.target.digest, image.target.media_type))):
+        await sink.put(digest, size, partial(store.open, digest))
 
 
 def _write_directory(directory: str, images: Sequence[NamedImage], blobs: Sequence[Blob]) -> None:
