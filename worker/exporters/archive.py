@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from worker.exporters.destination import make_directory
 from worker.exporters.image import CommittedImage
 from worker.oci import dockertar, layout
 from worker.oci.layout import Blob, NamedImage
-from worker.oci.types import INDEX_TYPES, Index, Manifest, parse_manifest_or_index
+from worker.oci.types import INDEX_TYPES, Descriptor, Index, Manifest, parse_manifest_or_index
 from worker.session import BlobSink
 
 CREATED = "org.opencontainers.image.created"
@@ -58,8 +58,8 @@ async def write_layout(store: ContentStore, directory: str, image: CommittedImag
 
 
 async def send_blobs(store: ContentStore, sink: BlobSink, image: CommittedImage) -> None:
-    """Give `sink` what `image` is made of, what is referred to before what refers to it."""
-    for digest, size in reversed(list(_reachable(store, image.target.digest, image.target.media_type))):
+    """Give `sink` what `image` is made of, an image's layers before the image and the images before their index."""
+    for digest, size in reversed(_below(store, [image.target]).items()):
         await sink.put(digest, size, partial(store.open, digest))
 
 
@@ -103,9 +103,15 @@ def _write(fd: int, images: Sequence[NamedImage], blobs: Sequence[Blob], extra: 
 
 def image_blobs(store: ContentStore, images: Sequence[NamedImage]) -> list[Blob]:
     """Every blob the images need and the store has, sorted by digest. Platforms never pulled are left out."""
+    found = _below(store, [image.target for image in images])
+    return [Blob(digest=digest, size=size, open=partial(store.open, digest)) for digest, size in sorted(found.items())]
+
+
+def _below(store: ContentStore, targets: Iterable[Descriptor]) -> dict[Digest, int]:
+    """The sizes of what the store has at and below `targets`; each before what it refers to first."""
     found: dict[Digest, int] = {}
     read: set[Digest] = set()  # an index may name another as often as it likes
-    waiting = [(image.target.digest, image.target.media_type) for image in images]
+    waiting = [(target.digest, target.media_type) for target in targets]
     while waiting:
         digest, media_type = waiting.pop()
         info = store.info(digest)
@@ -119,4 +125,4 @@ def image_blobs(store: ContentStore, images: Sequence[NamedImage]) -> list[Blob]
             waiting += [(entry.digest, entry.media_type) for entry in below]
         else:
             found.update((blob.digest, blob.size) for blob in (parsed.config, *parsed.layers))
-    return [Blob(digest=digest, size=size, open=partial(store.open, digest)) for digest, size in sorted(found.items())]
+    return found
