@@ -7,7 +7,7 @@ from google.protobuf import json_format
 
 from buildengine.api import errdefs_pb2
 from buildengine.api.rpc import Code, Detail, RpcError
-from buildengine.api.status import FRONTEND_CAP, detail, to_rpc
+from buildengine.api.status import detail, to_rpc
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError
 from buildengine.values import dataclass
@@ -56,11 +56,6 @@ def solve_failed(error: BuildError | RpcError, definition: Definition | None, le
 def frontend_failed(error: BuildError | RpcError, frontend: str, source: str) -> RpcError:
     """`source` is the image of a frontend that is one."""
     return to_rpc(solve_failed(error, None), detail(FRONTEND, {"name": frontend, "source": source}))
-
-
-def frontend_lacks(capability: str) -> RpcError:
-    told = f"unsupported frontend capability {capability}"
-    return RpcError(Code.UNIMPLEMENTED, told, (detail(FRONTEND_CAP, {"name": capability}),))
 
 
 def _describe(message: errdefs_pb2.Solve, definition: Definition | None, vertex: str | None) -> None:
