@@ -1,5 +1,5 @@
 """The status of a solve that failed: beside what every error says, the operation that it was, as BuildKit's clients
-look for it (solver/errdefs: Solve, Frontend, FrontendCap)."""
+look for it (solver/errdefs: Solve, Frontend)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from buildengine.api import errdefs_pb2
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.status import detail, to_rpc
 from buildengine.digest import Digest
-from buildengine.errors import BuildError, UserError
+from buildengine.errors import BuildError, Unsupported, UserError
 from buildengine.values import dataclass
 from llb.definition import Definition
 from llb.pb import ops_pb2
@@ -39,7 +39,8 @@ _NOTHING = Left()
 def solve_failed(error: BuildError | RpcError, definition: Definition | None, left: Left = _NOTHING) -> RpcError:
     """`definition` is the one that was solved, None where there was none."""
     told = to_rpc(error)
-    if isinstance(error, UserError):  # Go's clients print a code before the message, and BuildKit gives these none
+    if isinstance(error, UserError) and not isinstance(error, Unsupported):
+        # Go's clients print a code before the message, and BuildKit gives these none.
         told = RpcError(Code.UNKNOWN, told.message, told.details)
     if any(each.type_url == SOLVE for each in told.details):
         return told
