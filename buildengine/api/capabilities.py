@@ -10,7 +10,6 @@ from llb import caps
 
 GATEWAY = (
     "frontend.caps",
-    "frontend.caps",
     "frontend.inputs",
     "gateway.evaluate",
     "gateway.exec",

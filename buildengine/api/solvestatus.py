@@ -1,5 +1,5 @@
 """The status of a solve that failed: beside what every error says, the operation that it was, as BuildKit's clients
-look for it (solver/errdefs: Solve, Frontend, FrontendCap)."""
+look for it (solver/errdefs: Solve, Frontend)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from google.protobuf import json_format
 
 from buildengine.api import errdefs_pb2
 from buildengine.api.rpc import Code, Detail, RpcError
-from buildengine.api.status import FRONTEND_CAP, detail, to_rpc
+from buildengine.api.status import detail, to_rpc
 from buildengine.digest import Digest
-from buildengine.errors import BuildError, UserError
+from buildengine.errors import BuildError, Unsupported, UserError
 from buildengine.values import dataclass
 from llb.definition import Definition
 from llb.pb import ops_pb2
@@ -39,7 +39,8 @@ _NOTHING = Left()
 def solve_failed(error: BuildError | RpcError, definition: Definition | None, left: Left = _NOTHING) -> RpcError:
     """`definition` is the one that was solved, None where there was none."""
     told = to_rpc(error)
-    if isinstance(error, UserError):  # Go's clients print a code before the message, and BuildKit gives these none
+    if isinstance(error, UserError) and not isinstance(error, Unsupported):
+        # Go's clients print a code before the message, and BuildKit gives these none.
         told = RpcError(Code.UNKNOWN, told.message, told.details)
     if any(each.type_url == SOLVE for each in told.details):
         return told
@@ -56,11 +57,6 @@ def solve_failed(error: BuildError | RpcError, definition: Definition | None, le
 def frontend_failed(error: BuildError | RpcError, frontend: str, source: str) -> RpcError:
     """`source` is the image of a frontend that is one."""
     return to_rpc(solve_failed(error, None), detail(FRONTEND, {"name": frontend, "source": source}))
-
-
-def frontend_lacks(capability: str) -> RpcError:
-    told = f"unsupported frontend capability {capability}"
-    return RpcError(Code.UNIMPLEMENTED, told, (detail(FRONTEND_CAP, {"name": capability}),))
 
 
 def _describe(message: errdefs_pb2.Solve, definition: Definition | None, vertex: str | None) -> None:

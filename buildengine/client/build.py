@@ -15,6 +15,7 @@ from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
 from buildengine.builder import BuildOutcome, BuildRequest
 from buildengine.client.connection import Connection
+from buildengine.client.filesync import is_layout
 from buildengine.client.session import offer, session, shared_key
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -39,11 +40,7 @@ async def build(
     `docker_config` is the directory of the logins that the daemon may ask for, `environment` that of secrets and of
     credential helpers, `stdout` the descriptor of an export to `-`.
     """
-    if request.context_archive is not None:
-        raise UserError(
-            "an archive on standard input cannot be sent to a daemon yet",
-            hint="unpack it, and give the directory",
-        )
+    _check(request)
     offered = offer(request, docker_config=docker_config, environment=environment, stdout=stdout)
     async with session(connection, offered, shared_key(request)) as id:
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
@@ -57,6 +54,20 @@ async def build(
     metadata = dict(answer.ExporterResponse)
     digest = metadata.get("containerimage.digest")
     return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=Digest(digest) if digest else None)
+
+
+def _check(request: BuildRequest) -> None:
+    """Raises UserError for what this client has no service for."""
+    if request.context_archive is not None:
+        raise UserError(
+            "an archive on standard input cannot be sent to a daemon yet", hint="unpack it, and give the directory"
+        )
+    for export in request.exports:
+        if is_layout(export):  # its blobs would come to a content store of ours
+            raise UserError(
+                f"--output type={export.type},tar=false cannot be received from a daemon yet",
+                hint=f"--output type={export.type},dest=FILE is the same as one archive",
+            )
 
 
 async def _tell(connection: Connection, ref: str, on_event: EventSink) -> None:

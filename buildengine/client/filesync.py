@@ -76,13 +76,13 @@ class FileSend:
         export = self._exports[int(number)] if number.isdigit() and int(number) < len(self._exports) else None
         if export is None or export.dest is None:
             raise RpcError(Code.INVALID_ARGUMENT, f"export {number[:20]} has no destination here")
-        if is_directory(export):
+        if export.type == "local":
             return rpc.stream(Packet, Packet, _DirectoryTarget(export, Path(export.dest)).receive)
         return rpc.stream(BytesMessage, BytesMessage, _FileTarget(export.dest, self._stdout).receive)
 
 
-def is_directory(export: Export) -> bool:
-    return export.type == "local" or export.attrs.get("tar", "").lower() in ("false", "0", "f")
+def is_layout(export: Export) -> bool:
+    return export.type in ("oci", "docker") and export.attrs.get("tar", "").lower() in ("false", "0", "f")
 
 
 def asked_for(metadata: Metadata) -> LocalOrigin:

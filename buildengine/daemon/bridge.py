@@ -16,7 +16,7 @@ import trio
 from buildengine import platform as platforms
 from buildengine.api.bridge import ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
-from buildengine.api.solvestatus import Left, frontend_failed, frontend_lacks, solve_failed
+from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
 from buildengine.api.status import Told
 from buildengine.daemon import returned
 from buildengine.daemon.containers import Containers
@@ -40,9 +40,6 @@ from llb.ops import SourceOp
 from worker.layers.outcome import one_error
 
 _LOCALS = "local-sessionid:"
-_CAPABILITIES = frozenset(  # of our frontends, frontend/dockerfile/builder/caps.go
-    f"moby.buildkit.frontend.{name}" for name in ("inputs", "contexts", "gitquerystring")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +107,6 @@ class Bridge:
 
     async def _run_frontend(self, order: SolveOrder) -> Result:
         source = order.options.get("source", "")
-        for capability in order.options.get("frontend.caps", "").split(","):
-            name = capability.partition("+")[0]
-            if name and name not in _CAPABILITIES:
-                raise frontend_lacks(name)
         try:
             result = await catalog.find(order.frontend).build(self._gateway, self._request_for(order))
         except (BuildError, RpcError) as error:

@@ -238,10 +238,10 @@ async def open_service(engine: Engine, history: History, settings: Settings) -> 
         nursery.cancel_scope.cancel()
 
 
-def _result(outcome: BuildOutcome) -> ResultInfo | None:
-    """The images that a build gave, by the places of its exporters."""
+def _result(outcome: BuildOutcome) -> ResultInfo:
+    """The images that a build gave, by the places of its exporters: a result without any is one, clients rely on it."""
     told = {n: said[_DESCRIPTOR] for n, said in enumerate(outcome.exported) if _DESCRIPTOR in said}
-    return ResultInfo(results={place: _blob(text) for place, text in told.items()}) if told else None
+    return ResultInfo(results={place: _blob(text) for place, text in told.items()})
 
 
 def _blob(text: str) -> Blob:

@@ -287,6 +287,13 @@ def test_each_exporter_is_remembered_and_the_last_answers(client: Client) -> Non
     ]
 
 
+def test_a_build_without_an_image_has_a_result_all_the_same(client: Client) -> None:
+    """BuildKit's clients look into it without asking whether it is there."""
+    client.solve(files("no image"), ref="plain")
+    assert client.record("plain").HasField("Result")
+    assert not client.record("plain").Result.Results
+
+
 SEVERAL: tuple[tuple[str, dict[str, str]], ...] = (("first", {}), ("second", {"oci-mediatypes": "true"}))
 
 

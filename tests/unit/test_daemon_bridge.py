@@ -12,7 +12,7 @@ import trio
 from buildengine.api.bridge import Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.solvestatus import FRONTEND, SOLVE
-from buildengine.api.status import SOURCE, VERTEX, Told, to_rpc
+from buildengine.api.status import FRONTEND_CAP, SOURCE, VERTEX, Told, to_rpc
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.returned import CONFIG, PLATFORMS, heard
 from buildengine.digest import Digest
@@ -135,13 +135,14 @@ async def test_a_frontends_error_tells_of_it_and_of_the_file() -> None:
 
 async def test_a_capability_that_our_frontend_has_not() -> None:
     frontend = "moby.buildkit.frontend"
-    known = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.inputs,{frontend}.contexts"})
+    known = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.inputs,{frontend}.subrequests"})
     assert (await bridge().solve(known)).ref.id
-    order = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.subrequests+forward"})
-    with pytest.raises(RpcError, match=r"capability .*subrequests") as caught:
+    order = SolveOrder(frontend="dockerfile.v0", options={"frontend.caps": f"{frontend}.dreams+forward"})
+    with pytest.raises(RpcError, match=r"capability .*dreams") as caught:
         await bridge().solve(order)
     assert caught.value.code is Code.UNIMPLEMENTED
-    assert json.loads(caught.value.details[0].value) == {"name": f"{frontend}.subrequests"}
+    told = {each.type_url: each.value for each in caught.value.details}
+    assert json.loads(told[FRONTEND_CAP]) == {"name": f"{frontend}.dreams"}
 
 
 async def test_a_frontend_that_nobody_knows() -> None:

@@ -86,6 +86,15 @@ def ok(request: Request) -> Reply:
 # --- the file -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"],
+)
+async def test_a_server_may_write_its_dates_in_three_ways(tmp_path: Path, written: str) -> None:
+    async with place(tmp_path, lambda request: Reply(body=BODY, headers={"last-modified": written})) as at:
+        assert (await at.get(at.origin())).stat().st_mtime == 784111777
+
+
 async def test_one_request_makes_the_file(tmp_path: Path) -> None:
     async with place(tmp_path, lambda request: Reply(body=BODY, headers={"last-modified": MODIFIED})) as at:
         path = await at.get(at.origin(mode=0o640, uid=7, gid=8))

@@ -38,7 +38,16 @@ _UNAVAILABLE = 14  # SourceError.grpc_code of what may succeed when tried again
 _REMEMBERED = 8  # older bodies of one URL that are still recognised
 _SPOOLED = 16
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
+_CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
+_MONTH = "(?P<month>[A-Z][a-z]{2})"
+_DATES = tuple(
+    re.compile(form, re.ASCII)
+    for form in (
+        rf"[A-Z][a-z]{{2}}, (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT",  # IMF-fixdate
+        rf"[A-Z][a-z]+day, (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} (?:GMT|UTC)",  # RFC 850
+        rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})",  # asctime
+    )
+)
 _SETTLED = 60  # seconds after which Last-Modified is a strong validator, RFC 9110 8.8.2.2
 
 
@@ -313,14 +322,15 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 
 def _seconds(http_date: str) -> int | None:
-    """RFC 9110 5.6.7, IMF-fixdate: the only form that is still written."""
-    match = _DATE.fullmatch(http_date)
+    """The three forms of RFC 9110 5.6.7, of which two are old. A year of two digits is one from 1969 to 2068."""
+    match = next((match for form in _DATES if (match := form.fullmatch(http_date))), None)
     if match is None:
         return None
-    day, month, *rest = match.groups()
-    year, hour, minute, second = map(int, rest)
+    year, day, hour, minute, second = (int(match[part]) for part in ("year", "day", "hour", "minute", "second"))
+    if year < 100:
+        year += 1900 if year >= 69 else 2000
     try:
-        moment = datetime(year, 1 + _MONTHS.index(month), int(day), hour, minute, second, tzinfo=UTC)
+        moment = datetime(year, 1 + _MONTHS.index(match["month"]), day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
     return int(moment.timestamp())

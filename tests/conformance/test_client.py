@@ -1,0 +1,96 @@
+"""`pybuild --addr` before BuildKit's own daemon: another implementation of everything that our client speaks to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.builds import PYBUILD, write
+from tests.conformance.peer import daemon
+from tests.fakes.remote_command import Remote
+
+DOCKERFILE = """\
+FROM scratch AS made
+COPY tree /tree
+FROM made
+COPY --from=made /tree/a.txt /again
+"""
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
+    work = tmp_path_factory.mktemp("peer")
+    with daemon(work):
+        yield Remote(f"unix://{work}/buildkitd.sock", ENVIRONMENT)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    files = {"Dockerfile": DOCKERFILE, "tree/a.txt": "mine\n", "tree/ignored": "x", ".dockerignore": "**/ignored\n"}
+    return write(tmp_path / "context", files)
+
+
+def test_a_directory_there_and_back(there: Remote, context: Path, tmp_path: Path) -> None:
+    built = there.run("build", context, "-o", tmp_path / "out")
+    assert sorted(built.ran) == ["COPY --from=made /tree/a.txt /again", "COPY tree /tree"]
+    assert (tmp_path / "out/again").read_text() == "mine\n"
+    assert os.listdir(tmp_path / "out/tree") == ["a.txt"]
+    assert sorted(there.run("build", context, "-o", tmp_path / "out").cached) == sorted(built.ran)
+
+
+def test_many_files_and_a_large_one(there: Remote, tmp_path: Path) -> None:
+    files = {f"d{number % 7}/f{number}": f"{number}" for number in range(20_000)}
+    dockerfile = {"Dockerfile": "FROM scratch\nCOPY . /\n", "large": os.urandom(9 << 20)}
+    context = write(tmp_path / "context", {**files, **dockerfile})
+    there.run("build", context, "-o", tmp_path / "out")
+    assert subprocess.run(["diff", "-r", context, tmp_path / "out"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["tar", "oci", "docker"])
+def test_archives(there: Remote, context: Path, tmp_path: Path, kind: str) -> None:
+    metadata = tmp_path / "metadata"
+    there.run("build", context, "-o", f"type={kind},dest={tmp_path}/image.tar", "--metadata-file", metadata)
+    with tarfile.open(tmp_path / "image.tar") as opened:
+        assert {"tar": "again", "oci": "index.json", "docker": "manifest.json"}[kind] in opened.getnames()
+    assert kind == "tar" or "containerimage.digest" in json.loads(metadata.read_text())
+
+
+def test_an_archive_on_standard_output(there: Remote, context: Path) -> None:
+    argv = [str(PYBUILD), "--addr", there.address, "build", "--progress", "quiet", "-o", "-", str(context)]
+    done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, check=True)
+    assert b"again" in subprocess.run(["tar", "t"], input=done.stdout, capture_output=True, check=True).stdout
+
+
+def test_a_dockerfile_on_standard_input(there: Remote, context: Path, tmp_path: Path) -> None:
+    there.run("build", "-f", "-", context, "-o", tmp_path / "out", stdin=b"FROM scratch\nCOPY tree/a.txt /only\n")
+    assert os.listdir(tmp_path / "out") == ["only"]
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "said"),
+    [
+        ("FROM scratch\nCOPY nothing /\n", '"/nothing": not found'),
+        ("FROM scratch\nCOPPY a /\n", "unknown instruction: COPPY"),
+        ("FROM scratch\nRUN true\n", "process"),
+    ],
+)
+def test_failures_have_their_place(there: Remote, tmp_path: Path, dockerfile: str, said: str) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": dockerfile})
+    told = there.run("build", context, status=1).error
+    assert told.startswith("error: ")
+    assert said in told
+    assert ">>> " + dockerfile.splitlines()[1] in told
+
+
+def test_usage_and_pruning(there: Remote, context: Path) -> None:
+    built = there.run("build", context)
+    assert "RECLAIMABLE" in there.run("du").stdout
+    assert there.run("prune", "-f", "--all").stdout.startswith("ID ")
+    assert there.run("build", context).ran == (built.ran or built.cached)
