@@ -126,7 +126,7 @@ async def _socket_problem(address: Address, error: RpcError) -> BuildError:
     try:
         _, writer = await asyncio.open_unix_connection(address.path)
     except OSError as problem:
-        hint = "is it running? pybuild daemon start, or pybuildd"
+        hint = "is it running? start pybuildd, or leave --addr out: the command builds by itself"
         if isinstance(problem, PermissionError):
             hint = "the socket is for root and its group: use sudo"
         return SourceError(f"cannot connect to the daemon at {address}: {os.strerror(problem.errno or 0)}", hint=hint)
