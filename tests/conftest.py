@@ -8,6 +8,8 @@ from collections.abc import Generator
 
 import pytest
 
+from worker.runtime import isolate
+
 
 def pytest_configure() -> None:
     """Let the programs that tests start hear signals.
@@ -18,6 +20,12 @@ def pytest_configure() -> None:
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart() -> None:
+    """A mount namespace for all tests, before the first thread: one that had started would never be in it."""
+    if os.geteuid() == 0:
+        isolate.private_mounts()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

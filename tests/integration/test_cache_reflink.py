@@ -26,8 +26,8 @@ COPIED = "FROM scratch\nCOPY --from=first /big /again\n"
 
 
 @pytest.fixture
-def place(store_with_base: Store, tmp_path: Path) -> Iterator[Path]:
-    """An XFS in a file, mounted in the mount namespace that making `store_with_base` gave this process."""
+def place(tmp_path: Path) -> Iterator[Path]:
+    """An XFS in a file, mounted in the mount namespace of the tests."""
     image, place = tmp_path / "disk", tmp_path / "xfs"
     with image.open("wb") as file:
         file.truncate(320 << 20)
