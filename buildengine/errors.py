@@ -16,7 +16,7 @@ Raise at the lowest place that knows the user's noun. Add context once per packa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Self
 
 from buildengine.values import dataclass
@@ -213,3 +213,21 @@ class SolveError(BuildError):
     @property
     def first(self) -> BuildError:
         return self.failures[0]
+
+
+def leading(error: BaseException, *kinds: type[BaseException]) -> BaseException:
+    """Of errors that came together, the one to tell: one of the first of `kinds` that there is, else the first."""
+    leaves = list(_leaves(error))
+    for kind in kinds:
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -7,7 +7,8 @@ belongs to the caller, who closes it; it is good for nothing else afterwards.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, TypeVar
@@ -32,18 +33,18 @@ from buildengine.api.streams import (
     HalfClosed,
     MessageReceived,
 )
-from buildengine.errors import BuildError
+from buildengine.errors import BuildError, leading
 
 RECEIVE = 256 << 10  # bytes of one read
 FAREWELL = 1.0  # seconds for the last frame: why we close
 
 _In = TypeVar("_In", bound=Message)
 _Out = TypeVar("_Out", bound=Message)
-_Error = TypeVar("_Error", bound=BaseException)
-Describe = Callable[[Exception], RpcError]
+_TOLD = (RpcError, BuildError, Exception)  # of tasks that failed together, who says whose fault it is comes first
+Describe = Callable[[BaseException], RpcError]
 
 
-def describe(error: Exception) -> RpcError:
+def describe(error: BaseException) -> RpcError:
     """The status of what a handler raised, without details."""
     if isinstance(error, RpcError):
         return error
@@ -75,12 +76,12 @@ async def open_channel(stream: trio.abc.Stream) -> AsyncIterator[rpc.Channel]:
                 caught = error
             nursery.cancel_scope.cancel()
     except ExceptionGroup as group:
-        raise _leading(group) from None
+        raise leading(group, *_TOLD) from None
     if caught is not None:
         raise caught
 
 
-class _Connection:
+class _Connection(ABC):
     """What both roles have in common: the two tasks of the stream, and who waits for them."""
 
     def __init__(self, stream: trio.abc.Stream, core: Core) -> None:
@@ -96,7 +97,7 @@ class _Connection:
         try:
             await self._run()
         except BaseExceptionGroup as group:  # a mistake of ours, or that we are cancelled
-            raise _leading(group) from None
+            raise leading(group, *_TOLD) from None
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -145,6 +146,7 @@ class _Connection:
             # What the other side has sent before it went may still be read.
             self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
 
+    @abstractmethod
     def _has_received(self) -> None:
         """What the other side has told may be what somebody waits for."""
 
@@ -166,8 +168,9 @@ class _Connection:
             case _:
                 self._handle_more(event)
 
+    @abstractmethod
     def _handle_more(self, event: Event) -> None:
-        raise NotImplementedError
+        """What only one of the roles hears."""
 
     def _call_ended(self, number: int, status: Status) -> None:
         if (call := self._calls.get(number)) is not None:
@@ -204,6 +207,9 @@ class _Server(_Connection):
             call = self._calls[event.stream] = InboundCall(self, event.stream, event.request, method.request)
             self._nursery.start_soon(self._serve, event.stream, call, method, event.request.timeout)
 
+    def _has_received(self) -> None:
+        """Nobody waits: its calls are the other side's to begin."""
+
     def _unknown(self, path: str) -> str:
         service, _, method = path.removeprefix("/").rpartition("/")
         if any(known.startswith(f"/{service}/") for known in self._services):
@@ -224,7 +230,7 @@ class _Server(_Connection):
                 await method.handler(call)
                 return OK
         except Exception as error:
-            told = self._describe(_leading(error))
+            told = self._describe(leading(error, *_TOLD))
             return Status(code=told.code, message=told.message, details=told.details)
         except BaseExceptionGroup as group:  # tasks of it failed as we were cancelled: nobody is there to be told
             raise group.split(Exception)[1] or group from None
@@ -252,10 +258,10 @@ class _Client(_Connection):
             async with self._call(path, response, metadata, timeout) as call:
                 await call.send(request)
                 await call.half_close()
-                answer = await call.receive()
+                answer: _Out | None = await call.receive()
                 if answer is None or await call.receive() is not None:
                     raise RpcError(Code.INTERNAL, f"{path}: the answer is not one message")
-                return answer  # type: ignore[no-any-return]
+                return answer
         raise RpcError(Code.DEADLINE_EXCEEDED, f"{path}: no answer within {timeout:g} seconds")
 
     @asynccontextmanager
@@ -301,21 +307,3 @@ class _Client(_Connection):
     def _end(self, reason: str) -> None:
         super()._end(reason)
         self._openers.unpark_all()
-
-
-def _leading(error: _Error) -> _Error:
-    """Of tasks that failed together, the first that says whose fault it is."""
-    leaves = list(_leaves(error))
-    for wanted in (RpcError, BuildError, Exception):
-        for leaf in leaves:
-            if isinstance(leaf, wanted):
-                return leaf
-    return leaves[0]
-
-
-def _leaves(error: _Error) -> Iterator[_Error]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)  # type: ignore[misc]  # a group of Exceptions holds nothing else
-    else:
-        yield error

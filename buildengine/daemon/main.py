@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from buildengine import __version__
-from buildengine.errors import BuildError, ConfigError, HostError, InternalError
+from buildengine.errors import BuildError, ConfigError, HostError
 
 if TYPE_CHECKING:
     from buildengine.daemon.daemonconfig import DaemonConfig
@@ -54,7 +54,7 @@ def _run(config: DaemonConfig) -> int:
     import trio
 
     from buildengine.daemon.log import Log
-    from buildengine.daemon.service import leading
+    from buildengine.daemon.running import told
     from buildengine.daemon.serving import serve
 
     log = Log(sys.stderr, config.log_format)
@@ -63,10 +63,7 @@ def _run(config: DaemonConfig) -> int:
     try:
         trio.run(serve, config, config.engine.environment, log)
     except BaseExceptionGroup as group:
-        error = leading(group)
-        if isinstance(error, BuildError):
-            raise error from None
-        raise InternalError(f"{type(error).__name__}: {error}") from error
+        raise told(group) from None
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from buildengine.errors import BuildError, InternalError
+from buildengine.errors import BuildError, InternalError, leading
 
 _T = TypeVar("_T")
 _TICK = 0.1
@@ -34,7 +34,7 @@ def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | 
     try:
         trio.run(supervised)
     except BaseExceptionGroup as group:
-        raise _leading(group) from None
+        raise told(group) from None
     return outcome[0]
 
 
@@ -72,21 +72,11 @@ async def _tick(on_tick: Callable[[], None]) -> None:
         on_tick()
 
 
-def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def told(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Of several that failed at once, the one to tell: an interrupt, else the first of the user's errors."""
-    leaves = list(_leaves(group))
-    for kind in (KeyboardInterrupt, BuildError):
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return leaf
-    error = InternalError(f"{type(leaves[0]).__name__}: {leaves[0]}")
-    error.__cause__ = leaves[0]
-    return error
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    error = leading(group, KeyboardInterrupt, BuildError)
+    if isinstance(error, KeyboardInterrupt | BuildError):
+        return error
+    bug = InternalError(f"{type(error).__name__}: {error}")
+    bug.__cause__ = error
+    return bug

@@ -34,7 +34,7 @@ from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
 from buildengine.daemon.main import VERSION
 from buildengine.digest import Digest
-from buildengine.errors import BuildError, UserError
+from buildengine.errors import BuildError, UserError, leading
 from buildengine.history import ERROR, LOGS, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
@@ -176,7 +176,7 @@ class Service:
         build.is_recorded = record.logs is not None
 
     def _failure(self, raised: BaseException) -> Failure:
-        error = leading(raised)
+        error = leading(raised, RpcError, BuildError)
         told = statuses.to_rpc(error) if isinstance(error, Exception) else RpcError(Code.CANCELLED, "context canceled")
         blob: Blob | None = None
         with suppress(OSError, BuildError):
@@ -252,11 +252,3 @@ def _blob(text: str) -> Blob:
         size=descriptor["size"],
         annotations=descriptor.get("annotations") or {},
     )
-
-
-def leading(error: BaseException) -> BaseException:
-    """Of several that failed at once, the one to tell: the first of the user's errors, else the first."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [leading(each) for each in error.exceptions]
-    return next((leaf for leaf in leaves if isinstance(leaf, RpcError | BuildError)), leaves[0])

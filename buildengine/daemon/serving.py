@@ -145,7 +145,7 @@ async def _accept(listener: Listener, services: rpc.Services, connections: trio.
 async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> None:
     """One connection; nothing that goes wrong on it is the daemon's end."""
 
-    def describe(error: Exception) -> rpc.RpcError:
+    def describe(error: BaseException) -> rpc.RpcError:
         for bug in _bugs(error):
             log.bug(bug)
         return status.to_rpc(error)
@@ -164,7 +164,7 @@ async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> N
             await trio.aclose_forcefully(stream)
 
 
-def _bugs(error: Exception) -> Iterator[Exception]:
+def _bugs(error: BaseException) -> Iterator[BaseException]:
     """What in it is our fault."""
     if isinstance(error, SolveError):
         yield from (failure for failure in error.failures if isinstance(failure, InternalError))

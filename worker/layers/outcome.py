@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from buildengine.errors import BuildError
+from buildengine.errors import BuildError, leading
 
 
 @contextmanager
@@ -14,21 +14,4 @@ def one_error() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        raise _leading(group) from None
-
-
-def _leading(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    leaves = list(_leaves(group))
-    for wanted in (BuildError, Exception, BaseException):
-        for leaf in leaves:
-            if isinstance(leaf, wanted):
-                return leaf
-    raise AssertionError("an empty exception group")
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+        raise leading(group, BuildError, Exception) from None
