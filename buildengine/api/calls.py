@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
@@ -32,7 +33,7 @@ class Link(Protocol):
         ...
 
 
-class Call:
+class Call(ABC):
     """What both sides of a call have in common."""
 
     def __init__(self, link: Link, number: int, incoming: type[Message], encoding: str) -> None:
@@ -70,8 +71,8 @@ class Call:
             await self._link.drained(self._number)
             self._check_sending()
 
-    async def receive(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    async def receive(self) -> Any: ...
 
     async def receive_many(self) -> list[Any]:
         first = await self.receive()
@@ -82,8 +83,9 @@ class Call:
             messages.append(self._take())
         return messages
 
+    @abstractmethod
     def _check_sending(self) -> None:
-        raise NotImplementedError
+        """Raises RpcError when nothing may be sent any more."""
 
     def _take(self) -> Any:
         framed = self._inbox.popleft()

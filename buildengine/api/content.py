@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from google.protobuf.empty_pb2 import Empty
@@ -69,7 +70,7 @@ class Content:
         self, request: pb.ListContentRequest, call: ServerCall[pb.ListContentRequest, pb.ListContentResponse]
     ) -> None:
         selects = parse(tuple(request.filters))
-        found = sorted(each for each in self._blobs.blobs() if selects(lambda path: _field(each, path)))  # noqa: B023
+        found = sorted(each for each in self._blobs.blobs() if selects(partial(_field, each)))
         for start in range(0, len(found), _LISTED):
             await call.send(pb.ListContentResponse(info=self._infos(found[start : start + _LISTED])))
 

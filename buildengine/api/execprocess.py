@@ -130,9 +130,9 @@ class _Running:
         try:
             for fd in self._open:
                 os.set_blocking(fd, False)
-            await self._say(Started=pb.StartedMessage())
+            await self._say(pb.ExecMessage(Started=pb.StartedMessage()))
             await self._carry()
-            await self._say(Done=pb.DoneMessage())
+            await self._say(pb.ExecMessage(Done=pb.DoneMessage()))
         finally:
             self._ended = True
             for fd in [*self._open]:
@@ -158,7 +158,7 @@ class _Running:
             self._ended = True
             for scope in self._scopes:
                 scope.cancel()
-            await self._say(Exit=exit)
+            await self._say(pb.ExecMessage(Exit=exit))
 
     async def _feed(self, scope: trio.CancelScope) -> None:
         fd = max(self.process.stdin, self.process.terminal)
@@ -179,9 +179,9 @@ class _Running:
         """An output, until its end; of what others have open still, until it is empty once the process has ended."""
         while fd >= 0 and (data := await self._read(fd)):
             if number in self._wanted:
-                await self._say(File=pb.FdMessage(Fd=number, Data=data))
+                await self._say(pb.ExecMessage(File=pb.FdMessage(Fd=number, Data=data)))
         if number in self._wanted:
-            await self._say(File=pb.FdMessage(Fd=number, EOF=True))
+            await self._say(pb.ExecMessage(File=pb.FdMessage(Fd=number, EOF=True)))
 
     async def _read(self, fd: int) -> bytes:
         while True:
@@ -207,8 +207,9 @@ class _Running:
         told = RpcError(Code.UNKNOWN, f"exit code: {code}", (detail(EXIT, {"Code": code}),))
         return pb.ExitMessage(Code=code, Error=status_message(told))
 
-    async def _say(self, **said: pb.StartedMessage | pb.FdMessage | pb.ExitMessage | pb.DoneMessage) -> None:
-        await self._call.send(pb.ExecMessage(ProcessID=self._id, **said))  # type: ignore[arg-type]
+    async def _say(self, message: pb.ExecMessage) -> None:
+        message.ProcessID = self._id
+        await self._call.send(message)
 
 
 def process_order(init: pb.InitMessage) -> ProcessOrder:

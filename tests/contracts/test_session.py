@@ -92,7 +92,7 @@ def _secret(
             return GetSecretResponse(data=source.file.read_bytes())
         if source.id == request.ID and source.env in environment:
             return GetSecretResponse(data=environment[source.env].encode())
-    return context.abort(grpc.StatusCode.NOT_FOUND, "not found")  # type: ignore[no-any-return]
+    return context.abort(grpc.StatusCode.NOT_FOUND, "not found")
 
 
 def _take(exports: Sequence[Export], messages: Iterator[Any], context: Any) -> Iterator[BytesMessage]:

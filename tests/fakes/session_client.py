@@ -71,7 +71,7 @@ def send_files(root: Path, asked: list[dict[str, list[str]]], name: str = "conte
     return stream(Packet, diff_copy)
 
 
-class _Paths(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Paths(grpc.GenericRpcHandler):
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
 

@@ -56,7 +56,7 @@ def test_what_the_logs_are(client: Client, running: Daemon) -> None:
     """The status stream, message by message: other tools read it so."""
     client.solve(files("logs"), ref="logs")
     logs = client.record("logs").logs
-    root = Path(running.process.args[running.process.args.index("--root") + 1])  # type: ignore[index, call-overload]
+    root = Path(running.process.args[running.process.args.index("--root") + 1])
     data = (root / "history" / logs.digest.removeprefix("sha256:")).read_bytes()
     assert len(data) == logs.size
     assert [response for response, _ in messages(data)] == list(client.status("logs").responses)

@@ -219,7 +219,7 @@ async def test_a_terminal_of_what_joins_controls_it(builtin: Runtime, steps: Ste
 
 @pytest.mark.parametrize("kind", ["runc"])
 async def test_other_runtimes_have_none(kind: str, tmp_path: Path) -> None:
-    async with open_runtime(kind) as runtime:  # type: ignore[arg-type]
+    async with open_runtime(kind) as runtime:
         with pytest.raises(HostError, match="runs no containers for a client"):
             async with runtime.open_container():
                 pass

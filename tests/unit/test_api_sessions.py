@@ -27,7 +27,7 @@ class Call:
         self.more = trio.Event()
 
     async def send_initial_metadata(self, metadata: Any) -> None:
-        raise NotImplementedError
+        raise AssertionError("a tunnel has no metadata to tell")
 
     async def send(self, message: BytesMessage) -> None:
         if self._end == "breaks":

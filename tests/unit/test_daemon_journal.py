@@ -22,7 +22,7 @@ def vertex(
 ) -> Event:
     if ended is not None and "outcome" not in more:
         more["outcome"] = Outcome.DONE
-    return VertexEvent(digest=digest, name=digest, inputs=inputs, started=started, completed=ended, **more)  # type: ignore[arg-type]
+    return VertexEvent(digest=digest, name=digest, inputs=inputs, started=started, completed=ended, **more)
 
 
 def told(stream: VertexStream, *events: Event) -> list[tuple[str, Outcome]]:

@@ -282,10 +282,10 @@ class Said:
         yield self.body
 
     async def fill(self, buffer: memoryview) -> int:
-        raise NotImplementedError
+        raise AssertionError("a refusal is read whole")
 
     def take_ready(self, buffer: memoryview) -> int:
-        raise NotImplementedError
+        raise AssertionError("a refusal is read whole")
 
 
 async def refused(response: Said) -> RegistryRefused:
