@@ -7,21 +7,21 @@ Facts: BuildKit solver/llbsolver/history.go (parseFilter, timeBasedFilter, adapt
 
 from __future__ import annotations
 
-import csv
 import operator
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from buildengine import filters
 from buildengine.errors import UserError
+from buildengine.filters import Selector
 from buildengine.history import BuildRecord
 from buildengine.units import parse_duration
 from llb import giturl
 
 Matcher = Callable[[BuildRecord], bool]
 
-_COMPARISON = re.compile(r"(startedAt|completedAt|duration)(>=|<=|>|<)(.*)", re.DOTALL)
+_COMPARED = (("startedAt",), ("completedAt",), ("duration",))
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -32,20 +32,14 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 def parse(texts: Sequence[str], *, now: float) -> Matcher:
     """What any of the filters selects; everything when there is none. Raises UserError."""
-    parsed = [_parse(text, now) for text in texts]
-    return lambda record: not parsed or any(matches(record) for matches in parsed)
+    return filters.parse_with(texts, partial(_condition, now=now))
 
 
-def _parse(text: str, now: float) -> Matcher:
-    compared, rest = [], []
-    for field in next(csv.reader([text], quotechar="\0")):  # quotes belong to the selectors
-        match = _COMPARISON.fullmatch(field)
-        if match is None:
-            rest.append(field)
-        else:
-            compared.append(_comparison(match[1], match[2], match[3], now))
-    selects = filters.parse([",".join(rest)] if rest else [])
-    return lambda record: all(holds(record) for holds in compared) and selects(lambda path: _field(record, path))
+def _condition(selector: Selector, *, now: float) -> Matcher:
+    if selector.path in _COMPARED and selector.operator in _COMPARE:
+        return _comparison(selector.path[0], selector.operator, selector.value, now)
+    holds = filters.condition(selector)
+    return lambda record: holds(partial(_field, record))
 
 
 def _comparison(name: str, sign: str, value: str, now: float) -> Matcher:
