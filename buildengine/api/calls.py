@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 import trio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from buildengine.api.framing import Message as Framed
-from buildengine.api.framing import MessageError
 from buildengine.api.headers import Request, Status
 from buildengine.api.http2 import Core
+from buildengine.api.inbox import Inbox
 from buildengine.api.rpc import Code, Metadata, RpcError
 
 HIGH_WATER = 256 << 10  # bytes of one call that wait to be written before its sender does
@@ -38,21 +36,18 @@ class Call(ABC):
 
     def __init__(self, link: Link, number: int, incoming: type[Message], encoding: str) -> None:
         self._link, self._core, self._number = link, link.core, number
-        self._parse: Callable[[bytes], Any] = incoming.FromString
-        self.encoding = encoding
-        self._inbox: deque[Framed] = deque()
+        self._inbox = Inbox(link.core, number, incoming, encoding)
         self._news = trio.lowlevel.ParkingLot()
-        self._no_more = False
         self.status: Status | None = None
 
     # The connection tells.
 
     def arrived(self, message: Framed) -> None:
-        self._inbox.append(message)
+        self._inbox.put(message)
         self._news.unpark_all()
 
     def half_closed(self) -> None:
-        self._no_more = True
+        self._inbox.is_last = True
         self._news.unpark_all()
 
     def ended(self, status: Status) -> None:
@@ -88,15 +83,10 @@ class Call(ABC):
         """Raises RpcError when nothing may be sent any more."""
 
     def _take(self) -> Any:
-        framed = self._inbox.popleft()
-        self._core.taken(self._number, framed)
-        self._link.wake()
         try:
-            return self._parse(framed.decoded(self.encoding))
-        except MessageError as error:
-            raise RpcError(error.status.code, error.status.message) from error
-        except DecodeError as error:
-            raise RpcError(Code.INTERNAL, f"grpc: error unmarshalling: {error}") from error
+            return self._inbox.take()
+        finally:
+            self._link.wake()
 
 
 class InboundCall(Call):
@@ -132,7 +122,7 @@ class InboundCall(Call):
                 raise RpcError(Code.CANCELLED, self.status.message)
             if self._inbox:
                 return self._take()
-            if self._no_more:
+            if self._inbox.is_last:
                 return None
             await self._news.park()
 
@@ -149,7 +139,7 @@ class OutboundCall(Call):
         self._metadata: Metadata | None = None
 
     def begun(self, metadata: Metadata, encoding: str) -> None:
-        self._metadata, self.encoding = metadata, encoding
+        self._metadata, self._inbox.encoding = metadata, encoding
         self._news.unpark_all()
 
     async def initial_metadata(self) -> Metadata:

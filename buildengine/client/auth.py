@@ -10,6 +10,7 @@ from pathlib import Path
 from buildengine.api import rpc
 from buildengine.api.auth_pb2 import CredentialsRequest, CredentialsResponse
 from buildengine.api.rpc import ServerCall
+from buildengine.client.offload import offload
 from buildengine.errors import HostError, SourceError
 from buildengine.values import dataclass
 from worker.session import IDENTITY_TOKEN, Credentials
@@ -35,7 +36,7 @@ class Auth:
         from worker.registry.dockerconfig import host_of
 
         if self._credentials is None:
-            self._credentials = await asyncio.to_thread(self._read)
+            self._credentials = await offload(self._read)
         found = await self._credentials.get(host_of(request.Host))
         if found is None:
             return CredentialsResponse()

@@ -11,22 +11,21 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
 from buildengine.api import rpc
 from buildengine.api.filesync_pb2 import BytesMessage
-from buildengine.api.fsfiles import Files
-from buildengine.api.fsintake import Intake, do, present, told
+from buildengine.api.fsintake import Intake, do, present
+from buildengine.api.fsoutlet import Outlet
 from buildengine.api.fspackets_pb2 import Packet
-from buildengine.api.fsstat import stat_of
-from buildengine.api.fsutil import Entry, ProtocolError, Receiving, Sending
+from buildengine.api.fsutil import ProtocolError, Receiving
 from buildengine.api.fswrite import Writer
 from buildengine.api.rpc import Code, Metadata, RpcError, ServerCall
 from buildengine.builder import Export
 from buildengine.client.directories import Directory, Tree
+from buildengine.client.offload import offload
 from buildengine.errors import BuildError, ContextError, UserError
 from buildengine.wholefile import destination
 from worker.sources.origin import LocalOrigin
@@ -34,7 +33,6 @@ from worker.sources.origin import LocalOrigin
 FILE_SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
 FILE_SEND = "/moby.filesync.v1.FileSend/DiffCopy"
 _EXPORT_ID = "buildkit-attachable-exporter-id"
-_ENTRIES = 512  # of a listing, at once
 
 _Packets = ServerCall[Packet, Packet]
 
@@ -118,13 +116,11 @@ async def _telling(call: _Packets) -> AsyncIterator[None]:
 
 
 class _Sender:
-    """One task sends: a piece of the listing, then what was asked for meanwhile; the other one reads requests."""
+    """One task sends, the other one reads requests: neither side waits for the other."""
 
     def __init__(self, call: _Packets, tree: Tree) -> None:
         self._call = call
-        self._entries = tree.entries()
-        self._sending = Sending()
-        self._files = Files(tree.open)
+        self._outlet = Outlet(tree.entries(), tree.open)
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -138,52 +134,26 @@ class _Sender:
             for task in (sending, reading):
                 task.cancel()
             await asyncio.gather(sending, reading, return_exceptions=True)
-            self._files.close()
+            self._outlet.close()
         await self._call.send(Packet(type=Packet.FIN))
 
     async def _read_requests(self) -> None:
-        """Until the receiver has what it wants."""
-        while packets := await self._call.receive_many():
+        while not self._outlet.is_whole:
+            packets = await self._call.receive_many()
+            if not packets:
+                raise ProtocolError("the receiver ended before it had everything")
             for packet in packets:
-                if packet.type == Packet.REQ:
-                    self._files.requested.append((packet.id, self._sending.requested(packet.id)))
-                elif packet.type == Packet.FIN:
-                    return
-                elif packet.type == Packet.ERR:
-                    raise told(packet)
-                else:
-                    raise ProtocolError(f"a packet of type {packet.type} does not belong here")
+                self._outlet.take(packet)
             self._wake.set()
-        raise ProtocolError("the receiver ended before it had everything")
 
     async def _send_all(self) -> None:
-        listing = True
         while True:
-            if listing:
-                listing = await self._send_entries()
-            while self._files.busy:
-                for number, data in await asyncio.to_thread(self._files.read):
-                    await self._call.send(Packet(type=Packet.DATA, id=number, data=data))
-                if listing:
-                    break
-            if not listing:
-                self._wake.clear()
+            self._wake.clear()
+            packets = await offload(self._outlet.packets)
+            if not packets:
                 await self._wake.wait()
-
-    async def _send_entries(self) -> bool:
-        """A part of the listing; False when that was the last one."""
-        entries = await asyncio.to_thread(_some, self._entries)
-        for entry in entries:
-            self._sending.listed(entry)
-            await self._call.send(Packet(type=Packet.STAT, stat=stat_of(entry)))
-        if len(entries) == _ENTRIES:
-            return True
-        await self._call.send(Packet(type=Packet.STAT))
-        return False
-
-
-def _some(entries: Iterator[Entry]) -> list[Entry]:
-    return list(islice(entries, _ENTRIES))
+            for packet in packets:
+                await self._call.send(packet)
 
 
 class _DirectoryTarget:
@@ -209,7 +179,7 @@ class _DirectoryTarget:
 
 async def _receive(call: _Packets, root: int, *, merge: bool) -> None:
     """Files belong to whoever runs this, as every file that he makes."""
-    known = {} if merge else await asyncio.to_thread(present, root)
+    known = {} if merge else await offload(present, root)
     writer = Writer(root, owners=False)
     intake = Intake(Receiving(known, trust=False), writer)
     wake = asyncio.Event()
@@ -223,12 +193,12 @@ async def _receive(call: _Packets, root: int, *, merge: bool) -> None:
                 intake.take(packet)
             wake.set()
             if intake.is_full:
-                await asyncio.to_thread(do, intake.work())
-        await asyncio.to_thread(do, intake.last_work())
+                await offload(do, intake.work())
+        await offload(do, intake.last_work())
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await asyncio.shield(asyncio.to_thread(writer.close))
+        await asyncio.shield(offload(writer.close))
     await call.send(Packet(type=Packet.FIN))
     while await call.receive() is not None:
         pass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
 from buildengine.api import rpc
 from buildengine.api.rpc import Code, RpcError, ServerCall
 from buildengine.api.secrets_pb2 import GetSecretRequest, GetSecretResponse
 from buildengine.builder import SecretSource
+from buildengine.client.offload import offload
 from buildengine.secretfile import read_secret
 
 _SERVICE = "moby.buildkit.secrets.v1.Secrets"
@@ -29,7 +29,7 @@ class Secrets:
         self, request: GetSecretRequest, call: ServerCall[GetSecretRequest, GetSecretResponse]
     ) -> GetSecretResponse:
         source = self._sources.get(request.ID)
-        value = None if source is None else await asyncio.to_thread(read_secret, source, self._environment)
+        value = None if source is None else await offload(read_secret, source, self._environment)
         if value is None:
             raise RpcError(Code.NOT_FOUND, f"secret {request.ID}: not found")
         return GetSecretResponse(data=value)

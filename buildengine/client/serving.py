@@ -8,17 +8,15 @@ as `buildengine.api.connection` drives it in trio. One task reads, one writes, o
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from buildengine.api import rpc
 from buildengine.api.framing import Message as Framed
-from buildengine.api.framing import MessageError
 from buildengine.api.headers import OK, Request, Status
 from buildengine.api.http2 import Core
+from buildengine.api.inbox import Inbox
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.status import to_rpc
 from buildengine.api.streams import CallEnded, CallOpened, Event, HalfClosed, MessageReceived
@@ -55,22 +53,20 @@ class _Call:
         self._core = server.core
         self._number = number
         self._request = request
-        self._parse: Callable[[bytes], Any] = incoming.FromString
-        self._inbox: deque[Framed] = deque()
+        self._inbox = Inbox(server.core, number, incoming, request.encoding)
         self._news = asyncio.Event()
         self._writable = asyncio.Event()
-        self._no_more = False
         self._gone = ""  # why nobody wants an answer any more
         self.task: asyncio.Task[None] | None = None
 
     # The connection tells.
 
     def arrived(self, message: Framed) -> None:
-        self._inbox.append(message)
+        self._inbox.put(message)
         self._news.set()
 
     def half_closed(self) -> None:
-        self._no_more = True
+        self._inbox.is_last = True
         self._news.set()
 
     def written(self) -> None:
@@ -119,21 +115,16 @@ class _Call:
     async def _come(self) -> None:
         while True:
             self._check()
-            if self._inbox or self._no_more:
+            if self._inbox or self._inbox.is_last:
                 return
             self._news.clear()
             await self._news.wait()
 
     def _take(self) -> Any:
-        framed = self._inbox.popleft()
-        self._core.taken(self._number, framed)
-        self._server.wake()
         try:
-            return self._parse(framed.decoded(self._request.encoding))
-        except MessageError as error:
-            raise RpcError(error.status.code, error.status.message) from error
-        except DecodeError as error:
-            raise RpcError(Code.INTERNAL, f"grpc: error unmarshalling: {error}") from error
+            return self._inbox.take()
+        finally:
+            self._server.wake()
 
     def _check(self) -> None:
         if self._gone:

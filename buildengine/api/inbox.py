@@ -1,0 +1,43 @@
+"""Messages of one call that have come and wait to be taken. No I/O: whoever waits for one waits in his own loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from buildengine.api.framing import Message as Framed
+from buildengine.api.framing import MessageError
+from buildengine.api.http2 import Core
+from buildengine.api.rpc import Code, RpcError
+
+
+class Inbox:
+    """`number` is the call's stream. What is taken makes room for more: there may be something to write afterwards."""
+
+    def __init__(self, core: Core, number: int, incoming: type[Message], encoding: str) -> None:
+        self._core = core
+        self._number = number
+        self._parse: Callable[[bytes], Any] = incoming.FromString
+        self._waiting: deque[Framed] = deque()
+        self.encoding = encoding
+        self.is_last = False  # nothing more will come
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: Framed) -> None:
+        self._waiting.append(message)
+
+    def take(self) -> Any:
+        """Raises RpcError for what is no message."""
+        framed = self._waiting.popleft()
+        self._core.taken(self._number, framed)
+        try:
+            return self._parse(framed.decoded(self.encoding))
+        except MessageError as error:
+            raise RpcError(error.status.code, error.status.message) from error
+        except DecodeError as error:
+            raise RpcError(Code.INTERNAL, f"grpc: error unmarshalling: {error}") from error
