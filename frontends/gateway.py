@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Protocol
 
 from buildengine.digest import Digest
-from buildengine.errors import Location
+from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.definition import Definition
@@ -105,17 +105,8 @@ class Gateway(Protocol):
         """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
         ...
 
-    def warn(
-        self,
-        message: str,
-        *,
-        detail: Sequence[str] = (),
-        url: str = "",
-        location: Location | None = None,
-        vertex: str = "",
-        level: int = 1,
-    ) -> None:
-        """`vertex` is the digest of the step that it is about; "" for the build file itself."""
+    def warn(self, warning: WarningEvent) -> None:
+        """Its `vertex` is the digest of the step that it is about; "" for the build file itself."""
         ...
 
 

@@ -12,10 +12,6 @@ GATEWAY = (
     "frontend.caps",
     "frontend.inputs",
     "gateway.evaluate",
-    "gateway.exec",
-    "gateway.exec.extrahosts",
-    "gateway.exec.secretenv",
-    "gateway.exec.signals",
     "gateway.solve.evaluate",
     "gateway.solve.metadata",
     "gateway.warnings",
@@ -32,6 +28,7 @@ GATEWAY = (
     "source.metaresolver",
     "statfile",
 )
+CONTAINERS = ("gateway.exec", "gateway.exec.extrahosts", "gateway.exec.secretenv", "gateway.exec.signals")
 DEPRECATED = frozenset({"solve.inlinereturn"})
 
 _NOT_YET = frozenset({

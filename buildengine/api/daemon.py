@@ -55,12 +55,13 @@ class BuildOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """Where steps run. The machine's own platform comes first."""
+    """Where steps run. The machine's own platform comes first. `containers`: the runtime has some for a client."""
 
     id: str
     labels: Mapping[str, str]
     platforms: tuple[Platform, ...]
     policies: tuple[PrunePolicy, ...]
+    containers: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

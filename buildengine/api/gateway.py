@@ -16,7 +16,7 @@ from typing import Any
 from buildengine.api import convert, rpc
 from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import Bridge, ContainerOrder, Ref, Result, SolveOrder
-from buildengine.api.capabilities import DEPRECATED, GATEWAY, LLB
+from buildengine.api.capabilities import CONTAINERS, DEPRECATED, GATEWAY, LLB
 from buildengine.api.caps_pb2 import APICap
 from buildengine.api.daemon import WorkerInfo
 from buildengine.api.execprocess import Processes, exec_op
@@ -88,8 +88,9 @@ class Gateway:
         record = WorkerRecord(
             ID=worker.id, Labels=worker.labels, platforms=map(convert.platform_message, worker.platforms)
         )
+        ours = GATEWAY + CONTAINERS if worker.containers else GATEWAY
         return pb.PongResponse(
-            FrontendAPICaps=[APICap(ID=name, Enabled=True, Deprecated=name in DEPRECATED) for name in GATEWAY],
+            FrontendAPICaps=[APICap(ID=name, Enabled=True, Deprecated=name in DEPRECATED) for name in ours],
             LLBCaps=[APICap(ID=name, Enabled=True) for name in LLB],
             Workers=[record],
         )

@@ -55,6 +55,7 @@ class Bridge:
 
     def __init__(self, gateway: Gateway, request: FrontendRequest) -> None:
         self._gateway = gateway
+        self._engine = gateway if isinstance(gateway, LocalGateway) else None  # what has containers, and keeps failures
         self._request = request
         self._given: dict[str, _Given] = {}
         self._calls: set[trio.CancelScope] = set()
@@ -70,9 +71,9 @@ class Bridge:
     async def returned(self) -> FrontendResult:
         """What the frontend gives back. Raises what it says went wrong. The containers that it has opened end then."""
         async with trio.open_nursery() as nursery:
-            if isinstance(self._gateway, LocalGateway):
-                self._containers = Containers(self._gateway, nursery)
-                self._gateway.keep_failures()
+            if self._engine is not None:
+                self._containers = Containers(self._engine, nursery)
+                self._engine.keep_failures()
             await self._said.wait()
             nursery.cancel_scope.cancel()
         if self._error is not None:
@@ -89,8 +90,8 @@ class Bridge:
             while self._calls:
                 await self._left.park()
         self._given.clear()
-        if isinstance(self._gateway, LocalGateway):
-            self._gateway.forget_failures()
+        if self._engine is not None:
+            self._engine.forget_failures()
 
     # --- the frontend asks
 
@@ -179,14 +180,7 @@ class Bridge:
 
     async def warn(self, warning: WarningEvent) -> None:
         async with self._asked():
-            self._gateway.warn(
-                warning.message,
-                detail=warning.detail,
-                url=warning.url,
-                location=warning.location,
-                vertex=warning.vertex,
-                level=warning.level,
-            )
+            self._gateway.warn(warning)
 
     def finish(self, result: Result) -> None:
         self._check_silent()
@@ -240,8 +234,8 @@ class Bridge:
     def _failed(self, error: BuildError, given: _Given) -> RpcError:
         """With references to what a failed step has left behind."""
         step = None
-        if isinstance(self._gateway, LocalGateway) and error.vertex is not None:
-            step = self._gateway.failed(error.vertex)
+        if self._engine is not None and error.vertex is not None:
+            step = self._engine.failed(error.vertex)
         if step is None:
             return solve_failed(error, given.definition)
         left = Left(

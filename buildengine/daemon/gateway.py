@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from buildengine.daemon import listing
 from buildengine.daemon.solving import Solving
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
-from buildengine.errors import Location, SourceError, UserError
+from buildengine.errors import SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
@@ -72,10 +72,14 @@ class LocalReference:
 
     async def read_dir(self, path: str, *, include: str = "") -> Sequence[FileInfo]:
         async with self._root(await self.result(), path) as root:
+            from buildengine.daemon import listing
+
             return listing.read_dir(root, path, include=include)
 
     async def stat_file(self, path: str) -> FileInfo:
         async with self._root(await self.result(), path) as root:
+            from buildengine.daemon import listing
+
             return listing.stat_file(root, path)
 
     @asynccontextmanager
@@ -190,23 +194,5 @@ class LocalGateway:
         found = await source.resolve(origin, context.session.secrets)
         return ResolvedHttp(checksum=found.digest, filename=found.filename, modified=found.modified)
 
-    def warn(
-        self,
-        message: str,
-        *,
-        detail: Sequence[str] = (),
-        url: str = "",
-        location: Location | None = None,
-        vertex: str = "",
-        level: int = 1,
-    ) -> None:
-        self._on_event(
-            WarningEvent(
-                vertex=vertex or _WARNED,
-                message=message,
-                level=level,
-                detail=tuple(detail),
-                url=url,
-                location=location,
-            )
-        )
+    def warn(self, warning: WarningEvent) -> None:
+        self._on_event(warning if warning.vertex else replace(warning, vertex=_WARNED))

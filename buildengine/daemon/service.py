@@ -40,6 +40,7 @@ from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
+from worker.runtime.runtime import HAVE_CONTAINERS
 
 _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 _CACHE_EXPORTERS: frozenset[str] = frozenset()  # none yet
@@ -81,12 +82,13 @@ class Service:
 
     def worker(self) -> WorkerInfo:
         disk = shutil.disk_usage(self._engine.cache.root).total
-        settings = self._settings
+        settings, worker = self._settings, self._engine.config.worker
         return WorkerInfo(
             id=settings.id,
             labels=settings.labels,
             platforms=settings.platforms,
-            policies=self._engine.config.worker.prune_policies(disk),
+            policies=worker.prune_policies(disk),
+            containers=worker.runtime in HAVE_CONTAINERS,
         )
 
     async def disk_usage(self, filters: Sequence[str], *, unused_for: float) -> Sequence[UsageInfo]:

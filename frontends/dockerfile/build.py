@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from buildengine.errors import (
     BuildError,
-    Location,
     ParseError,
     Unsupported,
     UserError,
 )
+from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.dockerfile import directives, lines, lint, options, parse, plan, source, stages
@@ -191,8 +191,15 @@ class _Building:
             ) from None
 
     def _warn(self, finding: Finding) -> None:
-        location: Location = finding.location
-        self.gateway.warn(finding.short, detail=[finding.description], url=finding.url, location=location)
+        self.gateway.warn(
+            WarningEvent(
+                vertex="",
+                message=finding.short,
+                detail=(finding.description,),
+                url=finding.url,
+                location=finding.location,
+            )
+        )
 
     def _plan(
         self,

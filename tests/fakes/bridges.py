@@ -135,7 +135,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def served(bridge: FakeBridge | RpcError) -> AsyncIterator[Caller]:
+async def served(bridge: FakeBridge | RpcError, *, worker: WorkerInfo = WORKER) -> AsyncIterator[Caller]:
     """The service in front of `bridge`, or of nothing that can be found, over a stream pair in memory."""
 
     async def find(metadata: rpc.Metadata) -> FakeBridge:
@@ -144,7 +144,7 @@ async def served(bridge: FakeBridge | RpcError) -> AsyncIterator[Caller]:
         return bridge
 
     ours, theirs = trio.testing.memory_stream_pair()
-    services = Gateway(find, lambda: WORKER).services
+    services = Gateway(find, lambda: worker).services
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:

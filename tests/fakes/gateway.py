@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from buildengine.digest import Digest
-from buildengine.errors import Location, RegistryError, SourceError, UserError
+from buildengine.errors import RegistryError, SourceError, UserError
+from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from frontends.gateway import (
     FileInfo,
@@ -29,16 +30,6 @@ from llb.ops import CopyAction, ExecOp, FileOp, MergeOp, Op, SourceOp
 AMD64 = Platform(os="linux", architecture="amd64")
 ARM64 = Platform(os="linux", architecture="arm64")
 Files = Mapping[str, bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
-    message: str
-    detail: tuple[str, ...]
-    url: str
-    location: Location | None
-    vertex: str = ""
-    level: int = 1
 
 
 def image_config(
@@ -92,7 +83,7 @@ class FakeGateway:
     solved: list[Definition] = field(default_factory=list)
     resolved: list[tuple[str, Platform, str]] = field(default_factory=list)
     resolving: list[str] = field(default_factory=list)
-    warnings: list[Warned] = field(default_factory=list)
+    warnings: list[WarningEvent] = field(default_factory=list)
 
     async def solve(self, definition: Definition) -> FakeReference:
         self.solved.append(definition)
@@ -116,19 +107,8 @@ class FakeGateway:
         reference = source.identifier.removeprefix("docker-image://")
         return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
 
-    def warn(
-        self,
-        message: str,
-        *,
-        detail: Sequence[str] = (),
-        url: str = "",
-        location: Location | None = None,
-        vertex: str = "",
-        level: int = 1,
-    ) -> None:
-        self.warnings.append(
-            Warned(message=message, detail=tuple(detail), url=url, location=location, vertex=vertex, level=level)
-        )
+    def warn(self, warning: WarningEvent) -> None:
+        self.warnings.append(warning)
 
 
 BASES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 from google.protobuf.any_pb2 import Any as Anything
@@ -19,7 +20,7 @@ from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage
 from llb.definition import Definition
 from llb.pb import ops_pb2
 from llb.state import image, local, scratch
-from tests.fakes.bridges import FakeBridge, served
+from tests.fakes.bridges import WORKER, FakeBridge, served
 from tests.fakes.gateway import ARM64
 
 CONTEXT = local("context").marshal()
@@ -37,11 +38,25 @@ async def test_ping_tells_of_the_worker_and_of_what_can_be_done() -> None:
     async with served(FakeBridge()) as call:
         pong = await call("Ping", pb.PingRequest())
     enabled = {cap.ID for cap in pong.FrontendAPICaps if cap.Enabled}
-    assert {"solve.base", "return", "proto.refarray", "readdir", "statfile", "source.metaresolver"} <= enabled
+    assert {
+        "solve.base",
+        "return",
+        "proto.refarray",
+        "readdir",
+        "statfile",
+        "source.metaresolver",
+        "gateway.exec",
+    } <= enabled
     assert [cap.ID for cap in pong.FrontendAPICaps if cap.Deprecated] == ["solve.inlinereturn"]
     assert {cap.ID for cap in pong.LLBCaps} == set(LLB)
     (worker,) = pong.Workers
     assert (worker.ID, dict(worker.Labels), worker.platforms[0].Architecture) == ("w1", {"executor": "oci"}, "amd64")
+
+
+async def test_a_runtime_without_containers_promises_none() -> None:
+    async with served(FakeBridge(), worker=replace(WORKER, containers=False)) as call:
+        pong = await call("Ping", pb.PingRequest())
+    assert not [cap.ID for cap in pong.FrontendAPICaps if cap.ID.startswith("gateway.exec")]
 
 
 async def test_what_is_refused_in_a_build_is_not_promised() -> None:

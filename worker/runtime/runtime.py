@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from worker.runtime.container import Container
 
 Kind = Literal["auto", "builtin", "runc", "crun"]
+HAVE_CONTAINERS: frozenset[Kind] = frozenset({"auto", "builtin"})  # `Runtime.open_container`
 Output = Callable[[int, bytes], None]  # (1 or 2, bytes)
 
 _CHUNK = 256 << 10
