@@ -16,7 +16,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,10 +187,12 @@ class Layers:
             lock.release()
             raise
 
-    async def set_diff_id(self, id: str, diff_id: Digest, chain_id: Digest | None = None) -> None:
-        """What the layer's tar is called, known once somebody has written it."""
+    async def set_diff_ids(self, named: Mapping[str, tuple[Digest, Digest | None]]) -> None:
+        """What the tars of these layers are called, and perhaps their chains, known once somebody has written them."""
         query = "UPDATE layers SET diff_id = ?, chain_id = coalesce(?, chain_id) WHERE id = ?"
-        await self._db.write(lambda c: c.execute(query, (diff_id, chain_id, id)).rowcount)
+        values = [(diff_id, chain_id, id) for id, (diff_id, chain_id) in named.items()]
+        if values:
+            await self._db.write(lambda c: c.executemany(query, values).rowcount)
 
     async def add_blob(self, id: str, blob: LayerBlob) -> None:
         """Remember that the blob, which is in the store, is this layer packed. It stays as long as the layer."""

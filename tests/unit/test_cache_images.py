@@ -85,7 +85,7 @@ async def test_layers_of_images_are_shared(tmp_path: Path) -> None:
         base = await (await cache.layers.create(())).commit()
         top = await (await cache.layers.create((base,))).commit()
         own = await (await cache.layers.create((top,))).commit()
-        await cache.layers.set_diff_id(top, Digest.sha256(b"x"), Digest.sha256(b"one"))
+        await cache.layers.set_diff_ids({top: (Digest.sha256(b"x"), Digest.sha256(b"one"))})
         await image(cache, "one", "a")
         assert {info.id for info in disk_usage(cache, ["shared"])} == {base, top}
         assert {info.id for info in disk_usage(cache, ["private"])} == {own}

@@ -145,8 +145,8 @@ async def test_of_all_places_that_a_layer_was_met_at_the_newest_are_remembered(t
 async def test_blobs_and_diff_ids(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         id = await (await cache.layers.create(())).commit()
-        await cache.layers.set_diff_id(id, digest(1), digest(2))
-        await cache.layers.set_diff_id(id, digest(1))
+        await cache.layers.set_diff_ids({id: (digest(1), digest(2))})
+        await cache.layers.set_diff_ids({id: (digest(1), None)})
         assert (cache.layers.get(id).diff_id, cache.layers.get(id).chain_id) == (digest(1), digest(2))
         zstd = LayerBlob(compression="zstd", level=3, digest=digest(3), size=3, media_type="z", annotations={"a": "b"})
         gzip = LayerBlob(compression="gzip", digest=digest(4), size=4, media_type="g")

@@ -160,9 +160,13 @@ class LayerBlobs:
         if options.layer_epoch is not None:
             return  # the blobs hold other times than the directories
         chains = chain_ids(export.diff_id for export in packed)
-        for layer, export, chain in zip(layers, packed, chains, strict=True):
-            if layer.diff_id != export.diff_id or layer.chain_id != chain:
-                await self._cache.layers.set_diff_id(layer.id, export.diff_id, chain)
+        await self._cache.layers.set_diff_ids(
+            {
+                layer.id: (export.diff_id, chain)
+                for layer, export, chain in zip(layers, packed, chains, strict=True)
+                if layer.diff_id != export.diff_id or layer.chain_id != chain
+            }
+        )
 
 
 def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Layer]:

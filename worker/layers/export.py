@@ -9,8 +9,9 @@ This module must not know where blobs are kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -122,16 +123,38 @@ class _PlainBlocks:
 
 
 async def _write(blocks: _Blocks, writer: BlobWriter, made_by: Encoder) -> LayerExport:
-    pipeline = _Pipeline(blocks, writer, made_by)
-    await pipeline.run()
-    blob = await offload(writer.commit, limiter=DISK)
+    check = Check()
+    begun = iter(blocks)
+    first, blob = await offload(_begin, begun, writer, made_by, check, limiter=COMPRESS)
+    if blob is None:
+        await _Pipeline(blocks, writer, made_by, check).run(chain(first, begun))
+        blob = await offload(_end, writer, made_by, check, limiter=DISK)
     return LayerExport(
-        diff_id=Digest.of_hex(pipeline.check.hexdigest()),
+        diff_id=Digest.of_hex(check.hexdigest()),
         digest=blob.digest,
         size=blob.size,
-        uncompressed_size=pipeline.check.size,
+        uncompressed_size=check.size,
         encoder=made_by.name,
     )
+
+
+def _begin(
+    blocks: Iterator[memoryview], writer: BlobWriter, made_by: Encoder, check: Check
+) -> tuple[Sequence[memoryview], Blob | None]:
+    """All of a layer that is one block, which is not worth a way through several threads; else its first blocks."""
+    first = list(islice(blocks, 2))
+    writer.write(made_by.head)
+    if len(first) > 1:
+        return first, None
+    for block in first:
+        check.update(block)
+        writer.write(made_by.block(block))
+    return (), _end(writer, made_by, check)
+
+
+def _end(writer: BlobWriter, made_by: Encoder, check: Check) -> Blob:
+    writer.write(made_by.tail(check.crc, check.size))
+    return writer.commit()
 
 
 class _Job:
@@ -146,13 +169,13 @@ class _Job:
 class _Pipeline:
     """produce -> hash -> write in order, and beside it compress in any order."""
 
-    def __init__(self, blocks: _Blocks, writer: BlobWriter, made_by: Encoder) -> None:
-        self.check = Check()
+    def __init__(self, blocks: _Blocks, writer: BlobWriter, made_by: Encoder, check: Check) -> None:
+        self._check = check
         self._blocks = blocks
         self._writer = writer
         self._encoder = made_by
 
-    async def run(self) -> None:
+    async def run(self, blocks: Iterator[memoryview]) -> None:
         to_compress, compressing = trio.open_memory_channel[_Job](_AHEAD)
         to_hash, hashing = trio.open_memory_channel[_Job](_AHEAD)
         to_write, writing = trio.open_memory_channel[_Job](_AHEAD)
@@ -163,13 +186,10 @@ class _Pipeline:
             nursery.start_soon(self._hash, hashing, to_write)
             nursery.start_soon(self._write, writing)
             with to_compress, to_hash:
-                blocks = iter(self._blocks)
                 while (block := await offload(next, blocks, None, limiter=DISK)) is not None:
                     job = _Job(block)
                     await to_compress.send(job)
                     await to_hash.send(job)
-        tail = self._encoder.tail(self.check.crc, self.check.size)
-        await offload(self._writer.write, tail, limiter=DISK)
 
     async def _compress(self, jobs: trio.MemoryReceiveChannel[_Job]) -> None:
         with jobs:
@@ -180,12 +200,11 @@ class _Pipeline:
     async def _hash(self, jobs: trio.MemoryReceiveChannel[_Job], then: trio.MemorySendChannel[_Job]) -> None:
         with jobs, then:
             async for job in jobs:
-                await offload(self.check.update, job.block, limiter=HASH)
+                await offload(self._check.update, job.block, limiter=HASH)
                 await then.send(job)
 
     async def _write(self, jobs: trio.MemoryReceiveChannel[_Job]) -> None:
         with jobs:
-            await offload(self._writer.write, self._encoder.head, limiter=DISK)
             async for job in jobs:
                 await job.done.wait()
                 await offload(self._writer.write, job.result, limiter=DISK)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 
 from buildengine.errors import StoreError
@@ -136,7 +137,7 @@ class Blocks:
         try:
             return self._free.pop()
         except IndexError:
-            return memoryview(bytearray(self._size))
+            return memoryview(mmap(-1, self._size))  # its pages come when they are written: most layers are small
 
 
 def _changed(header: TarHeader) -> StoreError:
