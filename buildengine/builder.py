@@ -1,8 +1,8 @@
 """The seam between the command line and an engine: values in, values out, one Protocol.
 
-`Builder` is implemented by the engine inside the command (`buildengine.daemon.local_builder`) and, later, by
-the remote client. Calls block; events arrive through a callback on the calling thread's behalf.
-Whatever a user can meet is raised as a BuildError.
+`Builder` is implemented by the engine inside the command (`buildengine.daemon.local_builder`) and by the client of
+a daemon (`buildengine.client.remote_builder`). Calls block; events arrive through a callback on the calling thread's
+behalf. Whatever a user can meet is raised as a BuildError.
 """
 
 from __future__ import annotations
@@ -154,6 +154,14 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCheck:
+    """The state directory that was looked at, and what is wrong there."""
+
+    root: str
+    damages: Sequence[Damage] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnablePlatform:
     """How steps for a platform run on this host; `how` is "" when they do not, for `reason`, and `hint` may help."""
 
@@ -262,15 +270,19 @@ class Builder(Protocol):
 
     def prune(self, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> None: ...
 
-    def verify_store(self) -> Sequence[Damage]: ...
+    def verify_store(self) -> StoreCheck: ...
 
     def platforms(self) -> Sequence[RunnablePlatform]: ...
+
+    @property
+    def images(self) -> Images: ...
+
+
+class LocalBuilder(Builder, Protocol):
+    """The engine inside the command, and what only a state directory of this host is good for."""
 
     def serve_registry(
         self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
     ) -> None:
         """Serve the state directory's registry until SIGINT, SIGTERM or SIGHUP. `on_ready` is told its URL."""
         ...
-
-    @property
-    def images(self) -> Images: ...

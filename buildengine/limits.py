@@ -27,9 +27,10 @@ class Limit(Enum):
     COMPRESS = _CPUS + 1
     DISK = 2 * _CPUS + 2
     DB = 1
+    PIPE = 32  # of archives that somebody else reads or writes at his own pace: these wait more than they work
 
 
-HASH, COMPRESS, DISK, DB = Limit.HASH, Limit.COMPRESS, Limit.DISK, Limit.DB
+HASH, COMPRESS, DISK, DB, PIPE = Limit.HASH, Limit.COMPRESS, Limit.DISK, Limit.DB, Limit.PIPE
 
 
 class _Limiters:

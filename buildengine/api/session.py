@@ -174,6 +174,11 @@ def remote_session(sessions: Sessions, id: str, *, cache: Cache, received: Recei
     )
 
 
+def remote_credentials(sessions: Sessions, id: str) -> RemoteCredentials:
+    """What the client of session `id` knows of registries, for a call that is no build."""
+    return RemoteCredentials(_Client(sessions, id))
+
+
 def _refused(session: ClientSession, what: str, error: RpcError) -> BuildError:
     """A client of ours says itself what is wrong."""
     if session.ended or error.code is Code.UNAVAILABLE:

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from buildengine.cli.groups import Misuse
 from buildengine.cli.report import Reporter
 from buildengine.values import dataclass
 
 if TYPE_CHECKING:
-    from buildengine.builder import Builder
+    from buildengine.builder import Builder, LocalBuilder
     from buildengine.client.address import Address
     from buildengine.config import Config
     from buildengine.registries import ImageTools, Registries
 
-    OpenBuilder = Callable[[Config], AbstractContextManager[Builder]]
+    OpenBuilder = Callable[[Config], AbstractContextManager[LocalBuilder]]
     OpenRemote = Callable[[Config, Address], AbstractContextManager[Builder]]
     MakeRegistries = Callable[[Config], Registries]
     MakeImageTools = Callable[[Config], ImageTools]
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 DAEMON = "unix:///run/buildkit/buildkitd.sock"  # where a daemon is that nobody has named: buildkitd's own place
 
 
-def open_local(config: Config) -> AbstractContextManager[Builder]:
+def open_local(config: Config) -> AbstractContextManager[LocalBuilder]:
     """An engine inside this command."""
     from buildengine.daemon.local_builder import open_local_builder
 
@@ -104,9 +105,16 @@ class App:
         return config
 
     def open_builder(self) -> AbstractContextManager[Builder]:
+        """The daemon that the flags name, or without one the engine."""
         if not self.daemon.address:
-            return self._open_builder(self.config)
+            return self.open_local_builder()
+        if self.root is not None:
+            raise Misuse("--root and --addr exclude each other", "the daemon has a state directory of its own")
         return self._open_remote(self.config, self.address())
+
+    def open_local_builder(self) -> AbstractContextManager[LocalBuilder]:
+        """The engine on this host's state directory, whichever daemon there is."""
+        return self._open_builder(self.config)
 
     def address(self, default: str = "") -> Address:
         """The daemon's, as the flags say. Raises ConfigError."""

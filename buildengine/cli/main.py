@@ -97,8 +97,6 @@ def cli(
         tls_key=tlskey,
         tls_server_name=tlsservername,
     )
-    if addr and root is not None:
-        raise Misuse("--root and --addr exclude each other", "the daemon has a state directory of its own")
     if app.daemon.is_tls and not addr:
         raise Misuse("the --tls flags are for a daemon", "name it: --addr tcp://HOST:PORT")
 

@@ -50,7 +50,7 @@ def serve(
     from buildengine.builder import ServedRegistry
 
     registry = ServedRegistry(address=addr, read_only=read_only, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd)
-    with _opened(access_log) as log, app.open_builder() as builder:
+    with _opened(access_log) as log, app.open_local_builder() as builder:
         builder.serve_registry(registry, lambda url: click.echo(f"serving {url}", err=True), log)
 
 

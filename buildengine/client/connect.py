@@ -26,7 +26,7 @@ from buildengine import __version__
 from buildengine.api.rpc import MAX_MESSAGE, Code, RpcError
 from buildengine.client.address import Address, TlsFiles, parse
 from buildengine.client.connection import Connection
-from buildengine.errors import BuildError, ConfigError, HostError, SourceError
+from buildengine.errors import BuildError, ConfigError, HostError, SourceError, UserError
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -109,6 +109,11 @@ def _pem(file: Path | None) -> bytes | None:
 async def _explained(address: Address, ssh: _Ssh | None, error: RpcError) -> BuildError:
     from buildengine.api.status import from_rpc
 
+    if error.code is Code.UNIMPLEMENTED and (service := error.message.partition("unknown service ")[2]):
+        return UserError(
+            f"the daemon at {address} has no service {service}",
+            hint="BuildKit's API has no word for this, and pybuildd has: is it one, and as new as this pybuild?",
+        )
     if error.code is not Code.UNAVAILABLE or error.details:
         return from_rpc(error)
     if ssh is not None:

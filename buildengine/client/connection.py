@@ -66,6 +66,11 @@ class Stream(Generic[_Out]):
         except asyncio.InvalidStateError as error:
             raise RpcError(Code.UNAVAILABLE, f"the call has ended: {error}") from error
 
+    async def half_close(self) -> None:
+        """No message of ours will follow. Raises RpcError."""
+        with _told():
+            await self._call.done_writing()
+
     async def receive(self) -> _Out | None:
         """None at the end. Raises RpcError."""
         import grpc.aio

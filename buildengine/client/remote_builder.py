@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
 from buildengine.builder import (
     BuildOutcome,
     BuildRequest,
-    Damage,
-    Images,
     PrunePolicy,
     PulledImage,
     PullRequest,
     RunnablePlatform,
-    ServedRegistry,
-    ServedRequest,
+    StoreCheck,
     UsageInfo,
 )
 from buildengine.client.address import Address
@@ -27,8 +24,11 @@ from buildengine.client.connection import Connection
 from buildengine.client.running import run_to_end
 from buildengine.config import Config
 from buildengine.digest import Digest
-from buildengine.errors import UserError
 from buildengine.events import EventSink
+
+if TYPE_CHECKING:
+    from buildengine.client.images import DaemonImages
+    from buildengine.imagecalls import BlockingImages
 
 _T = TypeVar("_T")
 _CONTROL = "/moby.buildkit.v1.Control"
@@ -41,7 +41,7 @@ def open_remote_builder(config: Config, address: Address) -> Iterator[RemoteBuil
 
 
 class RemoteBuilder:
-    """`buildengine.builder.Builder`, as far as BuildKit's API reaches."""
+    """`buildengine.builder.Builder`: builds and cache in BuildKit's API, the rest in pybuildd's own."""
 
     def __init__(self, config: Config, address: Address) -> None:
         self._config = config
@@ -78,7 +78,7 @@ class RemoteBuilder:
 
         self._connected(run)
 
-    # --- what the API has no word for
+    # --- what only pybuildd knows
 
     def push(
         self,
@@ -87,28 +87,38 @@ class RemoteBuilder:
         on_event: EventSink,
         on_tick: Callable[[], None] | None = None,
     ) -> Sequence[str]:
-        self._refuse("push images of its store", "push while building: pybuild build --push -t NAME")
+        return self._with_images(lambda images: images.push(reference, names, on_event), on_tick)
 
     def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
-        self._refuse("pull images into its store", "a build pulls what it needs; or log in there and run pybuild pull")
-
-    def verify_store(self) -> Sequence[Damage]:
-        self._refuse("verify its store", "run pybuild debug verify-store on its host")
-
-    def platforms(self) -> Sequence[RunnablePlatform]:
-        self._refuse("say how it runs platforms", "run pybuild debug platforms on its host")
-
-    def serve_registry(
-        self, registry: ServedRegistry, on_ready: Callable[[str], None], on_request: Callable[[ServedRequest], None]
-    ) -> None:
-        self._refuse("serve a registry", "run pybuild registry serve on its host")
+        return self._with_images(lambda images: images.pull(request, on_layer))
 
     @property
-    def images(self) -> Images:
-        self._refuse("manage its images", "run pybuild image on its host")
+    def images(self) -> BlockingImages:
+        from buildengine.imagecalls import BlockingImages
 
-    def _refuse(self, what: str, hint: str) -> NoReturn:
-        raise UserError(f"a daemon cannot be asked to {what}: {self._address}", hint=f"{hint}, without --addr")
+        return BlockingImages(self._with_images)
+
+    def verify_store(self) -> StoreCheck:
+        from buildengine.client.debug import verify_store
+
+        return self._connected(verify_store)
+
+    def platforms(self) -> Sequence[RunnablePlatform]:
+        from buildengine.client.debug import platforms
+
+        return self._connected(platforms)
+
+    def _with_images(
+        self, fn: Callable[[DaemonImages], Awaitable[_T]], on_tick: Callable[[], None] | None = None
+    ) -> _T:
+        from buildengine.client.images import DaemonImages
+
+        config = self._config
+
+        async def run(daemon: Connection) -> _T:
+            return await fn(DaemonImages(daemon, config.docker_config, config.environment))
+
+        return self._connected(run, on_tick)
 
     def _connected(self, run: Callable[[Connection], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
         async def main() -> _T:

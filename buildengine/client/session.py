@@ -58,10 +58,16 @@ def offer(request: BuildRequest, *, docker_config: Path | None, environment: Map
             Secrets(request.secrets, environment).services,
             SshAgents(request.ssh).services,
             Auth(docker_config / "config.json", environment).services if docker_config is not None else {},
-            rpc.service("grpc.health.v1.Health", {"Check": _HEALTH}),
+            _HEALTH,
         ),
         exports=FileSend(request.exports, stdout),
     )
+
+
+def offer_credentials(docker_config: Path, environment: Mapping[str, str]) -> Offered:
+    """The user's logins alone, for a push or a pull."""
+    auth = Auth(docker_config / "config.json", environment).services
+    return Offered(methods=rpc.merged(auth, _HEALTH), exports=FileSend((), 1))
 
 
 def directories_of(request: BuildRequest) -> Mapping[str, Directory]:
@@ -127,4 +133,4 @@ async def _healthy(
     return HealthCheckResponse(status=HealthCheckResponse.SERVING)
 
 
-_HEALTH = rpc.unary(HealthCheckRequest, HealthCheckResponse, _healthy)
+_HEALTH = rpc.service("grpc.health.v1.Health", {"Check": rpc.unary(HealthCheckRequest, HealthCheckResponse, _healthy)})

@@ -1,110 +1,105 @@
-"""The local image store behind `pybuild image`: `buildengine.builder.Images` on the cache, without an engine."""
+"""The images of the store, behind `pybuild image`, `push` and `pull`: on an open cache, without an engine."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import BinaryIO, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, cast
 
-from buildengine.builder import ImageInfo
+from buildengine.builder import ImageInfo, PulledImage, PullRequest
+from buildengine.config import Config
 from buildengine.daemon import image_documents as documents
 from buildengine.daemon.given_context import Pulled
 from buildengine.daemon.image_names import as_name, find_image
+from buildengine.daemon.registries import registry_config
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
-from buildengine.limits import DISK, offload
+from buildengine.events import EventSink
+from buildengine.limits import DISK, PIPE, offload
 from buildengine.platform import Platform, local, rank
 from buildengine.reference import parse
 from cache import prune
 from cache.images import StoredImage
 from cache.opened import Cache
 from worker.exporters.archive import image_blobs
-from worker.images import manifests_of
+from worker.images import manifests_of, open_images
 from worker.layers.decompress import decompress
 from worker.oci import dockertar, layout
 from worker.oci.chain import chain_ids
 from worker.oci.layout import NamedImage
 from worker.oci.load import LoadedImage, load_tar
 from worker.oci.types import ImageConfig, Manifest, parse_manifest_or_index
+from worker.session import Credentials
 
-_T = TypeVar("_T")
 
+class StoreImages:
+    """The images of an open cache: an `api.images.StoredImages`. `config` says how registries are reached."""
 
-class LocalImages:
-    """`run` opens the cache, calls an async function with it and closes the cache."""
+    def __init__(self, cache: Cache, config: Config) -> None:
+        self._cache = cache
+        self._config = config
 
-    def __init__(self, run: Callable[[Callable[[Cache], Awaitable[object]]], object]) -> None:
-        self._run_any = run
+    async def list(self) -> Sequence[ImageInfo]:
+        return await offload(lambda: [_info(self._cache, image) for image in self._cache.images.list()], limiter=DISK)
 
-    def _run(self, fn: Callable[[Cache], Awaitable[_T]]) -> _T:
-        return cast(_T, self._run_any(fn))
+    async def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
+        return await offload(_inspect, self._cache, reference, platform, limiter=DISK)
 
-    def list(self) -> Sequence[ImageInfo]:
-        async def run(cache: Cache) -> Sequence[ImageInfo]:
-            return [_info(cache, image) for image in cache.images.list()]
+    async def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
+        return await offload(_history, self._cache, reference, platform, limiter=DISK)
 
-        return self._run(run)
-
-    def inspect(self, reference: str, *, platform: Platform | None = None) -> Mapping[str, object]:
-        async def run(cache: Cache) -> Mapping[str, object]:
-            found = find_image(cache, reference)
-            manifests = manifests_of(cache.store, found[0].digest)
-            manifest, config = _chosen(found[0], manifests, platform)
-            return documents.inspection(
-                manifest,
-                config,
-                names=[image.name for image in found],
-                target=parse_manifest_or_index(cache.store.read(found[0].digest)).descriptor,
-                platforms=[str(each.platform) for _, each in manifests],
-            )
-
-        return self._run(run)
-
-    def history(self, reference: str, *, platform: Platform | None = None) -> Sequence[Mapping[str, object]]:
-        async def run(cache: Cache) -> Sequence[Mapping[str, object]]:
-            image = find_image(cache, reference)[0]
-            return documents.steps(*_chosen(image, manifests_of(cache.store, image.digest), platform))
-
-        return self._run(run)
-
-    def tag(self, source: str, target: str) -> None:
+    async def tag(self, source: str, target: str) -> None:
         name = str(parse(target))
+        await self._cache.images.tag(find_image(self._cache, source)[0].digest, name)
 
-        async def run(cache: Cache) -> None:
-            await cache.images.tag(find_image(cache, source)[0].digest, name)
+    async def remove(self, reference: str, *, force: bool = False) -> Sequence[str]:
+        return await _remove(self._cache, reference=reference, force=force)
 
-        self._run(run)
+    async def prune(self, *, all: bool = False) -> Sequence[ImageInfo]:
+        infos = {info.digest: info for info in await self.list()}
+        gone = await self._cache.images.prune(all=all)
+        await prune.collect(self._cache)
+        return [infos[image.digest] for image in gone if image.digest in infos]
 
-    def remove(self, reference: str, *, force: bool = False) -> Sequence[str]:
-        return self._run(partial(_remove, reference=reference, force=force))
+    async def save(self, references: Sequence[str], write: Callable[[bytes], object]) -> None:
+        named = [_named(self._cache, reference) for reference in references]
+        images = [image for image, _ in named]
+        extra = dockertar.files([entry for _, entry in named if entry is not None])
+        blobs = image_blobs(self._cache.store, images)
+        with self._cache.activity():
+            await offload(lambda: layout.write_tar(_Sink(write), images, blobs, extra=extra), limiter=PIPE)
 
-    def prune(self, *, all: bool = False) -> Sequence[ImageInfo]:
-        async def run(cache: Cache) -> Sequence[ImageInfo]:
-            infos = {image.digest: _info(cache, image) for image in cache.images.list()}
-            gone = await cache.images.prune(all=all)
-            await prune.collect(cache)
-            return [infos[image.digest] for image in gone if image.digest in infos]
+    async def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
+        stream = cast(BinaryIO, io.BufferedReader(Pulled(read), 1 << 20))
+        with self._cache.activity():
+            loaded = await offload(lambda: load_tar(decompress(stream), self._cache.store), limiter=PIPE)
+            names = [await _add(self._cache, image) for image in loaded]
+        await self._cache.sync()
+        return names
 
-        return self._run(run)
+    async def push(
+        self, reference: str, names: Sequence[str], credentials: Credentials, on_event: EventSink
+    ) -> Sequence[str]:
+        from buildengine.daemon.publish import push_stored
 
-    def save(self, references: Sequence[str], write: Callable[[bytes], object]) -> None:
-        async def run(cache: Cache) -> None:
-            named = [_named(cache, reference) for reference in references]
-            images = [image for image, _ in named]
-            extra = dockertar.files([entry for _, entry in named if entry is not None])
-            blobs = image_blobs(cache.store, images)
-            await offload(lambda: layout.write_tar(_Sink(write), images, blobs, extra=extra), limiter=DISK)
+        return await push_stored(
+            self._cache,
+            reference,
+            names,
+            config=registry_config(self._config),
+            credentials=credentials,
+            on_event=on_event,
+        )
 
-        self._run(run)
+    async def pull(
+        self, request: PullRequest, credentials: Credentials, on_layer: Callable[[Digest, bool], object]
+    ) -> PulledImage:
+        from buildengine.daemon.image_pull import pull
 
-    def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
-        async def run(cache: Cache) -> Sequence[str]:
-            stream = cast(BinaryIO, io.BufferedReader(Pulled(read), 1 << 20))
-            loaded = await offload(lambda: load_tar(decompress(stream), cache.store), limiter=DISK)
-            return [await _add(cache, image) for image in loaded]
-
-        return self._run(run)
+        async with open_images(self._cache, lambda: registry_config(self._config), credentials) as images:
+            pulled = await pull(self._cache, images, request, on_layer)
+        await self._cache.sync()
+        return pulled
 
 
 class _Sink:
@@ -113,6 +108,24 @@ class _Sink:
 
 
 # --- finding ---------------------------------------------------------------------------------------------------
+
+
+def _inspect(cache: Cache, reference: str, platform: Platform | None) -> Mapping[str, object]:
+    found = find_image(cache, reference)
+    manifests = manifests_of(cache.store, found[0].digest)
+    manifest, config = _chosen(found[0], manifests, platform)
+    return documents.inspection(
+        manifest,
+        config,
+        names=[image.name for image in found],
+        target=parse_manifest_or_index(cache.store.read(found[0].digest)).descriptor,
+        platforms=[str(each.platform) for _, each in manifests],
+    )
+
+
+def _history(cache: Cache, reference: str, platform: Platform | None) -> Sequence[Mapping[str, object]]:
+    image = find_image(cache, reference)[0]
+    return documents.steps(*_chosen(image, manifests_of(cache.store, image.digest), platform))
 
 
 def _chosen(

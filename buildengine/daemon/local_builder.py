@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 from buildengine.builder import (
     BuildOutcome,
     BuildRequest,
-    Damage,
     PrunePolicy,
     PulledImage,
     PullRequest,
     RunnablePlatform,
     ServedRegistry,
     ServedRequest,
+    StoreCheck,
     UsageInfo,
 )
 from buildengine.config import Config
@@ -32,11 +32,11 @@ from buildengine.errors import HostError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
 from cache.opened import Cache, open_cache
-from worker.images import open_images
 from worker.runtime.isolate import private_mounts
 
 if TYPE_CHECKING:
-    from buildengine.daemon.image_store import LocalImages
+    from buildengine.daemon.image_store import StoreImages
+    from buildengine.imagecalls import BlockingImages
 
 _T = TypeVar("_T")
 
@@ -65,10 +65,8 @@ class LocalBuilder:
         from buildengine.daemon.engine import open_engine
         from buildengine.daemon.given_context import with_directories
 
-        environment = self._config.environment
-        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
         async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
-            session = local_session(whole, credentials=credentials, environment=environment)
+            session = local_session(whole, credentials=self._credentials(), environment=self._config.environment)
             return await engine.build(whole, session, on_event)
 
     def push(
@@ -78,30 +76,16 @@ class LocalBuilder:
         on_event: EventSink,
         on_tick: Callable[[], None] | None = None,
     ) -> Sequence[str]:
-        from buildengine.daemon.publish import push_stored
-        from buildengine.daemon.registries import registry_config
+        async def run(images: StoreImages) -> Sequence[str]:
+            return await images.push(reference, names, self._credentials(), on_event)
 
-        environment = self._config.environment
-        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
-
-        async def run(cache: Cache) -> Sequence[str]:
-            config = registry_config(self._config)
-            return await push_stored(cache, reference, names, config=config, credentials=credentials, on_event=on_event)
-
-        return self._with_cache(run, on_tick)
+        return self._with_images(run, on_tick)
 
     def pull(self, request: PullRequest, on_layer: Callable[[Digest, bool], object]) -> PulledImage:
-        from buildengine.daemon.image_pull import pull
-        from buildengine.daemon.registries import registry_config
+        async def run(images: StoreImages) -> PulledImage:
+            return await images.pull(request, self._credentials(), on_layer)
 
-        environment = self._config.environment
-        credentials = DockerConfigCredentials(self._config.docker_config / "config.json", environment)
-
-        async def run(cache: Cache) -> PulledImage:
-            async with open_images(cache, lambda: registry_config(self._config), credentials) as images:
-                return await pull(cache, images, request, on_layer)
-
-        return self._with_cache(run)
+        return self._with_images(run)
 
     def disk_usage(self, filters: Sequence[str] = ()) -> Sequence[UsageInfo]:
         from cache import usage
@@ -119,11 +103,12 @@ class LocalBuilder:
 
         self._with_cache(run)
 
-    def verify_store(self) -> Sequence[Damage]:
+    def verify_store(self) -> StoreCheck:
         from cache import verify
 
-        async def run(cache: Cache) -> Sequence[Damage]:
-            return await offload(verify.verify, cache, limiter=DISK)
+        async def run(cache: Cache) -> StoreCheck:
+            damages = await offload(verify.verify, cache, limiter=DISK)
+            return StoreCheck(root=str(self._config.root), damages=damages)
 
         return self._with_cache(run)
 
@@ -143,10 +128,21 @@ class LocalBuilder:
         self._with_cache(run)
 
     @property
-    def images(self) -> LocalImages:
-        from buildengine.daemon.image_store import LocalImages
+    def images(self) -> BlockingImages:
+        from buildengine.imagecalls import BlockingImages
 
-        return LocalImages(self._with_cache)
+        return BlockingImages(self._with_images)
+
+    def _credentials(self) -> DockerConfigCredentials:
+        return DockerConfigCredentials(self._config.docker_config / "config.json", self._config.environment)
+
+    def _with_images(self, fn: Callable[[StoreImages], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
+        async def run(cache: Cache) -> _T:
+            from buildengine.daemon.image_store import StoreImages
+
+            return await fn(StoreImages(cache, self._config))
+
+        return self._with_cache(run, on_tick)
 
     def _with_cache(self, fn: Callable[[Cache], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
         async def run() -> _T:

@@ -26,12 +26,13 @@ from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
-from buildengine.builder import BuildOutcome, PrunePolicy, UsageInfo
+from buildengine.builder import BuildOutcome, PrunePolicy, RunnablePlatform, StoreCheck, UsageInfo
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
 from buildengine.daemon.engine import Engine
 from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
+from buildengine.daemon.image_store import StoreImages
 from buildengine.daemon.main import VERSION
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError, leading
@@ -102,6 +103,22 @@ class Service:
         from cache import prune
 
         await prune.prune(self._engine.cache, policy, on_record)
+
+    @property
+    def images(self) -> StoreImages:
+        return StoreImages(self._engine.cache, self._engine.config)
+
+    async def verify_store(self) -> StoreCheck:
+        from cache import verify
+
+        damages = await offload(verify.verify, self._engine.cache, limiter=DISK)
+        return StoreCheck(root=str(self._engine.cache.root), damages=damages)
+
+    async def runnable_platforms(self) -> Sequence[RunnablePlatform]:
+        from worker.runtime import runnable
+
+        worker = self._engine.config.worker
+        return await offload(lambda: runnable.table(directory=worker.emulators, runtime=worker.runtime), limiter=DISK)
 
     # --- builds
 

@@ -10,6 +10,7 @@ import errno
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 
@@ -18,10 +19,15 @@ from buildengine.api.connection import serve_connection
 from buildengine.api.content import SERVICE as CONTENT
 from buildengine.api.content import Content
 from buildengine.api.control import SERVICE, Control
+from buildengine.api.debug import SERVICE as DEBUG
+from buildengine.api.debug import Debug
 from buildengine.api.gateway import SERVICE as GATEWAY
 from buildengine.api.gateway import Gateway
 from buildengine.api.health import Health
+from buildengine.api.images import SERVICE as IMAGES
+from buildengine.api.images import Images
 from buildengine.api.reflection import reflection
+from buildengine.api.session import remote_credentials
 from buildengine.api.traces import SERVICE as TRACES
 from buildengine.daemon import systemd
 from buildengine.daemon.daemonconfig import DaemonConfig
@@ -124,8 +130,10 @@ def all_services(service: Service) -> rpc.Services:
     """Whatever one port serves."""
     control = Control(service, service.sessions).services
     gateway = Gateway(service.bridges.find, service.worker).services
-    health = Health(SERVICE, GATEWAY, CONTENT, TRACES).services
-    served = rpc.merged(control, gateway, Content(service).services, traces.SERVICES, health)
+    health = Health(SERVICE, GATEWAY, CONTENT, TRACES, IMAGES, DEBUG).services
+    images = Images(service.images, partial(remote_credentials, service.sessions)).services
+    own = rpc.merged(images, Debug(service).services)
+    served = rpc.merged(control, gateway, Content(service).services, traces.SERVICES, own, health)
     return rpc.merged(served, reflection(served))
 
 

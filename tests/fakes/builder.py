@@ -24,6 +24,7 @@ from buildengine.builder import (
     RunnablePlatform,
     ServedRegistry,
     ServedRequest,
+    StoreCheck,
     UsageInfo,
 )
 from buildengine.cli.app import App
@@ -155,8 +156,8 @@ class FakeBuilder:
         for record in self.usage:
             on_record(record)
 
-    def verify_store(self) -> Sequence[Damage]:
-        return self.damages
+    def verify_store(self) -> StoreCheck:
+        return StoreCheck(root="/var/lib/pybuild", damages=self.damages)
 
     def platforms(self) -> Sequence[RunnablePlatform]:
         return self.runnable

@@ -323,20 +323,6 @@ def test_ssh(running: Daemon, there: Remote, context: Path, tmp_path: Path) -> N
     assert "No such file or directory" in far.run("du", status=1).error
 
 
-def test_what_a_daemon_cannot_be_asked(there: Remote) -> None:
-    for command in (
-        ("image", "ls"),
-        ("push", "app"),
-        ("pull", "app"),
-        ("registry", "serve"),
-        ("debug", "platforms"),
-        ("debug", "verify-store"),
-    ):
-        said = there.run(*command, status=1).error
-        assert "a daemon cannot be asked to" in said
-        assert "without --addr" in said
-
-
 def test_where_there_is_no_daemon(there: Remote, tmp_path: Path) -> None:
     there.address = f"unix://{tmp_path}/no.sock"
     said = there.run("du", status=1).error

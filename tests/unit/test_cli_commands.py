@@ -359,18 +359,18 @@ def test_image_changes(images: FakeImages, tmp_path: Path) -> None:
     ]
 
 
-def test_debug_verify_store(tmp_path: Path) -> None:
-    sound = run_cli(FakeBuilder(), "--root", str(tmp_path), "debug", "verify-store")
-    assert sound == Ran(status=0, stdout=f"the store at {tmp_path} is sound\n", stderr="")
+def test_debug_verify_store() -> None:
+    sound = run_cli(FakeBuilder(), "debug", "verify-store")
+    assert sound == Ran(status=0, stdout="the store at /var/lib/pybuild is sound\n", stderr="")
     damages = [
         Damage(where="blobs/sha256/ab", problem="has other bytes\x1b[2J"),
         Damage(where="layers/x", problem="gone"),
     ]
-    damaged = run_cli(FakeBuilder(damages=damages), "--root", str(tmp_path), "debug", "verify-store")
+    damaged = run_cli(FakeBuilder(damages=damages), "debug", "verify-store")
     assert damaged == Ran(
         status=4,
         stdout="blobs/sha256/ab: has other bytes\nlayers/x: gone\n",
-        stderr=f"error: the store at {tmp_path} has 2 damages\n",
+        stderr="error: the store at /var/lib/pybuild has 2 damages\n",
     )
 
 

@@ -15,10 +15,10 @@ from buildengine.errors import StoreError
 def command(app: App) -> None:
     """Check every blob, record and snapshot of the state directory. Exits with 4 when something is damaged."""
     with app.open_builder() as builder:
-        damages = builder.verify_store()
-    for damage in damages:
+        found = builder.verify_store()
+    for damage in found.damages:
         click.echo(f"{safe(damage.where)}: {safe(damage.problem)}")
-    if damages:
-        number = "1 damage" if len(damages) == 1 else f"{len(damages)} damages"
-        raise StoreError(f"the store at {app.config.root} has {number}")
-    click.echo(f"the store at {app.config.root} is sound")
+    if found.damages:
+        number = "1 damage" if len(found.damages) == 1 else f"{len(found.damages)} damages"
+        raise StoreError(f"the store at {found.root} has {number}")
+    click.echo(f"the store at {found.root} is sound")
