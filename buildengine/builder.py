@@ -8,7 +8,7 @@ behalf. Whatever a user can meet is raised as a BuildError.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from buildengine.events import EventSink
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 
+SESSION_HOST = "buildkit-session"  # source/http/transport.go
 ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
 
 
@@ -68,6 +69,13 @@ class BuildRequest:
     entitlements: frozenset[str] = frozenset()
     inline_dockerfile: bytes | None = None
     context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)
+
+
+def with_upload(request: BuildRequest) -> BuildRequest:
+    """An archive for a context, as frontends know it: an http URL of a host that only the build's session knows."""
+    if request.context_archive is None:
+        return request
+    return replace(request, options={**request.options, "context": f"http://{SESSION_HOST}/{request.ref}"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

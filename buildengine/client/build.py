@@ -10,16 +10,21 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
-from buildengine.builder import BuildOutcome, BuildRequest
+from buildengine.builder import BuildOutcome, BuildRequest, with_upload
 from buildengine.client.connection import Connection
 from buildengine.client.filesync import is_layout
+from buildengine.client.offload import offload
 from buildengine.client.session import offer, session, shared_key
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.events import EventSink
+
+if TYPE_CHECKING:
+    from buildengine.client.layout import LayoutTarget
 
 _CONTROL = "/moby.buildkit.v1.Control"
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
@@ -40,8 +45,9 @@ async def build(
     `docker_config` is the directory of the logins that the daemon may ask for, `environment` that of secrets and of
     credential helpers, `stdout` the descriptor of an export to `-`.
     """
-    _check(request)
-    offered = offer(request, docker_config=docker_config, environment=environment, stdout=stdout)
+    layout = _layout(request)
+    request = with_upload(request)
+    offered = offer(request, layout, docker_config=docker_config, environment=environment, stdout=stdout)
     async with session(connection, offered, shared_key(request)) as id:
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
         try:
@@ -52,22 +58,26 @@ async def build(
         if not telling.cancelled() and (error := telling.exception()) is not None:
             raise error
     metadata = dict(answer.ExporterResponse)
+    if layout is not None:
+        await offload(layout.finish, metadata)
     digest = metadata.get("containerimage.digest")
     return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=Digest(digest) if digest else None)
 
 
-def _check(request: BuildRequest) -> None:
-    """Raises UserError for what this client has no service for."""
-    if request.context_archive is not None:
+def _layout(request: BuildRequest) -> LayoutTarget | None:
+    """The directory of an export with `tar=false`. Raises UserError for several: they would share one content store."""
+    layouts = [(export, export.dest) for export in request.exports if is_layout(export) and export.dest is not None]
+    if not layouts:
+        return None
+    if len(layouts) > 1:
         raise UserError(
-            "an archive on standard input cannot be sent to a daemon yet", hint="unpack it, and give the directory"
+            "a daemon sends one OCI layout a build, and there are several outputs with tar=false",
+            hint="leave one of them; an archive (without tar=false) may come beside it",
         )
-    for export in request.exports:
-        if is_layout(export):  # its blobs would come to a content store of ours
-            raise UserError(
-                f"--output type={export.type},tar=false cannot be received from a daemon yet",
-                hint=f"--output type={export.type},dest=FILE is the same as one archive",
-            )
+    from buildengine.client.layout import LayoutTarget
+
+    ((export, path),) = layouts
+    return LayoutTarget(Path(path), tuple(filter(None, export.attrs.get("name", "").split(","))))
 
 
 async def _tell(connection: Connection, ref: str, on_event: EventSink) -> None:

@@ -66,13 +66,13 @@ class FileSend:
 
     @property
     def takes_any(self) -> bool:
-        return any(export.dest is not None for export in self._exports)
+        return any(export.dest is not None and not is_layout(export) for export in self._exports)
 
     def method(self, metadata: Metadata) -> rpc.Method[Any, Any]:
         """A directory comes as fsutil's packets, anything else as bytes. Raises RpcError."""
         number = rpc.value(metadata, _EXPORT_ID, "0")
         export = self._exports[int(number)] if number.isdigit() and int(number) < len(self._exports) else None
-        if export is None or export.dest is None:
+        if export is None or export.dest is None or is_layout(export):
             raise RpcError(Code.INVALID_ARGUMENT, f"export {number[:20]} has no destination here")
         if export.type == "local":
             return rpc.stream(Packet, Packet, _DirectoryTarget(export, Path(export.dest)).receive)
@@ -80,6 +80,7 @@ class FileSend:
 
 
 def is_layout(export: Export) -> bool:
+    """A directory all the same, but its blobs come to a content store (`buildengine.client.layout`)."""
     return export.type in ("oci", "docker") and export.attrs.get("tar", "").lower() in ("false", "0", "f")
 
 

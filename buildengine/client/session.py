@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buildengine.api import rpc
 from buildengine.api.control_pb2 import BytesMessage
@@ -26,7 +26,11 @@ from buildengine.client.filesync import FILE_SEND, FileSend, FileSync
 from buildengine.client.secrets import Secrets
 from buildengine.client.serving import serve
 from buildengine.client.ssh import SshAgents
+from buildengine.client.upload import Upload
 from buildengine.values import dataclass
+
+if TYPE_CHECKING:
+    from buildengine.client.layout import LayoutTarget
 
 _SESSION = "/moby.buildkit.v1.Control/Session"
 _EXPOSED = "x-docker-expose-session"
@@ -50,7 +54,14 @@ class Offered:
         return (*self.methods, *([FILE_SEND] if self.exports.takes_any else []))
 
 
-def offer(request: BuildRequest, *, docker_config: Path | None, environment: Mapping[str, str], stdout: int) -> Offered:
+def offer(
+    request: BuildRequest,
+    layout: LayoutTarget | None,
+    *,
+    docker_config: Path | None,
+    environment: Mapping[str, str],
+    stdout: int,
+) -> Offered:
     """Everything that the request's build may ask for. Nothing is read before it does."""
     return Offered(
         methods=rpc.merged(
@@ -58,10 +69,16 @@ def offer(request: BuildRequest, *, docker_config: Path | None, environment: Map
             Secrets(request.secrets, environment).services,
             SshAgents(request.ssh).services,
             Auth(docker_config / "config.json", environment).services if docker_config is not None else {},
+            _upload(request),
+            layout.services if layout is not None else {},
             _HEALTH,
         ),
         exports=FileSend(request.exports, stdout),
     )
+
+
+def _upload(request: BuildRequest) -> rpc.Services:
+    return {} if request.context_archive is None else Upload(f"/{request.ref}", request.context_archive).services
 
 
 def offer_credentials(docker_config: Path, environment: Mapping[str, str]) -> Offered:

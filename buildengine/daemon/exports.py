@@ -115,7 +115,7 @@ class Exports:
                 async with opened as fd:
                     await write_committed(store, fd, image, options.names, docker=options.kind == "docker")
         elif (blobs := self._context.session.sinks.blobs(number)) is not None:
-            with _part(reporter, "sending blobs"):
+            with _part(reporter, "writing layout"):
                 await send_blobs(store, blobs, image)
         else:
             destination = self._directory(number, f"{options.kind},tar=false")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.config import Config
 from buildengine.daemon import image_documents as documents
-from buildengine.daemon.given_context import Pulled
 from buildengine.daemon.image_names import as_name, find_image
 from buildengine.daemon.registries import registry_config
 from buildengine.digest import Digest
@@ -30,6 +29,9 @@ from worker.oci.layout import NamedImage
 from worker.oci.load import LoadedImage, load_tar
 from worker.oci.types import ImageConfig, Manifest, parse_manifest_or_index
 from worker.session import Credentials
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class StoreImages:
@@ -70,7 +72,7 @@ class StoreImages:
             await offload(lambda: layout.write_tar(_Sink(write), images, blobs, extra=extra), limiter=PIPE)
 
     async def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
-        stream = cast(BinaryIO, io.BufferedReader(Pulled(read), 1 << 20))
+        stream = cast(BinaryIO, io.BufferedReader(_Pulled(read), 1 << 20))
         with self._cache.activity():
             loaded = await offload(lambda: load_tar(decompress(stream), self._cache.store), limiter=PIPE)
             names = [await _add(self._cache, image) for image in loaded]
@@ -100,6 +102,22 @@ class StoreImages:
             pulled = await pull(self._cache, images, request, on_layer)
         await self._cache.sync()
         return pulled
+
+
+class _Pulled(io.RawIOBase):
+    """A raw stream on a function that reads at most so many bytes."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        data = self._read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 class _Sink:

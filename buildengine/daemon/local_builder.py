@@ -23,6 +23,7 @@ from buildengine.builder import (
     ServedRequest,
     StoreCheck,
     UsageInfo,
+    with_upload,
 )
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
@@ -65,7 +66,8 @@ class LocalBuilder:
         from buildengine.daemon.engine import open_engine
         from buildengine.daemon.given_context import with_directories
 
-        async with open_engine(self._config) as engine, with_directories(engine.cache, request) as whole:
+        given = with_upload(request)
+        async with open_engine(self._config) as engine, with_directories(engine.cache, given) as whole:
             session = local_session(whole, credentials=self._credentials(), environment=self._config.environment)
             return await engine.build(whole, session, on_event)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.errors import ContextError, UserError
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, PIPE, offload
 from buildengine.secretfile import read_secret
 from buildengine.values import dataclass
 from buildengine.wholefile import destination
@@ -20,6 +20,8 @@ from worker.session import Credential, Credentials, ReceivedDirectory, SecretByt
 
 if TYPE_CHECKING:
     from worker.sources.origin import LocalOrigin
+
+_PIECE = 1 << 20  # bytes of an upload, at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,21 @@ async def _file(path: Path) -> AsyncIterator[int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUploads:
+    """The one stream of a request whose context is an archive. `read` blocks, and gives b"" at the end."""
+
+    read: Callable[[int], bytes]
+
+    @asynccontextmanager
+    async def pull(self, host: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            while data := await offload(self.read, _PIECE, limiter=PIPE):
+                yield data
+
+        yield pieces()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSession:
     """`worker.session.Session` for one request in this process."""
 
@@ -111,7 +128,7 @@ class LocalSession:
     ssh_agents: LocalSshAgents
     credentials: Credentials
     sinks: LocalSinks
-    uploads: None = None
+    uploads: LocalUploads | None = None
 
 
 class DockerConfigCredentials:
@@ -150,4 +167,5 @@ def local_session(
         ssh_agents=LocalSshAgents(sources={agent.id: agent for agent in request.ssh}),
         credentials=credentials,
         sinks=LocalSinks(exports=request.exports, stdout=stdout),
+        uploads=LocalUploads(read=request.context_archive) if request.context_archive is not None else None,
     )

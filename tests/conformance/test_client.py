@@ -73,6 +73,30 @@ def test_a_dockerfile_on_standard_input(there: Remote, context: Path, tmp_path: 
     assert os.listdir(tmp_path / "out") == ["only"]
 
 
+def test_a_context_on_standard_input(there: Remote, context: Path, tmp_path: Path) -> None:
+    archive = subprocess.run(["tar", "cz", "-C", context, "."], capture_output=True, check=True).stdout
+    there.run("build", "-", "-o", tmp_path / "out", stdin=archive)
+    assert (tmp_path / "out/again").read_text() == "mine\n"
+
+
+def test_a_layout_in_a_directory(there: Remote, context: Path, tmp_path: Path) -> None:
+    for name in ("app:1", "app:2"):
+        there.run("build", context, "-t", name, "-o", f"type=oci,tar=false,dest={tmp_path}/layout")
+    assert sorted(os.listdir(tmp_path / "layout")) == ["blobs", "index.json", "oci-layout"]
+    entries = json.loads((tmp_path / "layout/index.json").read_text())["manifests"]
+    assert [entry["annotations"]["io.containerd.image.name"].rpartition("/")[2] for entry in entries] == [
+        "app:1",
+        "app:2",
+    ]
+    assert all((tmp_path / "layout/blobs" / entry["digest"].replace(":", "/")).is_file() for entry in entries)
+
+
+@pytest.mark.parametrize("words", [("image", "ls"), ("push", "app"), ("pull", "app"), ("image", "save", "app")])
+def test_what_only_pybuildd_has(there: Remote, words: tuple[str, ...]) -> None:
+    said = there.run(*words, status=1).error
+    assert said.startswith(f"error: the daemon at {there.address} has no service pybuild.v1.Images\nhint: ")
+
+
 @pytest.mark.parametrize(
     ("dockerfile", "said"),
     [

@@ -122,12 +122,49 @@ def test_an_archive_on_standard_output(there: Remote, context: Path) -> None:
     assert b"srv/both" in listed
 
 
-def test_what_this_client_has_no_service_for(there: Remote, context: Path, tmp_path: Path) -> None:
-    said = there.run("build", context, "-o", f"type=oci,tar=false,dest={tmp_path}/l", status=1).error
-    assert "--output type=oci,tar=false cannot be received from a daemon yet\nhint: " in said
+def test_a_layout_in_a_directory(there: Remote, here: Store, tmp_path: Path) -> None:
+    """Two builds, one beside the other: what is there is what the engine in the command leaves."""
+    context = write(tmp_path / "context", {"Dockerfile": "FROM base\nARG SOURCE_DATE_EPOCH\nCOPY a.txt /srv/\n"})
+    epoch = {"environment": {"SOURCE_DATE_EPOCH": "1700000000"}}
+    for content, name in (("one", "app:1"), ("two", "app:2")):
+        write(context, {"a.txt": content})
+        for place, builder in (("there", there.run), ("here", here.command)):
+            output = f"type=oci,tar=false,dest={tmp_path / place},rewrite-timestamp=true"
+            builder("build", context, "-t", name, "--build-arg", "SOURCE_DATE_EPOCH", "-o", output, **epoch)
+    assert subprocess.run(["diff", "-r", tmp_path / "there", tmp_path / "here"], check=False).returncode == 0
+    both = ("-o", f"type=oci,tar=false,dest={tmp_path}/a", "-o", f"type=docker,tar=false,dest={tmp_path}/b")
+    assert "one OCI layout a build" in there.run("build", context, *both, status=1).error
+    write(tmp_path, {"file": ""})
+    said = there.run("build", context, "-o", f"type=oci,tar=false,dest={tmp_path}/file/out", status=1).error
+    assert f"cannot write to {tmp_path}/file/out: Not a directory" in said
+
+
+def test_several_outputs(there: Remote, context: Path, tmp_path: Path) -> None:
+    outputs = [f"type=oci,dest={tmp_path}/a.tar", f"{tmp_path}/out", f"type=oci,tar=false,dest={tmp_path}/layout"]
+    outputs += ["type=image,name=several", f"type=tar,dest={tmp_path}/b.tar"]
+    secret = f"id=word,src={context}/word"
+    there.run("build", context, "--secret", secret, *(word for output in outputs for word in ("-o", output)))
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "b.tar", "context", "layout", "out"]
+    assert (tmp_path / "out/srv/both").read_text() == "mine\ns3cret"
+    assert "several" in there.run("image", "ls").stdout
+
+
+@pytest.mark.parametrize("compressed", ["", "z", "j", "J"])
+def test_a_context_on_standard_input(
+    there: Remote, here: Store, context: Path, tmp_path: Path, compressed: str
+) -> None:
+    archive = subprocess.run(["tar", f"c{compressed}", "-C", context, "."], capture_output=True, check=True).stdout
+    secret = f"id=word,src={context}/word"
+    for name, run in (("there", there.run), ("here", here.command)):
+        built = run("build", "-", "--secret", secret, "-o", tmp_path / name, stdin=archive)
+        assert built.step("load remote build context").outcome == "done"
+        assert (tmp_path / name / "srv/both").read_text() == "mine\ns3cret"
+    write(context, {"sub/Other": "FROM scratch\nCOPY ignored /\n"})
     archive = subprocess.run(["tar", "c", "-C", context, "."], capture_output=True, check=True).stdout
-    assert "an archive on standard input cannot be sent" in there.run("build", "-", stdin=archive, status=1).error
-    assert sorted(os.listdir(tmp_path)) == ["context"]
+    there.run("build", "-", "-f", "sub/Other", "-o", tmp_path / "other", stdin=archive)
+    assert os.listdir(tmp_path / "other") == ["ignored"]  # of an archive everything was meant, as BuildKit has it
+    torn = there.run("build", "-", "--secret", secret, stdin=archive[:2000], status=1).error
+    assert torn == here.command("build", "-", "--secret", secret, stdin=archive[:2000], status=1).error
 
 
 def test_what_a_file_system_can_hold(there: Remote, tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import field
 from urllib.parse import urlsplit
 
+from buildengine.builder import SESSION_HOST
 from buildengine.errors import HttpError
 from buildengine.values import dataclass
 from worker.session import Uploads
 from worker.sources.http import Response, Transport
-
-HOST = "buildkit-session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +43,13 @@ class UploadTransport:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes = b""
     ) -> AbstractAsyncContextManager[Response]:
-        if urlsplit(url).netloc != HOST:
+        if urlsplit(url).netloc != SESSION_HOST:
             return self._others.send(method, url, headers, content)
         return self._pull(url)
 
     @asynccontextmanager
     async def _pull(self, url: str) -> AsyncIterator[Response]:
         if self._uploads is None:
-            raise HttpError("nothing is uploaded to this build", hint=f"{HOST} is where a remote client's uploads are")
-        async with self._uploads.pull(HOST, urlsplit(url).path) as pieces:
+            raise HttpError("nothing is uploaded to this build", hint=f"{SESSION_HOST} is where a client's uploads are")
+        async with self._uploads.pull(SESSION_HOST, urlsplit(url).path) as pieces:
             yield _Uploaded(url=url, pieces=pieces)
