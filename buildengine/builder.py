@@ -31,6 +31,14 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """A build cache elsewhere, to read from or to write to: `type` is registry, inline, local, ..."""
+
+    type: str
+    attrs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSource:
     """One `--secret`: the file or environment variable that holds it."""
 
@@ -67,6 +75,8 @@ class BuildRequest:
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     entitlements: frozenset[str] = frozenset()
+    cache_imports: tuple[CacheEntry, ...] = ()
+    cache_exports: tuple[CacheEntry, ...] = ()
     inline_dockerfile: bytes | None = None
     context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)
 

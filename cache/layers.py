@@ -151,12 +151,18 @@ class Layers:
         remote: RemoteBlob,
         description: str = "",
         kind: str = "regular",
+        created: float | None = None,
     ) -> str:
-        """A lazy layer on the stack `parent`; where the chain is known already, that layer with one more origin."""
+        """A lazy layer on the stack `parent`; where the chain is known already, that layer with one more origin.
+
+        `created`: when it was made, if its image says so.
+        """
         parent = tuple(parent)
         layer = replace(
             self._new(parent, kind=kind, description=description), diff_id=diff_id, chain_id=chain_id, remote=remote
         )
+        if created is not None:
+            layer = replace(layer, created=created)
 
         def write(connection: sqlite3.Connection) -> str:
             query = "SELECT id FROM layers WHERE chain_id = ? AND state != 'active' ORDER BY state, created LIMIT 1"

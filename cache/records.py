@@ -56,15 +56,6 @@ class Record:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    op: str
-    output: int
-    index: int
-    selector: str
-    input: str
-
-
 _Link = tuple[str, str, int, int, str]
 """input, op, output, index, selector: in the order of the table"""
 
@@ -107,11 +98,12 @@ class Records:
                 self._leading_to.setdefault(key, set()).add(link)
         return key
 
-    def links(self, key: str) -> tuple[Link, ...]:
-        """How `key` is reached, as far as it is written: for whoever exports the graph."""
-        query = "SELECT op, output, number, selector, input FROM links WHERE target = ? ORDER BY number, input"
-        rows = self._db.read(lambda c: c.execute(query, (key,)).fetchall())
-        return tuple(Link(op=op, output=o, index=i, selector=s, input=k) for op, o, i, s, k in rows)
+    def contents(self, key: str, index: int) -> frozenset[str]:
+        """The content keys of input `index` that lead to `key`, written or not."""
+        query = "SELECT DISTINCT input FROM links WHERE target = ? AND number = ? AND input LIKE ? || '%'"
+        written = self._db.read(lambda c: c.execute(query, (key, index, _CONTENT)).fetchall())
+        fresh = [link[0] for link in self._leading_to.get(key, ()) if link[3] == index and link[0].startswith(_CONTENT)]
+        return frozenset([*fresh, *[input for (input,) in written]])
 
     def _targets(self, connection: sqlite3.Connection, links: Sequence[_Link]) -> frozenset[str]:
         found: set[str] = set()
@@ -128,11 +120,12 @@ class Records:
         rows = self._db.read(lambda c: c.execute(query, (key,)).fetchall())
         return tuple(Record(key=key, id=id, created=created, payload=json.loads(text)) for id, created, text in rows)
 
-    async def save(self, key: str, payload: Mapping[str, Any]) -> None:
-        """Remember a result, whose layers the caller holds. Raises LayerMissing."""
+    async def save(self, key: str, payload: Mapping[str, Any], *, created: float | None = None) -> None:
+        """Remember a result, whose layers the caller holds; `created` None: it was made now. Raises LayerMissing."""
         path = self._path_to(key)
         text = json.dumps(payload, sort_keys=True)
-        await self._db.write(lambda c: self._save(c, key, text, tuple(payload.get("stack", ())), path))
+        made = time.time() if created is None else created
+        await self._db.write(lambda c: self._save(c, key, text, made, tuple(payload.get("stack", ())), path))
         for link, target in path:
             self._forget(link, target)
         reach("record.committed")
@@ -180,6 +173,7 @@ class Records:
         connection: sqlite3.Connection,
         key: str,
         payload: str,
+        created: float,
         stack: Sequence[str],
         path: Sequence[tuple[_Link, str]],
     ) -> None:
@@ -192,7 +186,7 @@ class Records:
             _drop(connection, id)
         id = secrets.token_hex(12)
         connection.execute(
-            "INSERT INTO records (id, key, created, payload) VALUES (?, ?, ?, ?)", (id, key, time.time(), payload)
+            "INSERT INTO records (id, key, created, payload) VALUES (?, ?, ?, ?)", (id, key, created, payload)
         )
         connection.executemany(
             "INSERT OR IGNORE INTO record_layers (record, layer) VALUES (?, ?)",

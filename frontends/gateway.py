@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Protocol
 
+from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
@@ -103,6 +104,10 @@ class Gateway(Protocol):
         self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedSource:
         """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
+        ...
+
+    def import_caches(self, caches: Sequence[CacheEntry]) -> None:
+        """What is solved from now on is looked for there as well. One that cannot be read is no failure."""
         ...
 
     def warn(self, warning: WarningEvent) -> None:

@@ -25,7 +25,7 @@ from solver.messages import (
 )
 from solver.once import Once
 from solver.progress import Progress
-from solver.vertex import CacheMap, Op, Result, Vertex
+from solver.vertex import CacheMap, CacheSource, Op, Result, Vertex
 
 if TYPE_CHECKING:
     from solver.execution import Execution
@@ -60,6 +60,11 @@ class ActiveVertex:
     @property
     def edges(self) -> tuple[ActiveEdge, ...]:
         return tuple(self._edges.values())
+
+    @property
+    def sources(self) -> tuple[CacheSource, ...]:
+        """The caches of elsewhere that its jobs have named."""
+        return tuple(dict.fromkeys(source for job in self.jobs for source in job.sources))
 
     @property
     def abandoned(self) -> bool:
@@ -104,7 +109,10 @@ class ActiveVertex:
             cache_map = await self.with_op(lambda op: op.cache_map())
             if cache_map.deps and len(cache_map.deps) != len(self.inputs):
                 raise InternalError(f"{self.vertex.name}: {len(cache_map.deps)} deps for {len(self.inputs)} inputs")
-            return cache_map
+        if cache_map.stable and not self.vertex.options.ignore_cache:
+            for source in self.sources:  # nothing is looked up before
+                await source.ready()
+        return cache_map
 
     async def _compute_content_key(self, index: int) -> str:
         outcome = self.cache_map.outcome

@@ -16,11 +16,12 @@ import trio
 from buildengine.errors import BuildError, InternalError, SolveError
 from buildengine.events import Event, EventSink, Outcome, VertexEvent, discard
 from solver.active import ActiveEdge, ActiveVertex, below
+from solver.export import KeyGraph, key_graph
 from solver.failures import Failure, located
 from solver.messages import Level
 from solver.progress import announcement, as_seen_by
 from solver.scheduler import Scheduler
-from solver.vertex import Edge, Result, Vertex
+from solver.vertex import CacheSource, Edge, Result, Vertex
 
 
 @asynccontextmanager
@@ -41,6 +42,7 @@ class Job:
     def __init__(self, scheduler: Scheduler, id: str, sink: EventSink) -> None:
         self.id = id
         self.closed = False
+        self.sources: list[CacheSource] = []  # what is solved from now on is also looked for there
         self._scheduler = scheduler
         self._sink = sink
         self._active: dict[str, ActiveVertex] = {}
@@ -75,6 +77,10 @@ class Job:
             failures = self._located(solve.failures)
             raise SolveError(failures) from failures[0]
         return tuple([root.result for root in roots])
+
+    def key_graph(self, edge: Edge) -> KeyGraph:
+        """How the result of `edge`, which this job has solved, is found: what is exported as its cache."""
+        return key_graph(self._scheduler.attach(self, [edge])[0])
 
     async def close(self) -> None:
         """Leave. What runs for this job alone ends before this returns."""

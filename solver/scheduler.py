@@ -29,7 +29,7 @@ from solver.execution import Executions
 from solver.lookup import Lookup
 from solver.messages import CacheMapLoaded, ContentKey, RecordLoaded, RecordMissing
 from solver.once import Once, Outcome
-from solver.vertex import CacheMap, CacheRecord, CacheStore, Edge, Vertex
+from solver.vertex import CacheMap, CacheRecord, CacheStore, Edge, Result, Vertex
 
 if TYPE_CHECKING:
     from solver.job import Job
@@ -228,7 +228,7 @@ class Scheduler:
             edge.fail(outcome.error or InternalError("a cache map is missing"))
             return
         inputs = len(edge.vertex.inputs)
-        edge.lookup = Lookup(self._cache, outcome.value, edge.index, inputs)
+        edge.lookup = Lookup(self._cache, outcome.value, edge.index, inputs, edge.vertex.sources)
         content = [dep.content_key is not None for dep in outcome.value.deps] or [False] * inputs
         edge.post(CacheMapLoaded(content=tuple(content)))
 
@@ -252,20 +252,45 @@ class Scheduler:
         edge.loading[record.id].join(edge, partial(self._record_loaded, edge, record))
 
     async def _load(self, edge: ActiveEdge, record: CacheRecord) -> bool:
+        assert edge.lookup is not None
         started = self.clock()
         vertex = edge.vertex
         try:
-            result = await self._cache.load(record)
+            result = await edge.lookup.load(record)
         except BuildError as error:
             text = f"a cached result cannot be used: {error}"
             vertex.progress.report(WarningEvent(vertex=vertex.vertex.digest, message=text))
             return False
         if result is None:
             return False
-        edge.hold(result, (record.key,))
+        keys: tuple[str, ...] = (record.key,)
+        covered = _covered(edge)
+        if edge.lookup.is_imported(record):
+            keys = await self._keep(edge, record, result)
+            await self._keep_below(covered)
+        edge.hold(result, keys)
         edge.link()
-        _tell_cached(edge, started)
+        for one in (*covered, edge):
+            one.vertex.progress.cached(started)
         return True
+
+    async def _keep(self, edge: ActiveEdge, record: CacheRecord, result: Result) -> tuple[str, ...]:
+        """What came from elsewhere and was a hit is in the store from now on; the keys that it has there."""
+        keys = edge.add_keys(edge.index)
+        for key in keys:
+            await self._cache.save(key, result, created=record.created)
+        return keys
+
+    async def _keep_below(self, covered: Sequence[ActiveEdge]) -> None:
+        """The same for what the hit was made from: the next build may change something in between."""
+        for one in covered:
+            assert one.lookup is not None
+            record = one.lookup.record(one.state.records[0])
+            if one.lookup.is_imported(record) and (result := await one.lookup.load(record)) is not None:
+                try:
+                    await self._keep(one, record, result)
+                finally:
+                    result.release()
 
     def _record_loaded(self, edge: ActiveEdge, record: CacheRecord, outcome: Outcome[bool]) -> None:
         if outcome.error is not None:
@@ -309,12 +334,13 @@ def _subject(request: messages.Request) -> object:
     return ("input", request.index) if isinstance(request, messages.WantInput) else request
 
 
-def _tell_cached(edge: ActiveEdge, since: float) -> None:
-    """This vertex is cached, and so is what it was made from, as far as that has a record of its own.
+def _covered(edge: ActiveEdge) -> list[ActiveEdge]:
+    """What this edge, which is cached, was made from, as far as that has a record of its own: it is cached, too.
 
-    A vertex that nobody examined, or whose record is gone, was skipped: nothing is said of it. Inputs are told
-    before what uses them, as if they had run.
+    A vertex that nobody examined, or whose record is gone, was skipped: nothing is said of it. Inputs come before
+    what uses them, as if they had run.
     """
+    found = []
     seen = {edge}
     path = [(edge, iter(edge.vertex.inputs))]
     while path:
@@ -325,8 +351,9 @@ def _tell_cached(edge: ActiveEdge, since: float) -> None:
             path.append((below, iter(below.vertex.inputs)))
             continue
         path.pop()
-        if covered is edge or covered.state.records:
-            covered.vertex.progress.cached(since)
+        if covered is not edge and covered.state.records:
+            found.append(covered)
+    return found
 
 
 def _identity(vertex: Vertex, inputs: Sequence[ActiveEdge]) -> str:

@@ -6,6 +6,7 @@ The solver imports neither `worker` nor `cache`; whoever wires an engine hands i
     Op          cache_map() says what its key is made of; exec() computes its outputs
     Result      a counted reference to something computed (a snapshot, a lazy remote, a local tree)
     CacheStore  key graph and records: links (inputs -> key), records (key -> stored result)
+    CacheSource another key graph with records, which came from elsewhere: it is asked beside the store
 
 Key graph. A key id is an opaque string. A link says: with op `op` and output `output`, input number `index`
 under selector `selector` holding the key `input`, leads to the key `target`. A vertex with n inputs reaches
@@ -132,6 +133,34 @@ class CacheRecord:
     payload: Any = None
 
 
+class CacheSource(Protocol):
+    """A cache that was made elsewhere: read-only, and believed only by the jobs that named it (`Job.sources`).
+
+    It knows the ids where paths begin (`solver.cachekey`) by their names, and gives every other key an id of its own.
+    """
+
+    async def ready(self) -> None:
+        """Until it can be asked. One that cannot be had is empty: that is nobody's failure."""
+        ...
+
+    def targets(self, op: Digest, output: int, index: int, keys: InputKeys) -> frozenset[str]:
+        """As `CacheStore.targets`."""
+        ...
+
+    def records(self, key: str) -> tuple[CacheRecord, ...]:
+        """Records of this key, newest first. Their ids are like those of no store and no other source."""
+        ...
+
+    async def load(self, record: CacheRecord) -> Result | None:
+        """The result, as far as it need not be fetched: whoever reads it fetches it then."""
+        ...
+
+    def contents(self, key: str, index: int) -> frozenset[Digest]:
+        """The names of what input `index` may hold for `key` to be reached. Only where an input is taken by its
+        content: other names are not told apart from these."""
+        ...
+
+
 class CacheStore(Protocol):
     """The key graph and its records. Reads answer at once (memory or SQLite); only load and save may block."""
 
@@ -164,8 +193,15 @@ class CacheStore(Protocol):
         """The stored result, held for this process; None when it is gone (pruned, damaged)."""
         ...
 
-    async def save(self, key: str, result: Result) -> None:
-        """Remember `result` under `key`. A result that cannot be stored (a local tree) is silently not."""
+    async def save(self, key: str, result: Result, *, created: float | None = None) -> None:
+        """Remember `result` under `key`. A result that cannot be stored (a local tree) is silently not.
+
+        `created`: it was made then, and elsewhere.
+        """
+        ...
+
+    def contents(self, key: str, index: int) -> frozenset[str]:
+        """The content keys of input `index` that lead to `key`."""
         ...
 
     def exclusive(self, key: str) -> Any:

@@ -47,9 +47,12 @@ class WorkerCacheStore:
         self._records.drop(record.id)
         return None
 
-    async def save(self, key: str, result: Result) -> None:
+    async def save(self, key: str, result: Result, *, created: float | None = None) -> None:
         if isinstance(result, Snapshot):
-            await self._records.save(key, {"stack": list(result.stack)})
+            await self._records.save(key, {"stack": list(result.stack)}, created=created)
+
+    def contents(self, key: str, index: int) -> frozenset[str]:
+        return self._records.contents(key, index)
 
     def exclusive(self, key: str) -> AbstractAsyncContextManager[None]:
         return self._records.exclusive(key)

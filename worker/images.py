@@ -140,6 +140,10 @@ class Images:
         self._remember((*tree.documents, *tree.configs.values()))
         return tree
 
+    async def fetch_config(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """A small blob that a manifest of `reference` is about. Raises SourceError."""
+        return await (await self._registry()).fetch_config(reference, descriptor)
+
     async def fetch(self, layer: Layer, on_progress: Progress = lambda digest, current, total: None) -> None:
         """Bring the blob of a lazy layer into the content store. Whoever else wants it meanwhile, waits."""
         remote = layer.remote

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from buildengine.api.rpc import RpcError
+from buildengine.builder import CacheEntry
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -47,13 +48,15 @@ class Result:
 class SolveOrder:
     """A definition, or the name of a frontend with its options and inputs; neither is the empty tree.
 
-    `evaluate`: the answer waits until everything is there, and not only accepted.
+    What it gives is looked for in the caches `cache_imports` too. `evaluate`: the answer waits until everything is
+    there, and not only accepted.
     """
 
     definition: Definition | None = None
     frontend: str = ""
     options: Mapping[str, str] = field(default_factory=lambda: _NONE)
     inputs: Mapping[str, Definition] = field(default_factory=dict)
+    cache_imports: tuple[CacheEntry, ...] = ()
     evaluate: bool = False
 
 

@@ -15,6 +15,7 @@ GATEWAY = (
     "gateway.solve.evaluate",
     "gateway.solve.metadata",
     "gateway.warnings",
+    "importcaches",
     "proto.refarray",
     "readdir",
     "readfile",

@@ -15,7 +15,7 @@ import trio
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert, records, rpc, worker_pb2
-from buildengine.api.daemon import BuildOrder, CacheEntry, Daemon
+from buildengine.api.daemon import BuildOrder, Daemon
 from buildengine.api.rpc import ServerCall
 from buildengine.api.sessions import Sessions
 from buildengine.builder import BuildRequest, UsageInfo
@@ -141,12 +141,6 @@ class Control:
 
 def build_order(request: pb.SolveRequest) -> BuildOrder:
     """Raises UserError."""
-    exports = [CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in request.Cache.Exports]
-    if request.Cache.ExportRefDeprecated:  # clients of before v0.4
-        attrs = {**request.Cache.ExportAttrsDeprecated, "ref": request.Cache.ExportRefDeprecated}
-        exports.append(CacheEntry(type="registry", attrs=attrs))
-    imports = [CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in request.Cache.Imports]
-    imports += [CacheEntry(type="registry", attrs={"ref": ref}) for ref in request.Cache.ImportRefsDeprecated]
     asked, config = convert.build_request(request), b""
     if request.HasField("Definition"):
         asked, config = _without_config(asked)
@@ -156,8 +150,6 @@ def build_order(request: pb.SolveRequest) -> BuildOrder:
         definition=_definition(request.Definition) if request.HasField("Definition") else None,
         image_config=config,
         inputs={name: _definition(each) for name, each in request.FrontendInputs.items()},
-        cache_exports=tuple(exports),
-        cache_imports=tuple(imports),
         internal=request.Internal,
         session_exporter=request.EnableSessionExporter,
         source_policy=request.SourcePolicy.SerializeToString() if request.HasField("SourcePolicy") else b"",

@@ -5,6 +5,7 @@ Times are seconds since the epoch here and Timestamps there; durations seconds h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from buildengine import platform as platforms
 from buildengine.api import control_pb2, worker_pb2
-from buildengine.builder import BuildRequest, Export, PrunePolicy, UsageInfo
+from buildengine.builder import BuildRequest, CacheEntry, Export, PrunePolicy, UsageInfo
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import Event, LogEvent, Outcome, ProgressGroup, StatusEvent, VertexEvent, WarningEvent
 from buildengine.platform import Platform
@@ -35,7 +36,7 @@ def seconds(stamp: Timestamp) -> float:
 
 
 def build_request(message: control_pb2.SolveRequest) -> BuildRequest:
-    """What a Solve asks for. Its definition, inputs and cache options are not of the request: see `Solve`'s caller.
+    """What a Solve asks for. Its definition and inputs are not of the request: see `Solve`'s caller.
 
     `platform` among the attributes says for which platforms, as for every frontend. Raises UserError.
     """
@@ -48,7 +49,27 @@ def build_request(message: control_pb2.SolveRequest) -> BuildRequest:
         platforms=_platforms(message.FrontendAttrs.get("platform", "")),
         exports=tuple(Export(type=e.Type, attrs=dict(e.Attrs)) for e in exporters(message)),
         entitlements=frozenset(message.Entitlements),
+        cache_imports=_cache_imports(message.Cache),
+        cache_exports=_cache_exports(message.Cache),
     )
+
+
+def _cache_entries(messages: Iterable[control_pb2.CacheOptionsEntry]) -> tuple[CacheEntry, ...]:
+    return tuple(CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in messages)
+
+
+def _cache_imports(options: control_pb2.CacheOptions) -> tuple[CacheEntry, ...]:
+    """Clients of before v0.4 know registries only."""
+    old = [CacheEntry(type="registry", attrs={"ref": ref}) for ref in options.ImportRefsDeprecated]
+    return (*_cache_entries(options.Imports), *old)
+
+
+def _cache_exports(options: control_pb2.CacheOptions) -> tuple[CacheEntry, ...]:
+    exports = _cache_entries(options.Exports)
+    if not options.ExportRefDeprecated:
+        return exports
+    attrs = {**options.ExportAttrsDeprecated, "ref": options.ExportRefDeprecated}
+    return (*exports, CacheEntry(type="registry", attrs=attrs))
 
 
 def exporters(message: control_pb2.SolveRequest) -> Sequence[control_pb2.Exporter]:
@@ -62,6 +83,9 @@ def exporters(message: control_pb2.SolveRequest) -> Sequence[control_pb2.Exporte
 def solve_request(request: BuildRequest, *, session: str) -> control_pb2.SolveRequest:
     """The other way, for a client: what `request` asks for but for what its session answers."""
     attributes = dict(request.options)
+    if request.cache_imports and request.frontend:  # it is the frontend that asks for them
+        told = [{"Type": each.type, "Attrs": dict(each.attrs)} for each in request.cache_imports]
+        attributes["cache-imports"] = json.dumps(told)
     if request.platforms:
         attributes["platform"] = ",".join(map(str, request.platforms))
     message = control_pb2.SolveRequest(
@@ -71,11 +95,18 @@ def solve_request(request: BuildRequest, *, session: str) -> control_pb2.SolveRe
         FrontendAttrs=attributes,
         Exporters=[control_pb2.Exporter(Type=export.type, Attrs=export.attrs) for export in request.exports],
         Entitlements=sorted(request.entitlements),
+        Cache=control_pb2.CacheOptions(
+            Imports=map(_cache_message, request.cache_imports), Exports=map(_cache_message, request.cache_exports)
+        ),
     )
     for first in request.exports[:1]:  # daemons of before v0.13 look here
         message.ExporterDeprecated = first.type
         message.ExporterAttrsDeprecated.update(first.attrs)
     return message
+
+
+def _cache_message(entry: CacheEntry) -> control_pb2.CacheOptionsEntry:
+    return control_pb2.CacheOptionsEntry(Type=entry.type, Attrs=entry.attrs)
 
 
 def _platforms(text: str) -> tuple[Platform, ...]:

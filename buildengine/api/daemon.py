@@ -19,14 +19,6 @@ from llb.definition import Definition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheEntry:
-    """A cache to read from or to write to: `type` is registry, inline, local, ..."""
-
-    type: str
-    attrs: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOrder:
     """A Solve: what to build, for whom, and what a request of the command line does not know.
 
@@ -40,8 +32,6 @@ class BuildOrder:
     definition: Definition | None = None
     image_config: bytes = b""
     inputs: Mapping[str, Definition] = field(default_factory=dict)
-    cache_exports: tuple[CacheEntry, ...] = ()
-    cache_imports: tuple[CacheEntry, ...] = ()
     internal: bool = False
     session_exporter: bool = False
     source_policy: bytes = b""

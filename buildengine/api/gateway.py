@@ -24,6 +24,7 @@ from buildengine.api.fsutil import go_mode
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
 from buildengine.api.stat_pb2 import Stat
 from buildengine.api.worker_pb2 import WorkerRecord
+from buildengine.builder import CacheEntry
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform, normalize
@@ -207,6 +208,7 @@ def solve_order(request: pb.SolveRequest) -> SolveOrder:
         frontend=request.Frontend,
         options=dict(request.FrontendOpt),
         inputs={name: definition(each) for name, each in request.FrontendInputs.items()},
+        cache_imports=tuple(CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in request.CacheImports),
         evaluate=request.Evaluate,
     )
 

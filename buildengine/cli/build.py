@@ -57,6 +57,20 @@ from buildengine.errors import BuildError, UserError
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of this stage.")
 @click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
 @click.option(
+    "--cache-from",
+    multiple=True,
+    type=value(flags.cache_from),
+    metavar="type=registry,ref=REF|REF",
+    help="A cache to look for steps in as well: an image that was built with --cache-to type=inline.",
+)
+@click.option(
+    "--cache-to",
+    multiple=True,
+    type=value(flags.cache_to),
+    metavar="type=inline",
+    help="Where the cache of this build goes: into the image.",
+)
+@click.option(
     "--secret",
     multiple=True,
     type=value(flags.secret),

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from buildengine.builder import ANNOTATION_SCOPES, Export, SecretSource, SshSource
+from buildengine.builder import ANNOTATION_SCOPES, CacheEntry, Export, SecretSource, SshSource
 from buildengine.errors import UserError, meant
 from buildengine.platform import Platform, check_known, local, parse
 from buildengine.reference import normalize
@@ -184,6 +184,30 @@ def secret(text: str) -> SecretSource:
     if kind == "env" and not env:
         source, env = None, source
     return SecretSource(id=found["id"], file=Path(source) if source else None, env=env or None)
+
+
+def cache_from(text: str) -> CacheEntry:
+    """`type=registry,ref=REF`, or `REF` alone."""
+    if "=" not in text:
+        normalize(text)
+        return CacheEntry(type="registry", attrs={"ref": text})
+    entry = _cache(text, "type=registry,ref=registry.example/app:cache")
+    if entry.type == "registry" and not entry.attrs.get("ref"):
+        raise UserError(f"{text!r} has no ref", hint="e.g. type=registry,ref=registry.example/app:cache")
+    return entry
+
+
+def cache_to(text: str) -> CacheEntry:
+    """`type=inline`, with attributes."""
+    return _cache(text if "=" in text else f"type={text}", "type=inline")
+
+
+def _cache(text: str, example: str) -> CacheEntry:
+    found = fields(text, example)
+    kind = found.pop("type", "")
+    if not kind:
+        raise UserError(f"{text!r} has no type", hint=f"e.g. {example}")
+    return CacheEntry(type=kind, attrs=found)
 
 
 def ssh(text: str) -> SshSource:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
+from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import Annotation, annotated, is_false, named
 from buildengine.errors import UserError
@@ -36,6 +36,8 @@ class BuildFlags:
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False
+    cache_from: tuple[CacheEntry, ...] = ()
+    cache_to: tuple[CacheEntry, ...] = ()
     secret: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     label: tuple[Assignment, ...] = ()
@@ -69,6 +71,8 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
         ssh=_agents(flags.ssh, environ),
         entitlements=frozenset(entitlements),
+        cache_imports=flags.cache_from,
+        cache_exports=flags.cache_to,
         inline_dockerfile=inputs.inline_dockerfile,
         context_archive=inputs.context_archive,
     )

@@ -97,6 +97,7 @@ class Bridge:
 
     async def solve(self, order: SolveOrder) -> Result:
         async with self._asked():
+            self._gateway.import_caches(order.cache_imports)
             if order.frontend:
                 return await self._run_frontend(order)
             if order.definition is None:

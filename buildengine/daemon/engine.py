@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest
 from buildengine.config import Config
+from buildengine.daemon.caches import check_exports, open_imports
 from buildengine.daemon.collector import collect_garbage
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
@@ -88,6 +89,7 @@ class Engine:
         `frontend` is taken instead of the one that the request names; `inputs` are the definitions that it gets.
         """
         _check_entitlements(request)
+        check_exports(request.cache_exports)
         start = _Start(
             request=request,
             session=session,
@@ -146,8 +148,11 @@ class Engine:
             solving = Solving(context, job)
             if "no-cache" in request.options:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
-            result = await start.frontend.build(LocalGateway(solving, on_event), start.asked)
-            response = await exports.run(await solving.results(result))
+            async with open_imports(context, job, on_event) as imports:
+                imports.add(request.cache_imports)
+                result = await start.frontend.build(LocalGateway(solving, imports, on_event), start.asked)
+                solved = await solving.results(result)
+            response = await exports.run(solved)
             await self._publish(context, exports, on_event)
             return _outcome(request, response | _of_frontend(result), exports)
 

@@ -42,7 +42,8 @@ class Exports:
         self._request = request
         self._on_event = on_event
         self._blobs = LayerBlobs(context.cache, context.trees)
-        self._writer = ImageWriter(context.cache, self._blobs)
+        self._inline_cache = any(each.type == "inline" for each in request.cache_exports)
+        self._writer = ImageWriter(context.cache, self._blobs, inline_cache=self._inline_cache)
         self.said: list[Mapping[str, str]] = []  # each exporter's own response, after `run`
         self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
         self._options = [read(export.type, export.attrs, epoch=self._epoch()) for export in request.exports]
@@ -78,6 +79,9 @@ class Exports:
             return await self._export_files(number, options, result, reporter)
         with _part(reporter, "exporting layers"):
             image = await self._writer.commit(result, options)
+        if self._inline_cache:
+            with _part(reporter, "preparing layers for inline cache"):
+                pass
         for manifest in image.manifests:
             with (
                 _part(reporter, f"exporting manifest {manifest.digest}"),

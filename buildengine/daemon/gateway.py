@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from buildengine.builder import CacheEntry
+from buildengine.daemon.caches import CacheImports
 from buildengine.daemon.solving import Solving
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
@@ -112,8 +114,9 @@ class FailedStep:
 class LocalGateway:
     """`frontends.gateway.Gateway` for one build."""
 
-    def __init__(self, solving: Solving, on_event: EventSink) -> None:
+    def __init__(self, solving: Solving, imports: CacheImports, on_event: EventSink) -> None:
         self._solving = solving
+        self._imports = imports
         self._on_event = on_event
         self._locks: dict[tuple[str, Platform, str], trio.Lock] = {}
         self._resolved: dict[tuple[str, Platform, str], ResolvedImage] = {}
@@ -193,6 +196,9 @@ class LocalGateway:
         source = await (await context.remotes()).http()
         found = await source.resolve(origin, context.session.secrets)
         return ResolvedHttp(checksum=found.digest, filename=found.filename, modified=found.modified)
+
+    def import_caches(self, caches: Sequence[CacheEntry]) -> None:
+        self._imports.add(caches)
 
     def warn(self, warning: WarningEvent) -> None:
         self._on_event(warning if warning.vertex else replace(warning, vertex=_WARNED))

@@ -44,7 +44,6 @@ from frontends.gateway import Frontend
 from worker.runtime.runtime import HAVE_CONTAINERS
 
 _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
-_CACHE_EXPORTERS: frozenset[str] = frozenset()  # none yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +160,6 @@ class Service:
             raise UserError("source policies are not supported", hint="build without --source-policy-file")
         if order.session_exporter:
             raise UserError("exporters that the client finds after the build are not supported")
-        for export in order.cache_exports:
-            if export.type not in _CACHE_EXPORTERS:
-                raise UserError(f'unknown cache exporter: "{export.type}"')
 
     async def _remembered(self, order: BuildOrder, build: RunningBuild) -> Mapping[str, str]:
         """The build leaves a record, however it ends."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from buildengine.digest import Digest
 from cache.layerrows import RemoteBlob
 from frontends.gateway import FrontendResult, PlatformResult
 from llb import graph
 from llb.definition import Definition
+from solver.export import KeyGraph
 from solver.job import Job
 from solver.loader import load
 from solver.vertex import Edge, Result
@@ -32,13 +35,13 @@ class Solving:
     async def results(self, result: FrontendResult) -> BuildResult:
         """All platforms at once, in one graph: what they share is solved once."""
         definitions = [made.definition or Definition() for made in result.results]
-        edges = [await self._load(definition) for definition in definitions if not definition.is_scratch]
-        solved = iter(await self._job.solve(edges))
-        trees = [None if definition.is_scratch else next(solved) for definition in definitions]
-        images = [await self._image(made, tree) for made, tree in zip(result.results, trees, strict=True)]
+        edges = [None if definition.is_scratch else await self._load(definition) for definition in definitions]
+        solved = iter(await self._job.solve([edge for edge in edges if edge is not None]))
+        trees = [None if edge is None else next(solved) for edge in edges]
+        images = [await self._image(*each) for each in zip(result.results, edges, trees, strict=True)]
         return BuildResult(images=tuple(images), multi_platform=result.multi_platform or len(images) > 1)
 
-    async def _image(self, made: PlatformResult, tree: Result | None) -> PlatformImage:
+    async def _image(self, made: PlatformResult, edge: Edge | None, tree: Result | None) -> PlatformImage:
         return PlatformImage(
             id=made.key or str(made.platform),
             platform=described(made.platform, made.config),
@@ -46,6 +49,7 @@ class Solving:
             config=made.config,
             base_config=made.base_config,
             base=self._base_layers(made.base_config),
+            key_graph=partial(self._job.key_graph, edge) if edge is not None else KeyGraph,
         )
 
     def _base_layers(self, config: bytes) -> tuple[BaseLayer, ...]:

@@ -52,6 +52,7 @@ class DockerfileFrontend:
         read = options.read(request.options)
         if read.multi_platform is False and len(request.platforms) > 1:
             raise UserError("conflicting config: returning multiple target platforms is not allowed")
+        gateway.import_caches(read.cache_imports)
         context = await source.find_context(gateway, request, read)
         definition = await source.load_definition(gateway, context, read)
         _check_syntax(definition, read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
 
+from buildengine.builder import CacheEntry
 from buildengine.errors import UserError
 from buildengine.units import parse_epoch
 from buildengine.values import dataclass
@@ -55,6 +57,7 @@ class Options:
     lint: lint.Settings | None = None
     syntax: str = ""
     request: str = ""
+    cache_imports: tuple[CacheEntry, ...] = ()
     capabilities: tuple[str, ...] = ()
 
     def ignores_cache(self, stage: str) -> bool:
@@ -108,6 +111,7 @@ def read(options: Mapping[str, str]) -> Options:
         lint=_lint(build_args.get("BUILDKIT_DOCKERFILE_CHECK")),
         syntax=build_args.get("BUILDKIT_SYNTAX", "").strip() if "cmdline" not in options else "",
         request=get("requestid", ""),
+        cache_imports=_cache_imports(get("cache-imports", ""), get("cache-from", "")),
         capabilities=tuple(name for name in get("frontend.caps", "").split(",") if name),
     )
 
@@ -147,6 +151,21 @@ def _multi_platform(text: str) -> bool | None:
         return notation.boolean(text) if text else None
     except ValueError:
         raise UserError(f"invalid boolean value for multi-platform: {text}") from None
+
+
+def _cache_imports(text: str, references: str) -> tuple[CacheEntry, ...]:
+    """JSON of BuildKit's CacheOptionsEntry; and references alone, as clients of before it wrote them."""
+    old = [CacheEntry(type="registry", attrs={"ref": each}) for each in references.split(",") if each]
+    try:
+        entries = json.loads(text) if text else []
+        new = [CacheEntry(type=str(each["Type"]), attrs=_texts(each.get("Attrs") or {})) for each in entries]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(f'failed to unmarshal cache-imports ("{text[:200]}")', hint="it is a list of caches") from None
+    return (*new, *old)
+
+
+def _texts(attrs: Mapping[str, object]) -> Mapping[str, str]:
+    return MappingProxyType({name: str(value) for name, value in attrs.items()})
 
 
 def _maybe_boolean(text: str) -> bool | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError, UserError
 from buildengine.events import WarningEvent
@@ -84,6 +85,7 @@ class FakeGateway:
     resolved: list[tuple[str, Platform, str]] = field(default_factory=list)
     resolving: list[str] = field(default_factory=list)
     warnings: list[WarningEvent] = field(default_factory=list)
+    caches: list[CacheEntry] = field(default_factory=list)
 
     async def solve(self, definition: Definition) -> FakeReference:
         self.solved.append(definition)
@@ -106,6 +108,9 @@ class FakeGateway:
     ) -> ResolvedSource:
         reference = source.identifier.removeprefix("docker-image://")
         return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
+
+    def import_caches(self, caches: Sequence[CacheEntry]) -> None:
+        self.caches += caches
 
     def warn(self, warning: WarningEvent) -> None:
         self.warnings.append(warning)

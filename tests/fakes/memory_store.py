@@ -54,10 +54,15 @@ class MemoryCacheStore:
         result: Result = record.payload
         return result.clone()
 
-    async def save(self, key: str, result: Result) -> None:
+    async def save(self, key: str, result: Result, *, created: float | None = None) -> None:
         await trio.lowlevel.checkpoint()
-        record = CacheRecord(key=key, id=str(next(self._ids)), created=self._clock(), payload=result.clone())
+        made = self._clock() if created is None else created
+        record = CacheRecord(key=key, id=str(next(self._ids)), created=made, payload=result.clone())
         self._records.setdefault(key, []).append(record)
+
+    def contents(self, key: str, index: int) -> frozenset[str]:
+        found = [link for link, targets in self._links.items() if link[2] == index and key in targets]
+        return frozenset(link[4] for link in found if is_content_key(link[4]))
 
     @asynccontextmanager
     async def exclusive(self, key: str) -> AsyncIterator[None]:

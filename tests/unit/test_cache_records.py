@@ -38,8 +38,21 @@ async def test_what_leads_nowhere_is_not_written(tmp_path: Path) -> None:
         assert cache.records.query(OPS[1], 0, [keys(first)]) == (second,)
         assert cache.records.query(OPS[2], 0, [keys(first)]) == ()
         assert [record.payload for record in cache.records.records(second)] == [{"note": 1}]
-        assert [(link.op, link.index, link.input) for link in cache.records.links(second)] == [(OPS[1], 0, first)]
         assert cache.records.add_key(OPS[2], 0, [keys(first)]) == aside
+
+
+async def test_what_an_input_may_hold(tmp_path: Path) -> None:
+    """Known before it is written and after, and of that input alone."""
+    mine, other = (cachekey.content_key(Digest.of_hex(two * 32)) for two in ("01", "02"))
+    async with open_cache(tmp_path) as cache:
+        key = cache.records.add_key(OPS[0], 0, [keys("k", mine, selector="/a"), keys(other)])
+        assert cache.records.contents(key, 0) == {mine}
+        await cache.records.save(key, {"note": 1}, created=12.5)
+        assert [record.created for record in cache.records.records(key)] == [12.5]
+    async with open_cache(tmp_path) as cache:
+        assert cache.records.contents(key, 0) == {mine}
+        assert cache.records.contents(key, 1) == {other}
+        assert cache.records.contents("k", 0) == frozenset()
 
 
 async def test_two_processes_agree_on_a_new_key(tmp_path: Path) -> None:

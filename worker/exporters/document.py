@@ -6,6 +6,7 @@ is compact JSON with its top-level keys sorted, manifests and indexes are indent
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
@@ -19,6 +20,7 @@ from buildengine.units import timestamp
 from buildengine.values import dataclass
 from worker.oci import jsonbytes, types
 
+INLINE_CACHE = "moby.buildkit.cache.v0"
 EXPORTER_COMMENT = "buildkit.exporter.image.v0"
 
 
@@ -77,12 +79,19 @@ class ExportLayer:
 
 
 def config_bytes(
-    raw: bytes, platform: Platform, layers: Sequence[ExportLayer], *, epoch: int | None = None, base: bytes = b""
+    raw: bytes,
+    platform: Platform,
+    layers: Sequence[ExportLayer],
+    *,
+    epoch: int | None = None,
+    base: bytes = b"",
+    cache: bytes = b"",
 ) -> bytes:
     """The frontend's image config, completed: rootfs, history aligned with the layers, created.
 
     `epoch` (SOURCE_DATE_EPOCH) clamps the times of what this build made. The entries that the config `base` of the
-    base image begins with keep theirs. Raises InvalidDefinition.
+    base image begins with keep theirs. `cache` are the records of the cache that it holds: none but this build's.
+    Raises InvalidDefinition.
     """
     document = _parse(raw)
     document.setdefault("architecture", platform.architecture)
@@ -98,6 +107,9 @@ def config_bytes(
     document["history"] = [_ordered(entry) for entry in history]
     if "created" not in document and history:
         document["created"] = history[-1]["created"]
+    document.pop(INLINE_CACHE, None)
+    if cache:
+        document[INLINE_CACHE] = base64.b64encode(cache).decode()
     return jsonbytes.compact(dict(sorted(document.items())))
 
 

@@ -65,11 +65,12 @@ class CommittedImage:
 
 
 class ImageWriter:
-    """Commits results to the content store."""
+    """Commits results to the content store. `inline_cache`: each image holds what it takes to find its layers again."""
 
-    def __init__(self, cache: Cache, blobs: LayerBlobs) -> None:
+    def __init__(self, cache: Cache, blobs: LayerBlobs, *, inline_cache: bool = False) -> None:
         self._cache = cache
         self._blobs = blobs
+        self._inline_cache = inline_cache
 
     async def commit(self, result: BuildResult, options: ExportOptions) -> CommittedImage:
         """One manifest for each platform, and an index of them when the result is a set. Raises UserError."""
@@ -124,12 +125,23 @@ class ImageWriter:
         family: document.MediaTypes,
     ) -> Manifest:
         config = document.config_bytes(
-            image.config, image.platform, layers, epoch=options.epoch, base=image.base_config
+            image.config,
+            image.platform,
+            layers,
+            epoch=options.epoch,
+            base=image.base_config,
+            cache=self._cache_of(image, layers) if self._inline_cache else b"",
         )
         raw = document.manifest_bytes(config, layers, family, annotations=options.annotations.manifest(image.id))
         self._cache.store.put(config)
         self._cache.store.put(raw)
         return parse_manifest(raw)
+
+    def _cache_of(self, image: PlatformImage, layers: Sequence[ExportLayer]) -> bytes:
+        from worker.remotecache.inline import inline_cache
+
+        diff_ids = [layer.diff_id for layer in layers]
+        return inline_cache(image.key_graph(), self._cache.layers, image.stack, diff_ids)
 
 
 async def store_image(cache: Cache, image: CommittedImage, options: ExportOptions) -> dict[str, str]:

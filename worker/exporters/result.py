@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from buildengine.digest import Digest
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from cache.layerrows import RemoteBlob
+from solver.export import KeyGraph
 from worker.results import Stack
 
 
@@ -27,7 +30,7 @@ class PlatformImage:
 
     `id` is the platform as it was asked for; `platform` says more where the base image does (a version of Windows).
     `base_config` is the config of the image that it is based on, b"" where there is none or nobody said; `base` are
-    the layers of that image.
+    the layers of that image. `key_graph` gives the keys of the tree, for whoever exports its cache.
     """
 
     id: str
@@ -36,6 +39,7 @@ class PlatformImage:
     config: bytes
     base_config: bytes = b""
     base: tuple[BaseLayer, ...] = ()
+    key_graph: Callable[[], KeyGraph] = KeyGraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

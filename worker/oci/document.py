@@ -93,6 +93,20 @@ class Fields:
                 self._wrong(f"{name}[{position}]", "is not an object")
             yield Fields(value, self._at(f"{name}[{position}]"))
 
+    def lists(self, name: str, *, most: int) -> Iterator[list[Any]]:
+        """A list of lists; nothing when there is none."""
+        for position, value in enumerate(self._list(name, most)):
+            if not isinstance(value, list):
+                self._wrong(f"{name}[{position}]", "is not a list")
+            yield value
+
+    def integers(self, name: str, *, most: int) -> Iterator[int]:
+        """A list of numbers that are not negative; nothing when there is none."""
+        for position, value in enumerate(self._list(name, most)):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1 << 53:
+                self._wrong(f"{name}[{position}]", "is not a number")
+            yield value
+
     def optional(self, name: str) -> Fields | None:
         """An object; None when there is none."""
         value = self.document.get(name)

@@ -294,12 +294,18 @@ class Registry:
         what = f"config of {reference.familiar}"
         if descriptor.media_type not in _CONFIG_ALIASES:
             raise InvalidImage(f"{reference.familiar} is not an image but {descriptor.media_type[:200]!r}")
-        if descriptor.size > CONFIG_LIMIT:
-            raise InvalidImage(f"{what} claims {descriptor.size} bytes, more than the {CONFIG_LIMIT} allowed")
         raw = known(descriptor.digest)
         if raw is None:
-            raw = await self._somewhere(reference, partial(self._get_config, reference, descriptor))
+            raw = await self.fetch_config(reference, descriptor)
         return parse_config(raw, what=what)
+
+    async def fetch_config(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """A blob that a manifest of `reference` is about, whatever it holds. Raises RegistryError, InvalidImage."""
+        if descriptor.size > CONFIG_LIMIT:
+            raise InvalidImage(
+                f"config of {reference.familiar} claims {descriptor.size} bytes, more than the {CONFIG_LIMIT} allowed"
+            )
+        return await self._somewhere(reference, partial(self._get_config, reference, descriptor))
 
     async def _get_config(self, reference: Reference, descriptor: Descriptor, client: EndpointClient) -> bytes:
         subject = f"config of {reference.familiar}"
