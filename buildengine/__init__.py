@@ -2,3 +2,5 @@
 the subpackages (api, client, daemon, cli) stand on all the others."""
 
 __version__ = "0.1.0"
+BUILDKIT = "v0.26.3"  # the level of BuildKit's API that is served
+USER_AGENT = f"pybuild/{__version__} (like buildkit/{BUILDKIT})"  # servers that know builders look for that word

@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from buildengine import __version__
+from buildengine import BUILDKIT, __version__
 from buildengine.errors import BuildError, ConfigError, HostError
 
 if TYPE_CHECKING:
     from buildengine.daemon.daemonconfig import DaemonConfig
 
-PROTOCOL = "v0.26.3"  # the level of BuildKit's API that is served
-VERSION = f"{PROTOCOL}+pybuild.{__version__}"
+VERSION = f"{BUILDKIT}+pybuild.{__version__}"
 _USAGE_STATUS = 2
 
 

@@ -12,6 +12,7 @@ from dataclasses import field
 from types import MappingProxyType
 from urllib.parse import quote
 
+from buildengine import USER_AGENT
 from buildengine.errors import ConfigError
 from buildengine.reference import DOCKER_HUB
 from buildengine.values import dataclass
@@ -75,7 +76,7 @@ class RegistryConfig:
 
     hosts: Mapping[str, HostConfig] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     proxies: Proxies = Proxies()
-    user_agent: str = "pybuild"
+    user_agent: str = USER_AGENT
     max_downloads: int = 4
     retry_delays: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from buildengine import USER_AGENT
 from buildengine.digest import Digest
 from buildengine.errors import HttpError, SourceError, UserError
 from buildengine.limits import DISK, HASH, offload
@@ -124,7 +125,7 @@ class HttpSource:
         state: KeyValue,
         spool: int,
         *,
-        user_agent: str = "pybuild",
+        user_agent: str = USER_AGENT,
         max_size: int = MAX_SIZE,
     ) -> None:
         self._transport = transport
