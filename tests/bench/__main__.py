@@ -1,58 +1,76 @@
-"""`python -m tests.bench [--peer DIR] [--runs N] [--only TEXT]`: whole commands, side by side, in one run.
+"""`python -m tests.bench [--peer DIR] [--runs N] [--only TEXT] [--table NAME]`: whole commands, in one run.
 
-The engines take turns, so that a machine that slows down slows all of them; medians and ratios are printed. First
-come builds, then pull and push of a large image, where skopeo takes part too. BuildKit does when DIR holds
-`buildkitd` and `buildctl`.
+The engines take turns, so that a machine that slows down slows all of them; medians and ratios are printed.
+
+    commands    builds by `pybuild`, buildah, and BuildKit's client and daemon when DIR holds `buildctl` and `buildkitd`
+    daemons     the same builds by `buildctl`, before `pybuildd` and before `buildkitd`, both warm
+    transfers   pull and push of a large image, where skopeo takes part too
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import transfers
 from tests.bench.bases import registry_with_bases
-from tests.bench.engines import Buildah, BuildKit, Engine, Pybuild
+from tests.bench.engines import Buildah, Daemon, Engine, Pybuild, buildkitd, pybuildd
 from tests.bench.scenarios import SCENARIOS, Scenario
+
+TABLES = ("commands", "daemons", "transfers")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="scenarios that have this in their names")
+    parser.add_argument("--table", action="append", choices=TABLES, help="repeatable; all of them by default")
     parser.add_argument("--without-buildah", action="store_true")
     arguments = parser.parse_args()
+    tables: list[str] = arguments.table or list(TABLES)
     chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
-    moves = arguments.only in f"pull push {transfers.NAME}"
+    moves = "transfers" in tables and arguments.only in f"pull push {transfers.NAME}"
     bases = {scenario.base for scenario in chosen} | ({"large"} if moves else set())
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pybuild-bench-")))
         registry = stack.enter_context(registry_with_bases(work, bases))
-        engines: list[Engine] = [Pybuild(work)]
+        peers = [stack.enter_context(buildkitd(work, arguments.peer).running())] if arguments.peer else []
+        commands: list[Engine] = [Pybuild(work)]
         if shutil.which("buildah") and not arguments.without_buildah:
-            engines.append(stack.enter_context(Buildah(work).running()))
-        if arguments.peer:
-            engines.append(stack.enter_context(BuildKit(work, arguments.peer).running()))
-        if chosen:
-            print(_header(*(engine.name for engine in engines)))
-        for scenario in chosen:
-            print(_measure(scenario, engines, work, registry, arguments.runs), flush=True)
+            commands.append(stack.enter_context(Buildah(work).running()))
+        commands += peers
+        if "commands" in tables:
+            _measure_builds(chosen, commands, work, registry, arguments.runs)
+        if "daemons" in tables and peers:
+            ours = stack.enter_context(pybuildd(work, arguments.peer).running())
+            _measure_builds(chosen, [ours, *peers], work, registry, arguments.runs)
         if moves:
-            _measure_transfers(engines, work, registry, arguments.runs)
+            _measure_transfers(commands, work, registry, arguments.runs)
 
 
-def _measure_transfers(engines: list[Engine], work: Path, registry: str, runs: int) -> None:
+def _measure_builds(
+    scenarios: Sequence[Scenario], engines: Sequence[Engine], work: Path, registry: str, runs: int
+) -> None:
+    if scenarios:
+        print(_header(*(engine.name for engine in engines)))
+    for scenario in scenarios:
+        print(_measure(scenario, engines, work, registry, runs), flush=True)
+
+
+def _measure_transfers(engines: Sequence[Engine], work: Path, registry: str, runs: int) -> None:
     movers: list[transfers.Mover] = [transfers.PybuildMover(work), transfers.Skopeo(work)]
     for engine in engines:
         if isinstance(engine, Buildah):
             movers.append(transfers.BuildahMover(engine.storage))
-        elif isinstance(engine, BuildKit):
+        elif isinstance(engine, Daemon):
             movers.append(transfers.BuildKitMover(work, engine))
     print(_header(*(mover.name for mover in movers)))
     for name, medians in transfers.measure(movers, work, registry, runs):
@@ -72,7 +90,7 @@ def _row(*cells: str) -> str:
     return "  ".join([cells[0].ljust(44), *(cell.rjust(13) for cell in cells[1:])])
 
 
-def _measure(scenario: Scenario, engines: list[Engine], work: Path, registry: str, runs: int) -> str:
+def _measure(scenario: Scenario, engines: Sequence[Engine], work: Path, registry: str, runs: int) -> str:
     contexts = {engine.name: work / "contexts" / engine.name for engine in engines}
     for engine in engines:
         context = contexts[engine.name]
@@ -87,6 +105,7 @@ def _measure(scenario: Scenario, engines: list[Engine], work: Path, registry: st
             scenario.before(contexts[engine.name], run)
             if scenario.cold:
                 engine.forget()
+            os.sync()
             started = time.monotonic()
             engine.build(scenario, contexts[engine.name], timed=True)
             times[engine.name].append(time.monotonic() - started)

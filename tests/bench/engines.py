@@ -1,4 +1,4 @@
-"""The engines that are timed, each as the whole command a user would type: ours, buildah, and BuildKit."""
+"""The engines that are timed, each as the whole command a user would type: ours, buildah, buildctl before a daemon."""
 
 from __future__ import annotations
 
@@ -82,24 +82,27 @@ class Buildah:
                     subprocess.run(["umount", line.split()[4]], check=False)
 
 
-class BuildKit:
-    name = "buildkit"
+class Daemon:
+    """A daemon that serves BuildKit's API, warm, and `buildctl` as its client. `directory` holds that and buildkitd."""
 
-    def __init__(self, work: Path, peer: Path) -> None:
+    def __init__(self, name: str, program: Path, work: Path, directory: Path) -> None:
+        self.name = name
+        self._program = program
+        self._ctl = directory / "buildctl"
         self._work = work
-        self._peer = peer
-        self._address = f"unix://{work}/buildkitd.sock"
+        self._address = f"unix://{work}/{name}.sock"
 
     @contextmanager
-    def running(self) -> Iterator[BuildKit]:
-        argv = [str(self._peer / "buildkitd"), "--root", str(self._work / "buildkit"), "--addr", self._address]
+    def running(self) -> Iterator[Daemon]:
+        argv = [str(self._program), "--root", str(self._work / f"{self.name}-root"), "--addr", self._address]
         argv += ["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false"]
-        with open(self._work / "buildkitd.log", "wb") as log:
+        said = self._work / f"{self.name}.log"
+        with open(said, "wb") as log:
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
             try:
                 while subprocess.run([*self.ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
                     if daemon.poll() is not None:
-                        raise RuntimeError("buildkitd ended: " + (self._work / "buildkitd.log").read_text()[-2000:])
+                        raise RuntimeError(f"{self.name} ended: {said.read_text()[-2000:]}")
                     time.sleep(0.1)
                 yield self
             finally:
@@ -107,7 +110,7 @@ class BuildKit:
                 daemon.wait()
 
     def ctl(self) -> list[str]:
-        return [str(self._peer / "buildctl"), "--addr", self._address]
+        return [str(self._ctl), "--addr", self._address]
 
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
         argv = [*self.ctl(), "build", "--progress", "plain", "--frontend", "dockerfile.v0"]
@@ -115,8 +118,16 @@ class BuildKit:
         if timed and scenario.no_cache:
             argv.append("--no-cache")
         if scenario.archive:
-            argv += ["--output", f"type=oci,dest={self._work / 'buildkit.tar'}"]
+            argv += ["--output", f"type=oci,dest={self._work / f'{self.name}.tar'}"]
         _run(argv)
 
     def forget(self) -> None:
         _run([*self.ctl(), "prune", "--all"])
+
+
+def buildkitd(work: Path, peer: Path) -> Daemon:
+    return Daemon("buildkitd", peer / "buildkitd", work, peer)
+
+
+def pybuildd(work: Path, peer: Path) -> Daemon:
+    return Daemon("pybuildd", Path(sys.executable).parent / "pybuildd", work, peer)

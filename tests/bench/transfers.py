@@ -22,7 +22,7 @@ from typing import Protocol
 
 from tests.bases import docker_registry
 from tests.bench.bases import LARGE_LAYERS
-from tests.bench.engines import BuildKit
+from tests.bench.engines import Daemon
 
 NAME = f"{LARGE_LAYERS} layers of 40 MB"
 
@@ -99,7 +99,7 @@ class BuildKitMover:
 
     name = "buildkit"
 
-    def __init__(self, work: Path, engine: BuildKit) -> None:
+    def __init__(self, work: Path, engine: Daemon) -> None:
         self._engine = engine
         self._context = work / "moved-context"
         self._archive = work / "moved-buildkit.tar"
