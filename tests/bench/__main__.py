@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.bench import transfers
 from tests.bench.bases import registry_with_bases
 from tests.bench.engines import Buildah, Daemon, Engine, Pybuild, buildkitd, pybuildd
-from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.scenarios import BEGIN, SCENARIOS, Scenario
 
 TABLES = ("commands", "daemons", "transfers")
 
@@ -91,27 +91,32 @@ def _row(*cells: str) -> str:
 
 
 def _measure(scenario: Scenario, engines: Sequence[Engine], work: Path, registry: str, runs: int) -> str:
-    contexts = {engine.name: work / "contexts" / engine.name for engine in engines}
+    directory = Path(tempfile.mkdtemp(prefix="contexts-", dir=work))
+    first = _context(BEGIN, directory / "begin", registry)
+    contexts = {engine.name: _context(scenario, directory / engine.name, registry) for engine in engines}
     for engine in engines:
-        context = contexts[engine.name]
-        scenario.prepare(context)
-        dockerfile = context / "Dockerfile"
-        dockerfile.write_text(dockerfile.read_text().replace("FROM bench/", f"FROM {registry}/bench/"))
         for _ in range(max(scenario.warm_runs, 0 if scenario.cold else 1)):
-            engine.build(scenario, context, timed=False)
+            engine.build(scenario, contexts[engine.name], timed=False)
     times: dict[str, list[float]] = {engine.name: [] for engine in engines}
     for run in range(runs):
         for engine in engines:
             scenario.before(contexts[engine.name], run)
             if scenario.cold:
                 engine.forget()
+                engine.build(BEGIN, first, timed=False)
             os.sync()
             started = time.monotonic()
             engine.build(scenario, contexts[engine.name], timed=True)
             times[engine.name].append(time.monotonic() - started)
-    shutil.rmtree(work / "contexts")
     medians = [statistics.median(times[engine.name]) for engine in engines]
     return _timings(scenario.name, f"{scenario.target:.2f}", medians)
+
+
+def _context(scenario: Scenario, directory: Path, registry: str) -> Path:
+    scenario.prepare(directory)
+    dockerfile = directory / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("FROM bench/", f"FROM {registry}/bench/"))
+    return directory
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,8 @@ class Engine(Protocol):
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None: ...
 
     def forget(self) -> None:
-        """Empty the cache."""
+        """Begin with an empty state directory. The old one stays: ext4 takes long to make files where many have just
+        been deleted, and it would be the next engine that pays."""
         ...
 
 
@@ -31,12 +32,17 @@ def _run(argv: list[str], environment: Mapping[str, str] | None = None) -> None:
         raise RuntimeError(f"{' '.join(argv)}\n{done.stderr.decode(errors='replace')[-3000:]}")
 
 
+def _new_directory(work: Path, name: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+
+
 class Pybuild:
     name = "pybuild"
 
     def __init__(self, work: Path) -> None:
-        self._root = work / "pybuild"
+        self._work = work
         self._archive = work / "pybuild.tar"
+        self.forget()
 
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
         program = str(Path(sys.executable).parent / "pybuild")
@@ -47,15 +53,16 @@ class Pybuild:
         _run([*argv, str(context)])
 
     def forget(self) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._root = _new_directory(self._work, self.name)
 
 
 class Buildah:
     name = "buildah"
 
     def __init__(self, work: Path) -> None:
-        self.storage = ["--root", str(work / "buildah"), "--runroot", str(work / "buildah-run")]
+        self._work = work
         self._archive = work / "buildah.tar"
+        self.forget()
 
     def build(self, scenario: Scenario, context: Path, *, timed: bool) -> None:
         argv = ["buildah", *self.storage, "bud", "--layers", "--isolation", "oci", "--runtime", "runc", "-q"]
@@ -68,7 +75,8 @@ class Buildah:
         _run([*argv, str(context)])
 
     def forget(self) -> None:
-        _run(["buildah", *self.storage, "rmi", "--all", "--force"])
+        directory = _new_directory(self._work, self.name)
+        self.storage = ["--root", str(directory / "root"), "--runroot", str(directory / "run")]
 
     @contextmanager
     def running(self) -> Iterator[Buildah]:
@@ -78,7 +86,7 @@ class Buildah:
         finally:
             subprocess.run(["buildah", *self.storage, "rm", "--all"], capture_output=True, check=False)
             for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-                if line.split()[4].startswith(self.storage[1]):
+                if line.split()[4].startswith(f"{self._work}/{self.name}-"):
                     subprocess.run(["umount", line.split()[4]], check=False)
 
 
@@ -91,23 +99,32 @@ class Daemon:
         self._ctl = directory / "buildctl"
         self._work = work
         self._address = f"unix://{work}/{name}.sock"
+        self._process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
     def running(self) -> Iterator[Daemon]:
-        argv = [str(self._program), "--root", str(self._work / f"{self.name}-root"), "--addr", self._address]
+        self.forget()
+        try:
+            yield self
+        finally:
+            self._stop()
+
+    def forget(self) -> None:
+        self._stop()
+        argv = [str(self._program), "--root", str(_new_directory(self._work, self.name)), "--addr", self._address]
         argv += ["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false"]
         said = self._work / f"{self.name}.log"
         with open(said, "wb") as log:
-            daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-            try:
-                while subprocess.run([*self.ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
-                    if daemon.poll() is not None:
-                        raise RuntimeError(f"{self.name} ended: {said.read_text()[-2000:]}")
-                    time.sleep(0.1)
-                yield self
-            finally:
-                daemon.terminate()
-                daemon.wait()
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log)
+        while subprocess.run([*self.ctl(), "debug", "workers"], capture_output=True, check=False).returncode:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended: {said.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
     def ctl(self) -> list[str]:
         return [str(self._ctl), "--addr", self._address]
@@ -120,9 +137,6 @@ class Daemon:
         if scenario.archive:
             argv += ["--output", f"type=oci,dest={self._work / f'{self.name}.tar'}"]
         _run(argv)
-
-    def forget(self) -> None:
-        _run([*self.ctl(), "prune", "--all"])
 
 
 def buildkitd(work: Path, peer: Path) -> Daemon:
