@@ -46,9 +46,8 @@ class Lookup:
         for index in changed:
             self._matches[index] = self._targets(index, inputs[index])
         keys = self._keys()
-        if keys and self._matches and all(map(cachekey.is_imported, keys)):
-            asked = [self.input_keys(index, one.keys, one.content) for index, one in enumerate(inputs)]
-            keys = (*self.add_keys(asked, self._output), *keys)
+        if self._sources and keys and self._matches:
+            keys = self._with_own(keys, inputs)
         self._records = {}
         for cache in self._caches:
             found = [record for key in keys for record in cache.records(key)]
@@ -105,6 +104,26 @@ class Lookup:
         """The records of these keys, those of the store first."""
         keys = tuple(keys)
         return tuple([record for cache in self._caches for key in keys for record in cache.records(key)])
+
+    def _with_own(self, keys: tuple[str, ...], inputs: Sequence[Input]) -> tuple[str, ...]:
+        """The store's keys first, one at least; those of sources as far as they mean the same."""
+        own, imported = _own(keys), tuple(filter(cachekey.is_imported, keys))
+        if not own:
+            asked = [self.input_keys(index, one.keys, one.content) for index, one in enumerate(inputs)]
+            return (*self.add_keys(asked, self._output), *imported)
+        return (*own, *[key for key in imported if self._agree(key, own, inputs)])
+
+    def _agree(self, imported: str, own: tuple[str, ...], inputs: Sequence[Input]) -> bool:
+        """Not where both were reached by one definition and another content: an input was made twice, and differently.
+
+        Then what follows elsewhere is not what follows here, and must not be stored as such.
+        """
+        for index, one in enumerate(inputs):
+            theirs = self.contents((imported,), index)
+            ours = {cachekey.name_of(one.content)} if one.content is not None else self.contents(own, index)
+            if theirs and ours and theirs.isdisjoint(ours):
+                return False
+        return True
 
     def _targets(self, index: int, one: Input) -> frozenset[str]:
         keys = self.input_keys(index, one.keys, one.content)

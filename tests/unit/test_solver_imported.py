@@ -174,3 +174,27 @@ async def test_two_sources(world: World, stores: list[MemoryCacheStore]) -> None
     assert (await build(stores[2], steps(world, "-other"), first, second))[0] == "top-other"
     assert (await build(stores[2], steps(world), first, second))[0] == "top"
     assert world.calls.execs == []
+
+
+async def test_what_was_made_twice_and_differently_is_not_mixed(world: World, stores: list[MemoryCacheStore]) -> None:
+    """The tree holds something else here. What follows from the other one is neither taken nor stored for this one."""
+
+    def graph(value: str, tail: str = "") -> Edge:
+        tree = world.vertex("tree", seed="tree", value=value)
+        copy = world.vertex("copy", seed="copy", value="copy of " + value, inputs=[tree], content=[0])
+        return world.vertex("top", seed="top", value=f"top of {value}", inputs=[copy]) if tail else copy
+
+    _, elsewhere = await build(stores[0], graph("theirs", "top"))
+    assert (await build(stores[1], graph("ours")))[0] == "copy of ours"
+    world.calls.clear()
+    assert (await build(stores[1], graph("ours", "top"), exported(elsewhere)))[0] == "top of ours"
+    assert world.calls.execs == ["top"]
+
+
+async def test_what_is_here_in_part(world: World, stores: list[MemoryCacheStore]) -> None:
+    """The beginning was built here as well, with the same content; the end is only elsewhere."""
+    _, graph = await build(stores[0], steps(world))
+    await build(stores[1], steps(world, "-mine"))
+    world.calls.clear()
+    assert (await build(stores[1], steps(world), exported(graph)))[0] == "top"
+    assert world.calls.execs == []
