@@ -63,7 +63,8 @@ class BuildRequest:
     in the directory `dockerfile`), a git or http URL in the option `context`, the archive that
     `context_archive` reads (a tar, compressed or not, at most n bytes a call, b"" at its end), or, when there
     is none of these, an empty directory. `inline_dockerfile` is a Dockerfile that came on standard input: it
-    takes the place of the file `filename` wherever that would be looked for.
+    takes the place of the file `filename` wherever that would be looked for. `layouts` are the directories of OCI
+    layouts, by the names that sources give them (`oci-layout://NAME@DIGEST`).
     """
 
     ref: str
@@ -77,6 +78,7 @@ class BuildRequest:
     entitlements: frozenset[str] = frozenset()
     cache_imports: tuple[CacheEntry, ...] = ()
     cache_exports: tuple[CacheEntry, ...] = ()
+    layouts: Mapping[str, Path] = field(default_factory=dict)
     inline_dockerfile: bytes | None = None
     context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)
 

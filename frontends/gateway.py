@@ -120,12 +120,14 @@ class FrontendRequest:
     """`options` are BuildKit's frontend attributes: `filename`, `target`, `build-arg:X`, `label:X`, `no-cache`,
     `context`, `add-hosts`, `force-network-mode`, `shm-size`, `ulimit`, `image-resolve-mode`, ...
 
-    `platforms` are the targets (one result each); `build_platform` is where RUN steps run natively.
+    `platforms` are the targets (one result each); `build_platform` is where RUN steps run natively. `session` is the
+    client's: it is part of the identity of its directories, since `context` of two builds is not one.
     """
 
     options: Mapping[str, str]
     platforms: tuple[Platform, ...]
     build_platform: Platform
+    session: str = ""
     inputs: Mapping[str, Definition] = field(default_factory=dict)
 
 

@@ -36,7 +36,8 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
-from worker.session import Credentials
+from worker.session import BlobSource, Credentials, Layouts
+from worker.sources.origin import LayoutOrigin
 
 if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
@@ -63,9 +64,9 @@ class BaseImage:
 
 @asynccontextmanager
 async def open_images(
-    cache: Cache, config: Callable[[], RegistryConfig], credentials: Credentials
+    cache: Cache, config: Callable[[], RegistryConfig], credentials: Credentials, layouts: Layouts | None = None
 ) -> AsyncIterator[Images]:
-    """The images of one build. A registry client is made only when a registry is asked."""
+    """The images of one build, `layouts` those of its client. A registry client is made only when one is asked."""
     async with AsyncExitStack() as stack:
 
         async def open_client() -> Registry:
@@ -73,15 +74,19 @@ async def open_images(
 
             return await stack.enter_async_context(open_registry(config(), credentials))
 
-        yield Images(cache, open_client)
+        yield Images(cache, open_client, layouts)
 
 
 class Images:
     """Made by `open_images`."""
 
-    def __init__(self, cache: Cache, open_client: Callable[[], Awaitable[Registry]]) -> None:
+    def __init__(
+        self, cache: Cache, open_client: Callable[[], Awaitable[Registry]], layouts: Layouts | None = None
+    ) -> None:
         self._cache = cache
         self._open_client = open_client
+        self._layouts = layouts
+        self._in_layouts: dict[Digest, BlobSource] = {}  # where layers are that no registry is known to have
         self._client: Registry | None = None
         self._client_lock = trio.Lock()
         self._locks: dict[object, trio.Lock] = {}
@@ -95,6 +100,28 @@ class Images:
         async with self._locks.setdefault(key, trio.Lock()):
             if key not in self._resolved:
                 self._resolved[key] = await self._resolve(parse(text), platform, mode)
+        return self._resolved[key]
+
+    async def resolve_layout(self, origin: LayoutOrigin, *, platform: Platform) -> BaseImage:
+        """The image of a layout of the client's. Raises UserError, SourceError."""
+        key = (origin.reference, origin.store, origin.session, platform)
+        async with self._locks.setdefault(key, trio.Lock()):
+            if key not in self._resolved:
+                from worker.layouts import LayoutReader
+
+                assert self._layouts is not None
+                reader = LayoutReader(origin, self._layouts, self._known)
+                chosen = await reader.choose(platform)
+                self._remember((*chosen.indexes, chosen.manifest, chosen.config))
+                for layer in chosen.manifest.layers:
+                    self._in_layouts.setdefault(layer.digest, reader.source)
+                self._resolved[key] = BaseImage(
+                    reference=origin.reference,
+                    digest=reader.digest,
+                    manifest=chosen.manifest,
+                    config=chosen.config,
+                    origin="",
+                )
         return self._resolved[key]
 
     def with_config(self, digest: Digest) -> BaseImage | None:
@@ -149,7 +176,7 @@ class Images:
         remote = layer.remote
         if remote is None or self._cache.store.info(remote.digest) is not None:
             return
-        if not remote.origins:
+        if not remote.origins and remote.digest not in self._in_layouts:
             raise SourceError(
                 f"layer {remote.digest} is gone from the local store", hint="pull or load the image again"
             )
@@ -166,12 +193,18 @@ class Images:
         store = self._cache.store
         if store.info(descriptor.digest) is not None:
             return False
-        registry = await self._registry()
+        layout = self._in_layouts.get(descriptor.digest)
         async with self._cache.locks.exclusive(f"blob {descriptor.digest}"):
             if store.info(descriptor.digest) is not None:
                 return False
             with store.writer(expected=descriptor.digest, size=descriptor.size) as writer:
-                await registry.fetch_blob(descriptor, origins, writer, on_progress=on_progress)
+                if layout is not None:
+                    from worker.layouts import copy_blob
+
+                    await copy_blob(layout, descriptor, writer, on_progress)
+                else:
+                    registry = await self._registry()
+                    await registry.fetch_blob(descriptor, origins, writer, on_progress=on_progress)
                 writer.commit()
         return True
 

@@ -123,6 +123,23 @@ class Uploads(Protocol):
         ...
 
 
+class BlobSource(Protocol):
+    """A content store of the client's to read from. Whoever reads verifies what comes."""
+
+    def open(self, digest: Digest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The pieces of one blob. Raises SourceError when it is not there, or breaks off."""
+        ...
+
+
+class Layouts(Protocol):
+    """The OCI layouts that a client offers."""
+
+    def find(self, store: str, session: str) -> BlobSource:
+        """The one that is called `store`, of the client's `session`; "" is the build's own. It may turn out to have
+        nothing."""
+        ...
+
+
 class Session(Protocol):
     """All of the above, for one build."""
 
@@ -143,6 +160,9 @@ class Session(Protocol):
 
     @property
     def sinks(self) -> Sinks: ...
+
+    @property
+    def layouts(self) -> Layouts: ...
 
     @property
     def uploads(self) -> Uploads | None:

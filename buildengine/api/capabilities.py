@@ -36,7 +36,7 @@ _NOT_YET = frozenset({
     "cache.azblob", "cache.gha", "cache.s3",
     "exec.meta.cdi", "exec.meta.security.devices.v1",
     "exporter.image.attestations", "exporter.session",
-    "source.buildop.llbfilename", "source.git.signatureverify", "source.local.metadatatransfer", "source.ocilayout",
+    "source.buildop.llbfilename", "source.git.signatureverify", "source.local.metadatatransfer",
     "source.policy", "source.policy.session",
 })  # fmt: skip  # understood in a definition, and refused when it comes to it
 LLB = tuple(sorted(caps.KNOWN - _NOT_YET))

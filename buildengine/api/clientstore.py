@@ -1,17 +1,21 @@
-"""The content store of a client: where the blobs of an OCI layout go that it keeps itself.
+"""The content stores of a client: where the blobs of an OCI layout go that it keeps itself, and whence others come.
 
-containerd's content service, served by the client. Which of its stores is meant is in the metadata of a call; the one
-for exports is called `export`. The client writes the layout's index, from the descriptor that the build answers with.
+containerd's content service, served by the client. Which of its stores is meant is in the metadata of a call: the one
+for exports is called `export`, a layout to build from `oci:NAME`. The client writes the index of what is exported, from
+the descriptor that the build answers with.
 
-Facts: BuildKit session/content/caller.go, exporter/oci/export.go; containerd plugins/content/proxy.
+Facts: BuildKit session/content/caller.go, exporter/oci/export.go, source/containerimage/ocilayout.go; containerd
+plugins/content/proxy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import BinaryIO
 
 from buildengine.api import content_pb2 as pb
+from buildengine.api.content import EXPORT, INFO, LAYOUT, READ, STORE_ID, WRITE
 from buildengine.api.rpc import ClientCall, Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession
 from buildengine.digest import Digest
@@ -19,10 +23,6 @@ from buildengine.errors import SourceError, UserError
 from buildengine.limits import DISK, offload
 from worker.layers.outcome import one_error
 
-EXPORT = "export"
-_SERVICE = "/containerd.services.content.v1.Content"
-INFO, WRITE = f"{_SERVICE}/Info", f"{_SERVICE}/Write"
-_STORE_ID = "buildkit-attachable-store-id"
 _CHUNK = 1 << 20  # bytes of one message; grpc-go takes 4 MiB
 
 _Stream = ClientCall[pb.WriteContentRequest, pb.WriteContentResponse]
@@ -33,7 +33,7 @@ class ClientStore:
 
     def __init__(self, find: Callable[[], Awaitable[ClientSession]], store: str = EXPORT) -> None:
         self._find = find
-        self._metadata: Metadata = ((_STORE_ID, store),)
+        self._metadata: Metadata = ((STORE_ID, store),)
 
     async def put(self, digest: Digest, size: int, open: Callable[[], BinaryIO]) -> None:
         """Raises SourceError when the client does not take it."""
@@ -76,6 +76,35 @@ class ClientStore:
                 await stream.half_close()
                 while await stream.receive() is not None:
                     pass
+
+
+class ClientLayout:
+    """A `worker.session.BlobSource`: the layout that the client calls `store`. `find` gives the client's session."""
+
+    def __init__(self, find: Callable[[], Awaitable[ClientSession]], store: str) -> None:
+        self._find = find
+        self._store = store
+
+    @asynccontextmanager
+    async def open(self, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
+        session = await self._find()
+        request = pb.ReadContentRequest(digest=digest)
+        metadata: Metadata = ((STORE_ID, f"{LAYOUT}{self._store}"),)
+        failure = f"the client's OCI layout {self._store!r}: blob {digest}"
+        call = session.channel.stream(READ, pb.ReadContentRequest, pb.ReadContentResponse, metadata=metadata)
+        try:
+            with one_error():
+                async with call as stream:
+                    await stream.send(request)
+                    await stream.half_close()
+                    yield _read(stream)
+        except RpcError as error:
+            raise SourceError(f"{failure}: {error.message}") from error
+
+
+async def _read(stream: ClientCall[pb.ReadContentRequest, pb.ReadContentResponse]) -> AsyncIterator[bytes]:
+    while (message := await stream.receive()) is not None:
+        yield message.data
 
 
 async def _answered(stream: _Stream, request: pb.WriteContentRequest) -> pb.WriteContentResponse:

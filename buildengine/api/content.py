@@ -22,6 +22,9 @@ from buildengine.errors import UserError
 from buildengine.filters import parse
 
 SERVICE = "containerd.services.content.v1.Content"
+INFO, READ, WRITE = f"/{SERVICE}/Info", f"/{SERVICE}/Read", f"/{SERVICE}/Write"
+STORE_ID = "buildkit-attachable-store-id"  # says which of its stores a client is asked for: `export`, or `oci:NAME`
+EXPORT, LAYOUT = "export", "oci:"
 _CHUNK = 1 << 20  # bytes of one message
 _LISTED = 100  # infos of one message
 

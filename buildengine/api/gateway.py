@@ -109,14 +109,15 @@ class Gateway:
 
     async def _resolve_image(self, request: pb.ResolveImageConfigRequest, call: _Call) -> pb.ResolveImageConfigResponse:
         bridge = await self._bridge(call)
+        platform = _platform(request.Platform) if request.HasField("Platform") else None
+        mode, name = request.ResolveMode or "default", request.LogName
         if request.ResolverType == _OCI_LAYOUT:
-            raise RpcError(Code.UNIMPLEMENTED, "images of an OCI layout cannot be resolved yet")
-        found = await bridge.resolve_image(
-            request.Ref,
-            platform=_platform(request.Platform) if request.HasField("Platform") else None,
-            mode=request.ResolveMode or "default",
-            name=request.LogName,
-        )
+            attrs = {"oci.store": request.StoreID, "oci.session": request.SessionID}
+            source = SourceOp(identifier=f"oci-layout://{request.Ref}", attrs=attrs)
+            found = await bridge.resolve_source(source, platform=platform, mode=mode, name=name)
+            assert isinstance(found, ResolvedImage)
+        else:
+            found = await bridge.resolve_image(request.Ref, platform=platform, mode=mode, name=name)
         return pb.ResolveImageConfigResponse(Digest=found.digest, Config=found.config, Ref=found.reference)
 
     async def _resolve_source(self, request: pb.ResolveSourceMetaRequest, call: _Call) -> pb.ResolveSourceMetaResponse:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from buildengine.api.auth_pb2 import CredentialsRequest, CredentialsResponse
+from buildengine.api.clientstore import ClientLayout
 from buildengine.api.forwarding import agent_socket, has_agent
 from buildengine.api.received import NotOffered, ReceivedDirectories
 from buildengine.api.rpc import Code, RpcError
@@ -147,6 +149,14 @@ class Uploads:
             raise _refused(session, f"upload {path}", error) from error
 
 
+class RemoteLayouts:
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    def find(self, store: str, session: str) -> ClientLayout:
+        return ClientLayout(partial(self._client.sessions.get, session or self._client.id), store)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSession:
     """`worker.session.Session` for one build of a client elsewhere."""
@@ -157,6 +167,7 @@ class RemoteSession:
     ssh_agents: RemoteSshAgents
     credentials: RemoteCredentials
     sinks: RemoteSinks
+    layouts: RemoteLayouts
     uploads: Uploads
 
 
@@ -170,6 +181,7 @@ def remote_session(sessions: Sessions, id: str, *, cache: Cache, received: Recei
         ssh_agents=RemoteSshAgents(client, spool=cache.root / "ingest", owner=cache.lease.id),
         credentials=RemoteCredentials(client),
         sinks=RemoteSinks(client.session, cache.layers),
+        layouts=RemoteLayouts(client),
         uploads=Uploads(client),
     )
 

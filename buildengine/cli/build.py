@@ -86,6 +86,13 @@ from buildengine.errors import BuildError, UserError
 )
 @click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
 @click.option(
+    "--build-context",
+    multiple=True,
+    type=value(flags.named_context),
+    metavar="NAME=VALUE",
+    help="What stands for the stage or image NAME: a directory, docker-image://REF, oci-layout://DIR[:TAG], or a URL.",
+)
+@click.option(
     "--annotation",
     multiple=True,
     type=value(flags.annotation),

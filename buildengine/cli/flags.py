@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
+from buildengine import reference
 from buildengine.builder import ANNOTATION_SCOPES, CacheEntry, Export, SecretSource, SshSource
 from buildengine.errors import UserError, meant
 from buildengine.platform import Platform, check_known, local, parse
-from buildengine.reference import normalize
 from buildengine.units import parse_size
 
 OUTPUT_TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly", "registry")
@@ -70,6 +70,14 @@ def fields(text: str, example: str) -> dict[str, str]:
             raise UserError(f"{part!r} in {text!r} is not key=value", hint=f"e.g. {example}")
         result[key.strip().lower()] = value
     return result
+
+
+def named_context(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, the name as frontends look it up: short, and without `:latest`."""
+    name, equals, where = text.partition("=")
+    if not (name and equals and where):
+        raise UserError(f"invalid context value: {text}", hint="write NAME=PATH, NAME=docker-image://REF, ...")
+    return reference.parse(name).familiar.removesuffix(":latest"), where
 
 
 def assignment(text: str) -> tuple[str, str | None]:
@@ -189,7 +197,7 @@ def secret(text: str) -> SecretSource:
 def cache_from(text: str) -> CacheEntry:
     """`type=registry,ref=REF`, or `REF` alone."""
     if "=" not in text:
-        normalize(text)
+        reference.normalize(text)
         return CacheEntry(type="registry", attrs={"ref": text})
     entry = _cache(text, "type=registry,ref=registry.example/app:cache")
     if entry.type == "registry" and not entry.attrs.get("ref"):
@@ -294,5 +302,5 @@ def tag(text: str) -> str:
     """`[HOST[:PORT]/]REPOSITORY[:TAG]`."""
     if "@" in text:
         raise UserError(f"the name {text!r} has a digest", hint="an image gets its digest from what is in it")
-    normalize(text)
+    reference.normalize(text)
     return text

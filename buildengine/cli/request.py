@@ -13,6 +13,7 @@ from pathlib import Path
 from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource
 from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import Annotation, annotated, is_false, named
+from buildengine.cli.namedcontexts import named_contexts
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -29,6 +30,7 @@ class BuildFlags:
     file: str | None = None
     target: str | None = None
     build_arg: tuple[Assignment, ...] = ()
+    build_context: tuple[tuple[str, str], ...] = ()
     platform: tuple[tuple[Platform, ...], ...] = ()
     output: tuple[Export, ...] = ()
     load: bool = False
@@ -62,10 +64,11 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     if flags.network == "host":
         entitlements.add("network.host")
     platforms = tuple(dict.fromkeys(platform for group in flags.platform for platform in group))
+    contexts = named_contexts(flags.build_context)
     return BuildRequest(
         ref=os.urandom(16).hex(),
-        options={**inputs.options, **_options(flags, platforms, environ)},
-        directories=inputs.directories,
+        options={**inputs.options, **contexts.options, **_options(flags, platforms, environ)},
+        directories={**inputs.directories, **contexts.directories},
         platforms=platforms,
         exports=_exports(flags, platforms),
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
@@ -73,6 +76,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         entitlements=frozenset(entitlements),
         cache_imports=flags.cache_from,
         cache_exports=flags.cache_to,
+        layouts=contexts.layouts,
         inline_dockerfile=inputs.inline_dockerfile,
         context_archive=inputs.context_archive,
     )

@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from buildengine.client.filesync import FILE_SEND, FileSend, FileSync
 from buildengine.client.secrets import Secrets
 from buildengine.client.serving import serve
 from buildengine.client.ssh import SshAgents
+from buildengine.client.stores import Stores
 from buildengine.client.upload import Upload
 from buildengine.values import dataclass
 
@@ -43,15 +45,18 @@ class Offered:
 
     methods: rpc.Services
     exports: FileSend
+    stores: Stores = field(default_factory=Stores)
 
     def find(self, path: str, metadata: Metadata) -> rpc.Method[Any, Any] | None:
         if path == FILE_SEND and self.exports.takes_any:
             return self.exports.method(metadata)
+        if path in self.stores.paths:
+            return self.stores.method(path, metadata)
         return self.methods.get(path)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return (*self.methods, *([FILE_SEND] if self.exports.takes_any else []))
+        return (*self.methods, *self.stores.paths, *([FILE_SEND] if self.exports.takes_any else []))
 
 
 def offer(
@@ -70,10 +75,10 @@ def offer(
             SshAgents(request.ssh).services,
             Auth(docker_config / "config.json", environment).services if docker_config is not None else {},
             _upload(request),
-            layout.services if layout is not None else {},
             _HEALTH,
         ),
         exports=FileSend(request.exports, stdout),
+        stores=Stores(request.layouts, layout.services if layout is not None else {}),
     )
 
 

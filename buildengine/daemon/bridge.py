@@ -39,8 +39,6 @@ from llb.definition import Definition
 from llb.ops import SourceOp
 from worker.layers.outcome import one_error
 
-_LOCALS = "local-sessionid:"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
@@ -120,13 +118,13 @@ class Bridge:
 
     def _request_for(self, order: SolveOrder) -> FrontendRequest:
         """It reads the directories of this build's client, and runs for the platforms that its options name."""
-        ours = {name: value for name, value in self._request.options.items() if name.startswith(_LOCALS)}
         named = [each.strip() for each in order.options.get("platform", "").split(",")]
         wanted = tuple(dict.fromkeys(platforms.parse(each) for each in named if each))
         return FrontendRequest(
-            options=ours | dict(order.options),
+            options=order.options,
             platforms=wanted or (self._request.build_platform,),
             build_platform=self._request.build_platform,
+            session=self._request.session,
             inputs=order.inputs,
         )
 

@@ -121,7 +121,7 @@ class Engine:
         request, session, on_event = start.request, start.session, start.on_event
         async with (
             AsyncExitStack() as later,
-            open_images(self.cache, self._registries, session.credentials) as images,
+            open_images(self.cache, self._registries, session.credentials, session.layouts) as images,
             open_job(self._scheduler, request.ref, on_event) as job,
         ):
             later.enter_context(self.cache.activity())
@@ -178,9 +178,10 @@ class _Start:
     def asked(self) -> FrontendRequest:
         """What the frontend is asked for."""
         return FrontendRequest(
-            options=_unique_locals(self.request, self.session.id),
+            options=self.request.options,
             platforms=self.request.platforms or (platforms.local(),),
             build_platform=platforms.local(),
+            session=self.session.id,
             inputs=self.inputs,
         )
 
@@ -199,11 +200,6 @@ def _of_frontend(result: FrontendResult) -> dict[str, str]:
     """What the frontend has to say to whoever asked for the build (solver/llbsolver/solver.go: `frontend.`)."""
     told = {name: value for name, value in result.metadata.items() if name.startswith("frontend.")}
     return {name: value.decode(errors="replace") for name, value in told.items()}
-
-
-def _unique_locals(request: BuildRequest, session: str) -> Mapping[str, str]:
-    """The frontend's options, with the session in the identity of local sources: `context` of two builds is not one."""
-    return {f"local-sessionid:{name}": session for name in ("context", "dockerfile")} | dict(request.options)
 
 
 def _saw_change(error: BuildError) -> bool:

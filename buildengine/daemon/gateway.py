@@ -29,7 +29,7 @@ from llb.ops import ExecOp, SourceOp
 from solver.vertex import Result
 from worker.localtree import LocalTree
 from worker.sources import origin as origins
-from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin
+from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrigin
 
 if TYPE_CHECKING:  # few builds have any
     from worker.containers import ClientContainer
@@ -118,8 +118,8 @@ class LocalGateway:
         self._solving = solving
         self._imports = imports
         self._on_event = on_event
-        self._locks: dict[tuple[str, Platform, str], trio.Lock] = {}
-        self._resolved: dict[tuple[str, Platform, str], ResolvedImage] = {}
+        self._locks: dict[object, trio.Lock] = {}
+        self._resolved: dict[object, ResolvedImage] = {}
 
     async def solve(self, definition: Definition) -> LocalReference:
         return LocalReference(self._solving, definition)
@@ -127,12 +127,19 @@ class LocalGateway:
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        key = (reference, platform, mode)
+        origin = ImageOrigin(reference=reference, resolve_mode=mode)
+        return await self._resolve_image(origin, platform, name or f"[internal] load metadata for {reference}")
+
+    async def _resolve_image(self, origin: ImageOrigin | LayoutOrigin, platform: Platform, shown: str) -> ResolvedImage:
+        key = (origin, platform)
+        images = self._solving.context.images
         async with self._locks.setdefault(key, trio.Lock()):
             if key not in self._resolved:
-                shown = name or f"[internal] load metadata for {reference}"
                 with step(self._on_event, shown, salt=str(platform)):
-                    image = await self._solving.context.images.resolve(reference, platform=platform, mode=mode)
+                    if isinstance(origin, LayoutOrigin):
+                        image = await images.resolve_layout(origin, platform=platform)
+                    else:
+                        image = await images.resolve(origin.reference, platform=platform, mode=origin.resolve_mode)
                     self._resolved[key] = ResolvedImage(
                         reference=image.reference, digest=image.digest, config=image.config.raw
                     )
@@ -145,6 +152,8 @@ class LocalGateway:
         if isinstance(origin, ImageOrigin):
             return await self.resolve_image(origin.reference, platform=platform, mode=mode, name=name)
         shown = name or f"resolve image config for {source.identifier}"
+        if isinstance(origin, LayoutOrigin):
+            return await self._resolve_image(origin, platform, shown)
         if isinstance(origin, GitOrigin):
             with step(self._on_event, shown):
                 return await self._resolve_git(origin)

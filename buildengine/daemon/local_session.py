@@ -5,13 +5,15 @@ An implementation of `worker.session`, held to its promises by tests/contracts/t
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
-from buildengine.errors import ContextError, UserError
+from buildengine.digest import Digest
+from buildengine.errors import ContextError, SourceError, UserError
 from buildengine.limits import DISK, PIPE, offload
 from buildengine.secretfile import read_secret
 from buildengine.values import dataclass
@@ -21,7 +23,7 @@ from worker.session import Credential, Credentials, ReceivedDirectory, SecretByt
 if TYPE_CHECKING:
     from worker.sources.origin import LocalOrigin
 
-_PIECE = 1 << 20  # bytes of an upload, at once
+_PIECE = 1 << 20  # bytes of an upload or a blob, at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,38 @@ class LocalUploads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLayouts:
+    paths: Mapping[str, Path]
+
+    def find(self, store: str, session: str) -> LocalLayout:
+        return LocalLayout(name=store, path=self.paths.get(store))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLayout:
+    """A layout of this host; without a path there is nothing in it."""
+
+    name: str
+    path: Path | None
+
+    @asynccontextmanager
+    async def open(self, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
+        if self.path is None:
+            raise SourceError(f"there is no OCI layout called {self.name!r}")
+        from buildengine.ocilayout import DiskLayout
+
+        with DiskLayout(self.path).blob(digest) as fd:
+            if fd is None:
+                raise SourceError(f"the OCI layout {self.path} has no blob {digest}")
+            yield _pieces(fd)
+
+
+async def _pieces(fd: int) -> AsyncIterator[bytes]:
+    while data := await offload(os.read, fd, _PIECE, limiter=DISK):
+        yield data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSession:
     """`worker.session.Session` for one request in this process."""
 
@@ -128,6 +162,7 @@ class LocalSession:
     ssh_agents: LocalSshAgents
     credentials: Credentials
     sinks: LocalSinks
+    layouts: LocalLayouts
     uploads: LocalUploads | None = None
 
 
@@ -167,5 +202,6 @@ def local_session(
         ssh_agents=LocalSshAgents(sources={agent.id: agent for agent in request.ssh}),
         credentials=credentials,
         sinks=LocalSinks(exports=request.exports, stdout=stdout),
+        layouts=LocalLayouts(paths=request.layouts),
         uploads=LocalUploads(read=request.context_archive) if request.context_archive is not None else None,
     )

@@ -49,7 +49,7 @@ class DockerfileFrontend:
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         """Raises ParseError, UserError, SourceError."""
-        read = options.read(request.options)
+        read = options.read(request.options, request.session)
         if read.multi_platform is False and len(request.platforms) > 1:
             raise UserError("conflicting config: returning multiple target platforms is not allowed")
         gateway.import_caches(read.cache_imports)
@@ -264,7 +264,7 @@ class _Building:
                 exclude=ignored,
                 follow_paths=follow,
                 shared_key_hint=source.CONTEXT,
-                session=self.options.local_sessions.get(source.CONTEXT, ""),
+                session=self.options.session_of(source.CONTEXT),
                 name="[internal] load build context",
             )
 

@@ -21,10 +21,11 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import SCRATCH, Graph, Loaded, Stage
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.together import gather
-from frontends.gateway import FrontendRequest, Gateway
+from frontends.gateway import FrontendRequest, Gateway, ResolvedImage
 from llb import giturl
+from llb.ops import SourceOp
 from llb.sourcemap import SourceFile
-from llb.state import State, http, image, local, scratch
+from llb.state import State, http, image, local, oci_layout, scratch
 
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora", "python", "node")
 
@@ -163,7 +164,7 @@ class Loader:
             case "input":
                 return self._input(context, platform)
             case "oci-layout":
-                raise UserError(f"oci-layout contexts are not supported yet: {context.label}={context.value}")
+                return await self._layout_context(context, platform)
             case scheme:
                 known = ("docker-image", "git", "https", "local", "input", "oci-layout")
                 raise UserError(
@@ -191,9 +192,30 @@ class Loader:
             base=resolved.config,
         )
 
+    async def _layout_context(self, context: NamedContext, platform: Platform) -> Loaded:
+        """An image of a layout of the client's, called by the name of the context: what the store is called may be
+        made up."""
+        store, at, digest = context.rest.partition("@")
+        if not at:
+            raise UserError(f'oci-layout reference "{context.rest}" has no digest', hint="write NAME@sha256:...")
+        name = contexts.with_digest(context.name, digest)
+        resolved = await self.gateway.resolve_source(
+            SourceOp(identifier=f"oci-layout://{name}", attrs={"oci.store": store}),
+            platform=platform,
+            name=f"[context {context.label}] load metadata for {name}",
+        )
+        assert isinstance(resolved, ResolvedImage)
+        state = oci_layout(name, store=store, platform=platform, name=f"[context {context.label}] OCI load from client")
+        return Loaded(
+            state=state.with_image_config(resolved.config),
+            image=imageconfig.parse(resolved.config),
+            platform=platform,
+            base=resolved.config,
+        )
+
     async def _local_context(self, stage: Stage, context: NamedContext) -> State:
         name = context.rest
-        session = self.options.local_sessions.get(name, "")
+        session = self.options.session_of(name)
         hint = f"context:{context.label}"
         excluded = await source.read_ignore_file(
             self.gateway,

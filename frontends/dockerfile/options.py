@@ -41,7 +41,8 @@ class Options:
     labels: Mapping[str, str] = field(default_factory=lambda: _NONE)
     contexts: Mapping[str, str] = field(default_factory=lambda: _NONE)  # by name, or name::platform
     input_metadata: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    local_sessions: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    session: str = ""
+    local_sessions: Mapping[str, str] = field(default_factory=lambda: _NONE)  # of directories that another one has
     no_cache: frozenset[str] | None = None
     resolve_mode: str = "default"
     network: NetMode = NetMode.SANDBOX
@@ -63,6 +64,10 @@ class Options:
     def ignores_cache(self, stage: str) -> bool:
         return self.no_cache is not None and (not self.no_cache or stage.lower() in self.no_cache)
 
+    def session_of(self, directory: str) -> str:
+        """The session that has this directory of the client's."""
+        return self.local_sessions.get(directory, self.session)
+
     @property
     def proxy(self) -> ProxyEnv | None:
         """Proxy arguments need no ARG, and enter neither history nor cache keys."""
@@ -77,7 +82,7 @@ class Options:
         return datetime.fromtimestamp(self.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def read(options: Mapping[str, str]) -> Options:
+def read(options: Mapping[str, str], session: str = "") -> Options:
     """Raises UserError for a value that cannot be meant."""
     for name, value in options.items():
         if _SURROGATE.search(name + value):
@@ -95,6 +100,7 @@ def read(options: Mapping[str, str]) -> Options:
         labels=_named(options, "label:"),
         contexts=_named(options, "context:"),
         input_metadata=_named(options, "input-metadata:"),
+        session=session,
         local_sessions=_named(options, "local-sessionid:"),
         no_cache=_no_cache(get("no-cache")),
         resolve_mode=_choice("image-resolve-mode", get("image-resolve-mode") or "default", _RESOLVE_MODES),

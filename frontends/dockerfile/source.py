@@ -116,7 +116,7 @@ async def load_definition(gateway: Gateway, context: Context, options: Options) 
             name,
             follow_paths=names,
             shared_key_hint=name,
-            session=options.local_sessions.get(name, ""),
+            session=options.session_of(name),
             differ="none",
             name=f"[internal] load build definition from {filename}",
         )
@@ -175,7 +175,7 @@ async def load_ignored(gateway: Gateway, context: Context, definition: Definitio
         CONTEXT,
         hint=f"{CONTEXT}-{_IGNORE}",
         name=f"[internal] load {_IGNORE}",
-        session=options.local_sessions.get(CONTEXT, ""),
+        session=options.session_of(CONTEXT),
     )
 
 

@@ -17,11 +17,15 @@ import grpc
 import pytest
 import trio
 
+from buildengine.api.content import READ
+from buildengine.api.content_pb2 import ReadContentRequest, ReadContentResponse
 from buildengine.api.filesync_pb2 import BytesMessage
 from buildengine.api.secrets_pb2 import GetSecretRequest, GetSecretResponse
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
 from buildengine.daemon.local_session import DockerConfigCredentials, LocalSshAgents, local_session
-from buildengine.errors import ContextError, UserError
+from buildengine.digest import Digest
+from buildengine.errors import ContextError, SourceError, UserError
+from tests.builds import write
 from tests.fakes.session_client import SessionClient, send_files, stream, unary
 from tests.fakes.session_daemon import SessionDaemon, session_daemon
 from worker.session import Session
@@ -40,6 +44,7 @@ def local(
     exports: Sequence[Export] = (),
     environment: dict[str, str] | None = None,
     dockerfile: bytes | None = None,
+    layouts: dict[str, Path] | None = None,
 ) -> Session:
     request = BuildRequest(
         ref="one",
@@ -47,6 +52,7 @@ def local(
         secrets=tuple(secrets),
         exports=tuple(exports),
         inline_dockerfile=dockerfile,
+        layouts=layouts or {},
     )
     credentials = DockerConfigCredentials(tmp_path / "config.json", {})
     return local_session(request, credentials=credentials, environment=environment or {})
@@ -67,10 +73,13 @@ class Tunnel:
         secrets: Sequence[SecretSource] = (),
         exports: Sequence[Export] = (),
         environment: dict[str, str] | None = None,
+        layouts: dict[str, Path] | None = None,
     ) -> Session:
         handlers = {SECRET: unary(GetSecretRequest, partial(_secret, secrets, environment or {}))}
         for name, path in (directories or {}).items():
             handlers[FILE_SYNC] = send_files(path, [], name)
+        if layouts:
+            handlers[READ] = stream(ReadContentRequest, partial(_read, layouts))
         if exports:
             handlers[FILE_SEND] = stream(BytesMessage, partial(_take, exports))
         place = self._socket.parent / f"client{len(self._clients)}"
@@ -93,6 +102,17 @@ def _secret(
         if source.id == request.ID and source.env in environment:
             return GetSecretResponse(data=environment[source.env].encode())
     return context.abort(grpc.StatusCode.NOT_FOUND, "not found")
+
+
+def _read(layouts: Mapping[str, Path], requests: Iterator[Any], context: Any) -> Iterator[ReadContentResponse]:
+    (request,) = requests
+    store = dict(context.invocation_metadata())["buildkit-attachable-store-id"].removeprefix("oci:")
+    blob = layouts[store] / "blobs" / request.digest.replace(":", "/") if store in layouts else None
+    if blob is None or not blob.exists():
+        context.abort(grpc.StatusCode.NOT_FOUND, "not found")
+    assert blob is not None
+    for number, byte in enumerate(blob.read_bytes()):
+        yield ReadContentResponse(offset=number, data=bytes([byte]))
 
 
 def _take(exports: Sequence[Export], messages: Iterator[Any], context: Any) -> Iterator[BytesMessage]:
@@ -215,6 +235,18 @@ async def test_an_agent_is_a_socket(tmp_path: Path) -> None:
     assert await agents.open("other") is None
     with pytest.raises(UserError, match="key is not the socket of an agent"):
         await agents.open("key")
+
+
+async def test_blobs_of_a_layout(offer: Offer, tmp_path: Path) -> None:
+    there, absent = Digest.sha256(b"a blob"), Digest.sha256(b"another")
+    write(tmp_path / "layout", {f"blobs/sha256/{there.hex}": "a blob"})
+    session = offer(tmp_path, layouts={"store": tmp_path / "layout"})
+    async with session.layouts.find("store", "").open(there) as pieces:
+        assert b"".join([piece async for piece in pieces]) == b"a blob"
+    for store, digest in (("store", absent), ("other", there)):
+        with pytest.raises(SourceError):
+            async with session.layouts.find(store, "").open(digest) as pieces:
+                assert [piece async for piece in pieces] == []
 
 
 async def test_a_file_appears_whole_or_not_at_all(offer: Offer, tmp_path: Path) -> None:

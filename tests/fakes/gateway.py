@@ -106,7 +106,7 @@ class FakeGateway:
     async def resolve_source(
         self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedSource:
-        reference = source.identifier.removeprefix("docker-image://")
+        reference = source.identifier.partition("://")[2]
         return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:

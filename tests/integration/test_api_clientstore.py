@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from buildengine.api import content_pb2 as pb
-from buildengine.api.clientstore import INFO, WRITE
+from buildengine.api.content import INFO, WRITE
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from tests.fakes.session_client import Handlers, session_client, stream, unary

@@ -61,7 +61,7 @@ async def test_a_runtime_without_containers_promises_none() -> None:
 
 async def test_what_is_refused_in_a_build_is_not_promised() -> None:
     assert {"mergeop", "diffop", "exec.mount.secret", "file.symlink.create"} <= set(LLB)
-    assert not {"source.ocilayout", "exec.meta.cdi", "exporter.image.attestations", "source.policy"} & set(LLB)
+    assert not {"exec.meta.cdi", "exporter.image.attestations", "source.policy"} & set(LLB)
 
 
 async def test_a_build_that_is_not_there_is_named_with_the_call() -> None:
@@ -186,14 +186,21 @@ async def test_an_image_is_resolved_for_a_platform() -> None:
         request = pb.ResolveImageConfigRequest(Ref="a", Platform=platform, ResolveMode="pull", LogName="load a")
         answer = await call("ResolveImageConfig", request)
         await call("ResolveImageConfig", pb.ResolveImageConfigRequest(Ref="a"))
-        with pytest.raises(RpcError, match="OCI layout") as caught:
-            await call("ResolveImageConfig", pb.ResolveImageConfigRequest(Ref="a", ResolverType=1))
     assert (answer.Digest, answer.Config, answer.Ref) == (DIGEST, b"{}", "docker.io/library/a@sha256:1")
     assert bridge.asked == [
         ("resolve_image", "a", ARM64, "pull", "load a"),
         ("resolve_image", "a", None, "default", ""),
     ]
-    assert caught.value.code is Code.UNIMPLEMENTED
+
+
+async def test_an_image_of_a_layout_is_a_source_of_its_own() -> None:
+    bridge = FakeBridge(resolve_source=IMAGE)
+    request = pb.ResolveImageConfigRequest(Ref="a@sha256:1", ResolverType=1, StoreID="store", SessionID="s1")
+    async with served(bridge) as call:
+        answer = await call("ResolveImageConfig", request)
+    assert (answer.Digest, answer.Config) == (DIGEST, b"{}")
+    attrs = {"oci.store": "store", "oci.session": "s1"}
+    assert bridge.asked == [("resolve_source", "oci-layout://a@sha256:1", attrs, None, "default", "")]
 
 
 async def test_sources_of_every_kind_are_resolved() -> None:

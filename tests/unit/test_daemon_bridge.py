@@ -117,8 +117,8 @@ async def test_platforms_among_the_options_give_a_set() -> None:
 
 async def test_a_frontend_reads_the_directories_of_the_builds_client() -> None:
     on = gateway("FROM scratch\nCOPY a /\n", files=FILES)
-    await bridge(on, request({"local-sessionid:context": "s1"})).solve(SolveOrder(frontend="dockerfile.v0"))
-    result = await bridge(on, request({"local-sessionid:context": "s1"})).solve(SolveOrder(frontend="dockerfile.v0"))
+    await bridge(on, replace(request(), session="s1")).solve(SolveOrder(frontend="dockerfile.v0"))
+    result = await bridge(on, replace(request(), session="s1")).solve(SolveOrder(frontend="dockerfile.v0"))
     assert result.ref.definition is not None
     sources = [codec.decode(op).payload for op in result.ref.definition.ops]
     assert "s1" in [source.attrs.get("local.session") for source in sources if hasattr(source, "attrs")]

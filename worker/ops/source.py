@@ -1,6 +1,7 @@
 """Source ops: what a build reads from outside. One class for each scheme; `make` chooses.
 
 docker-image://   a stack of layers, lazy until something needs their files
+oci-layout://     the same, out of a layout of the client's
 local://          a directory of the user's, unread
 http(s)://        one file in a layer of its own
 git://            a checkout in a layer of its own
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from buildengine.digest import Digest
-from buildengine.errors import HostError, SourceError
+from buildengine.errors import SourceError
 from cache.layers import RemoteBlob
 from llb import ops
 from solver.vertex import CacheMap, Op, Result
@@ -22,14 +23,14 @@ from worker.oci.types import Descriptor
 from worker.ops.keys import key_digest
 from worker.ops.local import LocalSource
 from worker.results import Snapshot, Stack
-from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LocalOrigin, parse
+from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrigin, LocalOrigin, parse
 
 
 def make(context: OpContext, op: ops.SourceOp) -> Op:
     """The op for a source. Raises InvalidDefinition for a scheme that nobody knows."""
     origin = parse(op)
     match origin:
-        case ImageOrigin():
+        case ImageOrigin() | LayoutOrigin():
             return ImageSource(context, origin)
         case LocalOrigin():
             return LocalSource(context, origin)
@@ -41,16 +42,12 @@ def make(context: OpContext, op: ops.SourceOp) -> Op:
             from worker.ops.git import GitOp
 
             return GitOp(context, origin)
-        case _:
-            raise HostError(
-                "oci-layout sources are not supported yet", hint="load the layout with `pybuild image load`"
-            )
 
 
 class ImageSource:
-    """`docker-image://REF`: resolved when its key is asked for, fetched when its files are."""
+    """An image, wherever it is: resolved when its key is asked for, fetched when its files are."""
 
-    def __init__(self, context: OpContext, origin: ImageOrigin) -> None:
+    def __init__(self, context: OpContext, origin: ImageOrigin | LayoutOrigin) -> None:
         self._context = context
         self._origin = origin
 
@@ -88,12 +85,12 @@ class ImageSource:
 
     async def _image(self) -> BaseImage:
         """Resolved once for the whole build: config, key and layers are of one digest."""
-        image = await self._context.build.images.resolve(
-            self._origin.reference, platform=self._context.platform, mode=self._origin.resolve_mode
-        )
-        wanted = self._origin.checksum
-        if wanted is not None and wanted != image.digest:
-            raise SourceError(f"{self._origin.reference} is {image.digest}, not {wanted} as the build asks for")
+        images, platform, origin = self._context.build.images, self._context.platform, self._origin
+        if isinstance(origin, LayoutOrigin):
+            return await images.resolve_layout(origin, platform=platform)
+        image = await images.resolve(origin.reference, platform=platform, mode=origin.resolve_mode)
+        if origin.checksum is not None and origin.checksum != image.digest:
+            raise SourceError(f"{origin.reference} is {image.digest}, not {origin.checksum} as the build asks for")
         return image
 
     def _layers(self, image: BaseImage) -> tuple[tuple[Descriptor, Digest], ...]:

@@ -16,11 +16,11 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
-from buildengine.platform import Platform, rank
+from buildengine.platform import Platform
 from buildengine.reference import Reference, parse_repository
 from buildengine.values import dataclass
 from worker.layers.outcome import one_error
-from worker.oci.choose import candidates
+from worker.oci.choose import MAX_DEPTH, choose, nested_too_deeply, offered
 from worker.oci.document import InvalidImage
 from worker.oci.types import (
     CONFIG_LIMIT,
@@ -47,7 +47,6 @@ from worker.session import Credentials
 
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 _T = TypeVar("_T")
-_MAX_DEPTH = 3
 _MAX_MANIFESTS = 1000  # of one level
 _MAX_MANIFEST_BYTES = 64 << 20
 _REQUESTS = 8  # small ones at once
@@ -134,19 +133,24 @@ class Registry:
         whatever its platform: see `config.platform`.
         """
         root = await self._root(reference, known, expected)
-        chosen = await self._choose(reference, root, platform, known, depth=0)
+        chosen = await choose(
+            root,
+            platform,
+            document=lambda entry: self._document(reference.with_digest(entry.digest), known, entry),
+            config=lambda manifest: self._config_of(reference, manifest, known),
+            what=reference.familiar,
+        )
         if chosen is None:
             raise RegistryError(
-                f"{reference.familiar} has no image for {platform}", hint=f"it offers {_offered(root) or 'none'}"
+                f"{reference.familiar} has no image for {platform}", hint=f"it offers {offered(root) or 'none'}"
             )
-        indexes, manifest, config = chosen
         return RemoteImage(
             reference=reference.with_digest(root.digest),
             digest=root.digest,
-            indexes=indexes,
-            manifest=manifest,
-            config=config,
-            layers=diff_ids_by_layer(manifest, config),
+            indexes=chosen.indexes,
+            manifest=chosen.manifest,
+            config=chosen.config,
+            layers=diff_ids_by_layer(chosen.manifest, chosen.config),
         )
 
     async def resolve_all(
@@ -160,12 +164,12 @@ class Registry:
         root = await self._root(reference, known, expected)
         documents: dict[Digest, Manifest | Index] = {root.digest: root}
         level: list[Manifest | Index] = [root]
-        for depth in range(_MAX_DEPTH + 1):
+        for depth in range(MAX_DEPTH + 1):
             children = _children(level, documents, what=reference.familiar)
             if not children:
                 break
-            if depth == _MAX_DEPTH:
-                raise _nested_too_deeply(reference)
+            if depth == MAX_DEPTH:
+                raise nested_too_deeply(reference.familiar)
             level = await _all_of(
                 [partial(self._document, reference.with_digest(child.digest), known, child) for child in children]
             )
@@ -268,27 +272,6 @@ class Registry:
             promised = response.headers.get("docker-content-digest", "")
         return Digest.parse(promised) if promised.startswith("sha256:") else None
 
-    async def _choose(
-        self, reference: Reference, document: Manifest | Index, platform: Platform, known: KnownBlobs, *, depth: int
-    ) -> tuple[tuple[Index, ...], Manifest, ImageConfig] | None:
-        """The manifest below `document` that fits `platform` best, with its config and what leads there; or None."""
-        if isinstance(document, Manifest):
-            return (), document, await self._config_of(reference, document, known)
-        if depth >= _MAX_DEPTH:
-            raise _nested_too_deeply(reference)
-        for descriptor in candidates(document, platform):
-            try:
-                child = await self._document(reference.with_digest(descriptor.digest), known, descriptor)
-                chosen = await self._choose(reference, child, platform, known, depth=depth + 1)
-            except InvalidImage:
-                if descriptor.platform is not None:
-                    raise
-                continue  # what does not say its platform may be no image at all
-            if chosen is not None and (descriptor.platform or rank(platform, chosen[2].platform) is not None):
-                indexes, manifest, config = chosen
-                return (document, *indexes), manifest, config
-        return None
-
     async def _config_of(self, reference: Reference, manifest: Manifest, known: KnownBlobs) -> ImageConfig:
         descriptor = manifest.config
         what = f"config of {reference.familiar}"
@@ -350,10 +333,6 @@ def _children(level: Iterable[Manifest | Index], known: Collection[Digest], *, w
     return tuple(found.values())
 
 
-def _nested_too_deeply(reference: Reference) -> InvalidImage:
-    return InvalidImage(f"{reference.familiar}: its indexes are nested more than {_MAX_DEPTH} deep")
-
-
 async def _all_of(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
     """What the jobs return, in their order; a few are under way at once. Raises the first error."""
     limiter = trio.CapacityLimiter(_REQUESTS)
@@ -368,12 +347,6 @@ async def _all_of(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
             for position, job in enumerate(jobs):
                 nursery.start_soon(run, position, job)
     return [results[position] for position in range(len(jobs))]
-
-
-def _offered(root: Manifest | Index) -> str:
-    entries: Iterable[Descriptor] = root.manifests if isinstance(root, Index) else ()
-    platforms = {str(entry.platform) for entry in entries if entry.platform and entry.platform.os != "unknown"}
-    return ", ".join(sorted(platforms)[:20])
 
 
 async def _whole(response: Response, limit: int, what: str) -> bytes:
