@@ -57,7 +57,7 @@ class BuildError(Exception):
     """The root. `message` is one sentence without a final stop; `hint` says what to try."""
 
     exit_status: ClassVar[int] = 1
-    grpc_code: ClassVar[int] = 2  # UNKNOWN
+    grpc_code: ClassVar[int] = 2  # UNKNOWN, as of most errors of BuildKit: its clients print the name of any other
 
     def __init__(
         self,
@@ -87,8 +87,6 @@ class BuildError(Exception):
 
 class UserError(BuildError):
     """The file or a value is wrong."""
-
-    grpc_code = 3  # INVALID_ARGUMENT
 
 
 class ParseError(UserError):
@@ -138,8 +136,6 @@ class ExecFailed(BuildError):
 
 class SourceError(BuildError):
     """Something outside said no: a registry, a git remote, a web server, the build context."""
-
-    grpc_code = 5  # NOT_FOUND
 
 
 class RegistryError(SourceError):

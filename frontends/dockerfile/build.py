@@ -136,7 +136,7 @@ class _Building:
     async def _outline(self) -> Outline:
         from frontends.dockerfile.outline import outline
 
-        linter = Linter()
+        linter = Linter(report=self._warn)
         dockerfile, instructions = self._instructions(linter)
         lexer = Lexer(escape=dockerfile.escape)
         platform = self.request.build_platform
@@ -194,7 +194,7 @@ class _Building:
     def _warn(self, finding: Finding) -> None:
         self.gateway.warn(
             WarningEvent(
-                vertex="",
+                vertex=self.definition.vertex,
                 message=finding.short,
                 detail=(finding.description,),
                 url=finding.url,

@@ -55,7 +55,5 @@ def familiar(name: str) -> str:
 
 
 def with_digest(name: str, digest: str) -> str:
-    """The full spelling of `name` with its digest; `:latest` only when it was written."""
-    full = reference.normalize(name).partition("@")[0]
-    written = name.partition("@")[0].rpartition("/")[2]
-    return f"{full if ':' in written else full.removesuffix(':latest')}@{digest}"
+    """The full spelling of `name`, with its tag, and its digest."""
+    return f"{reference.normalize(name).partition('@')[0]}@{digest}"

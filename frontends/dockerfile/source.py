@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from buildengine.archive import is_archive
+from buildengine.digest import Digest
 from buildengine.errors import SolveError, SourceError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref, ignore, lines
@@ -34,11 +35,15 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """The Dockerfile as loaded, and the ignore file beside it, if it has one of its own."""
+    """The Dockerfile as loaded, and the ignore file beside it, if it has one of its own.
+
+    `vertex` is the step that loaded it: what is said of the file is shown there.
+    """
 
     file: lines.SourceFile
     mapped: sourcemap.SourceFile
     own_ignore: bytes | None
+    vertex: Digest
 
 
 async def find_context(gateway: Gateway, request: FrontendRequest, options: Options) -> Context:
@@ -127,7 +132,7 @@ async def load_definition(gateway: Gateway, context: Context, options: Options) 
     file = lines.SourceFile(filename=filename, data=data, language=_LANGUAGE, definition=origin)
     mapped = sourcemap.SourceFile(filename=filename, data=data, language=_LANGUAGE, definition=origin)
     own_ignore = await _read_if_there(reference, filename + _IGNORE)
-    return Definition(file=file, mapped=mapped, own_ignore=own_ignore)
+    return Definition(file=file, mapped=mapped, own_ignore=own_ignore, vertex=definition.digests()[-2])
 
 
 async def _read_first(reference: Reference, names: Sequence[str]) -> bytes:

@@ -31,7 +31,7 @@ async def test_names_of_steps() -> None:
     )
     digest = built.nodes[0].source.identifier.partition("@")[2]
     assert built.names == [
-        f"[base 1/3] FROM docker.io/library/busybox@{digest}",
+        f"[base 1/3] FROM docker.io/library/busybox:latest@{digest}",
         "[base 2/3] WORKDIR /out",
         '[base 3/3] RUN echo "base" > $X /usr/bin',
         "[stage-1 1/1] COPY --from=base --chmod=0644 /out /out",
@@ -53,7 +53,7 @@ async def test_several_platforms_are_named() -> None:
     built = await build(text, None, *[ARM64, ARM64])
     names = [node.name for node in nodes(built.result.results[0].definition)]
     assert "[linux/amd64->arm64 x 2/2] RUN a" in names
-    assert any(name.startswith("[linux/amd64 x 1/2] FROM docker.io/library/busybox@sha256:") for name in names)
+    assert any(name.startswith("[linux/amd64 x 1/2] FROM docker.io/library/busybox:latest@sha256:") for name in names)
 
 
 async def test_history() -> None:

@@ -62,7 +62,7 @@ async def test_copy_from_stages_by_name_index_and_image() -> None:
     )
     sources = [built.inputs(node)[-1].name for node in built.nodes if "COPY" in node.name]
     assert sources[:2] == ["[base 2/2] RUN x"] * 2
-    assert sources[2].startswith("FROM docker.io/library/alpine@sha256:")
+    assert sources[2].startswith("FROM docker.io/library/alpine:latest@sha256:")
 
 
 async def test_symbolic_modes_are_passed_on() -> None:
