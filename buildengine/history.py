@@ -1,16 +1,19 @@
-"""A build as it is remembered: what `history ls` and `ListenBuildHistory` tell. Values only.
+"""A build as it is remembered: what `history ls` and `ListenBuildHistory` tell, and the seam to whoever remembers.
 
 The words are those of BuildKit's BuildHistoryRecord (api/services/control). Times are seconds since the epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from enum import Enum
+from typing import Protocol
 
 from buildengine.builder import Export
 from buildengine.digest import Digest
+from buildengine.errors import BuildError
+from buildengine.events import EventSink
 from buildengine.values import dataclass
 
 LOGS = "application/vnd.buildkit.status.v0"  # the status stream, see `api.journal`
@@ -104,3 +107,24 @@ class HistoryQuery:
     early_exit: bool = False
     filters: tuple[str, ...] = ()
     limit: int = 0
+
+
+class BuildHistory(Protocol):
+    """The builds that a daemon remembers. Implemented by `daemon/local_history.py`, which reads what a daemon has
+    written on this host, and by the client of a daemon. Calls block, and raise BuildError."""
+
+    def records(self, query: HistoryQuery) -> Sequence[BuildRecord]: ...
+
+    def logs(self, ref: str, on_event: EventSink) -> None:
+        """What the build told, from its beginning to its end, which may be still to come."""
+        ...
+
+    def remove(self, ref: str) -> None: ...
+
+    def failure(self, record: BuildRecord) -> BuildError | None:
+        """Why the build failed, with everything that is known of it."""
+        ...
+
+    def document(self, digest: Digest) -> bytes | None:
+        """A document that a record names, or a blob of what was built; None when it is not there any more."""
+        ...

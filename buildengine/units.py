@@ -64,6 +64,15 @@ def show_size(size: float, digits: int = 4) -> str:
     return f"{size:.{digits}g}{_UNITS[index]}"
 
 
+def show_binary_size(size: float) -> str:
+    """`512MiB`: powers of 1024, as docker's BytesSize."""
+    units = iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    unit = next(units)
+    while size >= 1024 and (larger := next(units, None)) is not None:
+        size, unit = size / 1024, larger
+    return f"{size:.4g}{unit}"
+
+
 def show_progress(size: int) -> str:
     """`size` with two decimals, whole bytes below 1 kB: what moves should not change its width at every step."""
     if size < 1000:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
 from buildengine.api import control_pb2
 from buildengine.api.control_pb2 import BuildHistoryEvent, BuildHistoryRecord, BuildResultInfo, Descriptor
 from buildengine.api.convert import seconds, timestamp
-from buildengine.api.rpc import RpcError
+from buildengine.api.rpc import Code, Detail, RpcError
+from buildengine.api.status import from_rpc
 from buildengine.builder import Export
 from buildengine.digest import Digest
+from buildengine.errors import BuildError
 from buildengine.history import Blob, BuildRecord, Failure, Happening, HistoryEvent, HistoryQuery, ResultInfo, Steps
 
 _TYPES: Mapping[Happening, control_pb2.BuildHistoryEventType.ValueType] = {
@@ -35,6 +39,26 @@ def status_bytes(error: RpcError) -> bytes:
     for detail in error.details:
         message.details.add(type_url=detail.type_url, value=detail.value)
     return message.SerializeToString()
+
+
+def read_status(data: bytes) -> RpcError:
+    """What `status_bytes` wrote. Raises DecodeError."""
+    message = Status.FromString(data)
+    details = tuple(Detail(type_url=each.type_url, value=each.value) for each in message.details)
+    return RpcError(Code(message.code), message.message, details)
+
+
+def failure_of(record: BuildRecord, document: Callable[[Digest], bytes | None]) -> BuildError | None:
+    """Why the build of `record` failed, as far as it is still known."""
+    failure = record.failure
+    if failure is None:
+        return None
+    told = RpcError(Code(failure.code), failure.message)
+    data = document(failure.blob.digest) if failure.blob is not None else None
+    if data is not None:
+        with suppress(DecodeError):
+            told = read_status(data)
+    return from_rpc(told)
 
 
 def query(request: control_pb2.BuildHistoryRequest) -> HistoryQuery:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from buildengine.builder import Builder, LocalBuilder
     from buildengine.client.address import Address
     from buildengine.config import Config
+    from buildengine.history import BuildHistory
     from buildengine.registries import ImageTools, Registries
 
     OpenBuilder = Callable[[Config], AbstractContextManager[LocalBuilder]]
     OpenRemote = Callable[[Config, Address], AbstractContextManager[Builder]]
+    OpenHistory = Callable[[Config], AbstractContextManager[BuildHistory]]
+    MakeRemoteHistory = Callable[[Address], BuildHistory]
     MakeRegistries = Callable[[Config], Registries]
     MakeImageTools = Callable[[Config], ImageTools]
 
@@ -46,6 +49,20 @@ def open_remote(config: Config, address: Address) -> AbstractContextManager[Buil
     from buildengine.client.remote_builder import open_remote_builder
 
     return open_remote_builder(config, address)
+
+
+def open_local_history(config: Config) -> AbstractContextManager[BuildHistory]:
+    """What a daemon has written of its builds on this host."""
+    from buildengine.daemon.local_history import open_local_history
+
+    return open_local_history(config)
+
+
+def make_remote_history(address: Address) -> BuildHistory:
+    """What a daemon remembers. Needs no engine, and no root."""
+    from buildengine.client.history import RemoteHistory
+
+    return RemoteHistory(address)
 
 
 def make_registries(config: Config) -> Registries:
@@ -86,7 +103,11 @@ class App:
         make_registries: MakeRegistries = make_registries,
         make_image_tools: MakeImageTools = make_image_tools,
         open_remote: OpenRemote = open_remote,
+        open_history: OpenHistory = open_local_history,
+        make_remote_history: MakeRemoteHistory = make_remote_history,
     ) -> None:
+        self._open_history = open_history
+        self._make_remote_history = make_remote_history
         self._open_remote = open_remote
         self._make_image_tools = make_image_tools
         self._open_builder = open_builder
@@ -108,9 +129,18 @@ class App:
         """The daemon that the flags name, or without one the engine."""
         if not self.daemon.address:
             return self.open_local_builder()
+        return self._open_remote(self.config, self._daemon_alone())
+
+    def open_history(self) -> AbstractContextManager[BuildHistory]:
+        """That of the daemon that the flags name, or without one what is written on this host."""
+        if not self.daemon.address:
+            return self._open_history(self.config)
+        return nullcontext(self._make_remote_history(self._daemon_alone()))
+
+    def _daemon_alone(self) -> Address:
         if self.root is not None:
             raise Misuse("--root and --addr exclude each other", "the daemon has a state directory of its own")
-        return self._open_remote(self.config, self.address())
+        return self.address()
 
     def open_local_builder(self) -> AbstractContextManager[LocalBuilder]:
         """The engine on this host's state directory, whichever daemon there is."""

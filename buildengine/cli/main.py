@@ -28,6 +28,7 @@ _COMMANDS = {
     "push": ("buildengine.cli.push", "Push an image of the local store"),
     "du": ("buildengine.cli.du", "Show what the build cache holds"),
     "prune": ("buildengine.cli.prune", "Remove build cache"),
+    "history": ("buildengine.cli.history", "Look at the builds that a daemon has made"),
     "image": ("buildengine.cli.image", "Manage the images of the local store"),
     "imagetools": ("buildengine.cli.imagetools", "Combine, copy and inspect images in registries"),
     "login": ("buildengine.cli.login", "Log in to a registry"),

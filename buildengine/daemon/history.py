@@ -60,19 +60,25 @@ class Limits:
 
 @asynccontextmanager
 async def open_history(root: Path, limits: Limits) -> AsyncIterator[History]:
-    """The history of the store at `root`. Raises StoreError."""
-    with explained("cannot open the build history"):
-        (root / "history").mkdir(mode=0o700, exist_ok=True)
-    db = Database(root / "history.db")
-    try:
-        db.write_nowait(_prepare)
-        await offload(_sweep, root / "history", db.read(_documents), limiter=DISK)
-        history = History(db, root / "history", limits)
+    """The history of the store at `root`, of which this is the daemon. Raises StoreError."""
+    with open_records(root, limits) as history:
+        await history.sweep()
         await history.collect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(history.collect_forever)
             yield history
             nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def open_records(root: Path, limits: Limits | None = None) -> Iterator[History]:
+    """The same for who is not the daemon: nothing is deleted by itself. Raises StoreError."""
+    with explained("cannot open the build history"):
+        (root / "history").mkdir(mode=0o700, exist_ok=True)
+    db = Database(root / "history.db")
+    try:
+        db.write_nowait(_prepare)
+        yield History(db, root / "history", limits or Limits())
     finally:
         db.close()
 
@@ -149,16 +155,14 @@ class History:
     @asynccontextmanager
     async def listen(self, query: HistoryQuery) -> AsyncIterator[AsyncIterator[HistoryEvent]]:
         """What is known: the builds that run, then those that have ended; and then what happens."""
-        if query.limit < 0:
-            raise UserError(f"invalid limit {query.limit}")
         if query.ref in self._doomed:
             raise UnknownBuild(f"ref {query.ref} is deleted")
-        selects = historyfilters.parse(query.filters, now=self._clock())
+        known = self.known(query)
         told, news = trio.open_memory_channel[HistoryEvent](inf)
         self._listeners.add(told)
         self._heard[query.ref] += 1
         try:
-            yield self._events(query, self._known(query, selects), news)
+            yield self._events(query, known, news)
         finally:
             self._listeners.discard(told)
             self._heard[query.ref] -= 1
@@ -178,7 +182,11 @@ class History:
             if query.ref in ("", event.record.ref):
                 yield event
 
-    def _known(self, query: HistoryQuery, selects: historyfilters.Matcher) -> list[HistoryEvent]:
+    def known(self, query: HistoryQuery) -> list[HistoryEvent]:
+        """The builds that run, then those that have ended. Raises UserError."""
+        if query.limit < 0:
+            raise UserError(f"invalid limit {query.limit}")
+        selects = historyfilters.parse(query.filters, now=self._clock())
         active = [record for record in self._active.values() if query.ref in ("", record.ref)]
         events = [HistoryEvent(happening=Happening.STARTED, record=each) for each in active]
         if query.active_only:
@@ -212,6 +220,10 @@ class History:
             with suppress(OSError):
                 (self._directory / Digest(digest).hex).unlink(missing_ok=True)
         self._tell(Happening.DELETED, record)
+
+    async def sweep(self) -> None:
+        """Take away the documents that a daemon left which has died."""
+        await offload(_sweep, self._directory, self._db.read(_documents), limiter=DISK)
 
     async def collect(self) -> None:
         """Delete what is too old and too much."""
@@ -279,7 +291,6 @@ def _documents(connection: sqlite3.Connection) -> set[str]:
 
 
 def _sweep(directory: Path, known: set[str]) -> None:
-    """Take away what a daemon left that has died."""
     for path in directory.iterdir():
         if path.name not in known:
             path.unlink(missing_ok=True)
