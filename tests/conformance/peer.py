@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llb.definition import Definition
-from tests.bench.engines import BuildKit
+from tests.bench.engines import Daemon, buildkitd
 
 
 def directory() -> Path:
@@ -34,13 +34,13 @@ def dumped(definition: Definition) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def daemon(work: Path) -> Iterator[BuildKit]:
+def daemon(work: Path) -> Iterator[Daemon]:
     """A buildkitd of our own, all of its files below `work`, for this block."""
-    with BuildKit(work, directory()).running() as running:
+    with buildkitd(work, directory()).running() as running:
         yield running
 
 
-def solve(peer: BuildKit, definition: Definition, archive: Path, rootfs: Path) -> None:
+def solve(peer: Daemon, definition: Definition, archive: Path, rootfs: Path) -> None:
     """Build a definition, with the local directory `rootfs`, into a tar archive."""
     argv = [*peer.ctl(), "build", "--progress", "plain", "--local", f"rootfs={rootfs}"]
     argv += ["--output", f"type=tar,dest={archive}"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.engines import BuildKit
+from tests.bench.engines import Daemon
 from tests.builds import FIXTURES, Store, write
 from tests.conformance.peer import daemon
 
@@ -60,12 +60,12 @@ ANNOTATIONS = (
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildKit]:
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with daemon(tmp_path_factory.mktemp("peer")) as running:
         yield running
 
 
-def theirs(peer: BuildKit, context: Path, platforms: str, output: str) -> None:
+def theirs(peer: Daemon, context: Path, platforms: str, output: str) -> None:
     argv = [*peer.ctl(), "build", "--progress", "plain", "--frontend", "dockerfile.v0", "--no-cache"]
     argv += ["--local", f"context={context}", "--local", f"dockerfile={context}", "--output", output]
     argv += ["--opt", f"platform={platforms}", "--opt", f"build-arg:SOURCE_DATE_EPOCH={EPOCH}"]
@@ -96,9 +96,7 @@ def contents(archive: Path) -> dict[str, bytes]:
     ],
     ids=["index", "docker-list", "descriptor", "docker", "docker-oci", "versions", "windows"],
 )
-def test_images(
-    dockerfile: str, platforms: str, attrs: str, peer: BuildKit, empty_store: Store, tmp_path: Path
-) -> None:
+def test_images(dockerfile: str, platforms: str, attrs: str, peer: Daemon, empty_store: Store, tmp_path: Path) -> None:
     context = write(tmp_path / "context", {"Dockerfile": dockerfile, "files/a": "1\n", "files/d/b": "2\n"})
     output = f"{attrs},compression=uncompressed,rewrite-timestamp=true,dest="
     theirs(peer, context, platforms, f"{output}{tmp_path}/theirs")
@@ -110,7 +108,7 @@ def test_images(
 
 
 @pytest.mark.parametrize("platforms", ["linux/amd64", "linux/arm/v6,darwin/arm64"])
-def test_files(platforms: str, peer: BuildKit, empty_store: Store, tmp_path: Path) -> None:
+def test_files(platforms: str, peer: Daemon, empty_store: Store, tmp_path: Path) -> None:
     context = write(tmp_path / "context", {"Dockerfile": SIMPLE, "files/a": "1\n", "files/d/b": "2\n"})
     theirs(peer, context, platforms, f"type=tar,dest={tmp_path}/theirs")
     ours(empty_store, context, platforms, f"type=tar,dest={tmp_path}/ours")

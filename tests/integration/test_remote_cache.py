@@ -15,6 +15,8 @@ import pytest
 
 from buildengine.digest import Digest
 from tests.builds import FIXTURES, Store, write
+from tests.fakes.daemon import daemon
+from tests.fakes.remote_command import remote
 from tests.integration.test_push import BOTH, Side, inspect, serving, transfers
 from worker.oci import types
 
@@ -190,6 +192,20 @@ async def test_a_cache_by_itself(side: Side, store: Store, elsewhere: Store, con
     built = await elsewhere.build(context, "--cache-from", cache)
     assert built.ran == []
     assert built.step(imported(cache)).outcome == "done"
+
+
+def test_a_daemon_elsewhere(side: Side, store: Store, elsewhere: Store, context: Path, tmp_path: Path) -> None:
+    """The flags of `pybuild --addr` mean the same."""
+    name = f"{side.host}/app:1"
+    store.command("build", context, "-t", name, "--push", *INLINE)
+    with daemon(elsewhere.root, tmp_path) as running:
+        there = remote(running, elsewhere)
+        built = there.run("build", context, "-t", f"{side.host}/app:2", "--push", *INLINE, "--cache-from", name)
+        assert built.ran == []
+        assert built.step(imported(name)).outcome == "done"
+        assert json.loads(inspect(f"{side.host}/app:2")) == json.loads(inspect(name))
+        refused = there.run("build", context, "--cache-to", "type=s3,bucket=b", status=1)
+    assert 'unknown cache exporter: "s3"' in refused.error
 
 
 LOOP = [{"digest": "a", "inputs": [[{"link": 1}]]}, {"digest": "b", "inputs": [[{"link": 0}]]}]
