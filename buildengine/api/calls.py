@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol
 
 import trio
@@ -42,8 +43,8 @@ class Call(ABC):
 
     # The connection tells.
 
-    def arrived(self, message: Framed) -> None:
-        self._inbox.put(message)
+    def arrived(self, messages: Iterable[Framed]) -> None:
+        self._inbox.put(messages)
         self._news.unpark_all()
 
     def half_closed(self) -> None:
@@ -66,27 +67,33 @@ class Call(ABC):
             await self._link.drained(self._number)
             self._check_sending()
 
-    @abstractmethod
-    async def receive(self) -> Any: ...
+    async def receive(self) -> Any:
+        await self._come()
+        try:
+            return self._inbox.take() if self._inbox else None
+        finally:
+            self._link.wake()
 
     async def receive_many(self) -> list[Any]:
-        first = await self.receive()
-        if first is None:
-            return []
-        messages = [first]
-        while self._inbox:
-            messages.append(self._take())
-        return messages
+        await self._come()
+        try:
+            return self._inbox.take_all()
+        finally:
+            self._link.wake()
+
+    async def _come(self) -> None:
+        """Until there are messages, or will be none any more. Raises RpcError."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._is_settled():
+            await self._news.park()
+
+    @abstractmethod
+    def _is_settled(self) -> bool:
+        """Whether what there is now is all that will come, or something. Raises RpcError."""
 
     @abstractmethod
     def _check_sending(self) -> None:
         """Raises RpcError when nothing may be sent any more."""
-
-    def _take(self) -> Any:
-        try:
-            return self._inbox.take()
-        finally:
-            self._link.wake()
 
 
 class InboundCall(Call):
@@ -115,16 +122,9 @@ class InboundCall(Call):
         self._core.begin_answer(self._number, metadata)
         self._link.wake()
 
-    async def receive(self) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            if self.status is not None:
-                raise RpcError(Code.CANCELLED, self.status.message)
-            if self._inbox:
-                return self._take()
-            if self._inbox.is_last:
-                return None
-            await self._news.park()
+    def _is_settled(self) -> bool:
+        self._check_sending()
+        return bool(self._inbox) or self._inbox.is_last
 
     def _check_sending(self) -> None:
         if self.status is not None:
@@ -155,14 +155,12 @@ class OutboundCall(Call):
         self._core.half_close(self._number)
         self._link.wake()
 
-    async def receive(self) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            if self._inbox:
-                return self._take()
-            if self.status is not None:
-                return None if self.status.code == Code.OK else self._fail(self.status)
-            await self._news.park()
+    def _is_settled(self) -> bool:
+        if self._inbox:
+            return True
+        if self.status is not None and self.status.code != Code.OK:
+            self._fail(self.status)
+        return self.status is not None
 
     def _check_sending(self) -> None:
         if self.status is not None:

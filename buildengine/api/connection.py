@@ -31,7 +31,7 @@ from buildengine.api.streams import (
     Event,
     GoingAway,
     HalfClosed,
-    MessageReceived,
+    MessagesReceived,
 )
 from buildengine.errors import BuildError, leading
 
@@ -157,9 +157,9 @@ class _Connection(ABC):
 
     def _handle(self, event: Event) -> None:
         match event:
-            case MessageReceived(stream=number, message=message):
+            case MessagesReceived(stream=number, messages=messages):
                 if (call := self._calls.get(number)) is not None:
-                    call.arrived(message)
+                    call.arrived(messages)
             case HalfClosed(stream=number):
                 if (call := self._calls.get(number)) is not None:
                     call.half_closed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from buildengine.api.headers import Status
 from buildengine.api.rpc import MAX_MESSAGE, Code
@@ -21,6 +22,7 @@ PREFIX = 5  # bytes before a message: compressed flag, length
 
 _HEAD = struct.Struct("!HBBBI")  # length (16 and 8 bits), type, flags, stream
 _PREFIX = struct.Struct("!BI")
+_STREAM = 0x7FFFFFFF  # the bit above the number of a stream is reserved
 
 
 class FrameTooLarge(Exception):
@@ -60,7 +62,11 @@ class Frame:
 
 
 class FrameCutter:
-    """Bytes in, whole frames out; what is not yet whole waits for the rest (at most one frame)."""
+    """Bytes in, whole frames out; what is not yet whole waits for the rest (at most one frame).
+
+    Data that follow each other on one stream come as one frame: where a sender has cut them says nothing, and senders
+    that write small messages cut often.
+    """
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
@@ -71,19 +77,33 @@ class FrameCutter:
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
-        try:
-            while end - at >= HEADER:
-                high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
-                length = high << 8 | low
-                if length > self._largest:
-                    raise FrameTooLarge(f"a frame of {length} bytes, {self._largest} are taken")
-                if end - at < HEADER + length:
-                    break
-                payload = data[at + HEADER : at + HEADER + length]
-                at += HEADER + length
-                yield Frame(kind=kind, flags=flags, stream=stream & 0x7FFFFFFF, payload=payload)
-        finally:
-            self._rest = data[at:]
+        pieces: list[bytes] = []  # of data, of the stream `running`
+        running = 0
+        while end - at >= HEADER:
+            high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
+            length = high << 8 | low
+            if length > self._largest or end - at < HEADER + length:
+                break
+            payload = data[at + HEADER : at + HEADER + length]
+            at += HEADER + length
+            joins = kind == DATA and not flags and length
+            if pieces and not (joins and stream == running):
+                yield _joined(running, pieces)
+                pieces = []
+            if joins:
+                running = stream
+                pieces.append(payload)
+            else:
+                yield Frame(kind=kind, flags=flags, stream=stream & _STREAM, payload=payload)
+        if pieces:
+            yield _joined(running, pieces)
+        self._rest = data[at:]
+        if end - at >= HEADER and length > self._largest:
+            raise FrameTooLarge(f"a frame of {length} bytes, {self._largest} are taken")
+
+
+def _joined(stream: int, pieces: list[bytes]) -> Frame:
+    return Frame(kind=DATA, flags=0, stream=stream & _STREAM, payload=b"".join(pieces))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -94,13 +114,16 @@ def frame_header(length: int, kind: int, flags: int, stream: int) -> bytes:
     return _HEAD.pack(length >> 8, length & 0xFF, kind, flags, stream)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message as it came. `size` is what it took of the flow-control window."""
+class Message(NamedTuple):
+    """One message as it came."""
 
     payload: bytes
     compressed: bool
-    size: int
+
+    @property
+    def size(self) -> int:
+        """What it took of the flow-control window."""
+        return PREFIX + len(self.payload)
 
     def decoded(self, encoding: str) -> bytes:
         """Raises MessageError. Decoded when it is taken, not when it comes: a queue holds what was paid for."""
@@ -144,7 +167,7 @@ class MessageCutter:
             if whole > end:
                 self._need = PREFIX + length
                 break
-            yield Message(payload=data[at + PREFIX : whole], compressed=flag == 1, size=PREFIX + length)
+            yield Message(data[at + PREFIX : whole], flag == 1)
             at = whole
         self._parts = [data[at:]] if at < end else []
         self._have = end - at

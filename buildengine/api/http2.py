@@ -10,7 +10,7 @@ Not here: what a path means, deadlines, tasks.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 
 import h2.errors
@@ -30,7 +30,7 @@ from buildengine.api.streams import (
     Event,
     GoingAway,
     HalfClosed,
-    MessageReceived,
+    MessagesReceived,
     Stream,
 )
 from buildengine.api.windows import Windows
@@ -118,16 +118,19 @@ class Core:
         return None
 
     def _receive_messages(self, stream: Stream, data: bytes, events: list[Event]) -> None:
+        messages: list[framing.Message] = []
+        wrong: Status | None = None
         try:
-            for message in stream.cutter.cut(data):
-                self._windows.hold(stream, message)
-                events.append(MessageReceived(stream=stream.number, message=message))
+            messages.extend(stream.cutter.cut(data))  # those before a bad one are in it
         except framing.MessageError as error:
-            self._fail(stream, error.status, events)
-            return
-        if not self._windows.hold_unfinished(stream):
-            wrong = "too many large messages at a time"
-            self._fail(stream, Status(code=Code.RESOURCE_EXHAUSTED, message=wrong), events)
+            wrong = error.status
+        if messages:
+            self._windows.hold(stream, messages)
+            events.append(MessagesReceived(stream=stream.number, messages=messages))
+        if wrong is None and not self._windows.hold_unfinished(stream):
+            wrong = Status(code=Code.RESOURCE_EXHAUSTED, message="too many large messages at a time")
+        if wrong is not None:
+            self._fail(stream, wrong, events)
 
     def _stray_data(self, frame: framing.Frame, length: int, events: list[Event]) -> None:
         """Data of a call that is over may still be under way; of one that never was, h2 says what is wrong."""
@@ -326,11 +329,11 @@ class Core:
             self._h2.reset_stream(number, code)
             self._outbox.control()
 
-    def taken(self, number: int, message: framing.Message) -> None:
-        """The servicer or caller has it: the other side may send as much again."""
+    def taken(self, number: int, messages: Collection[framing.Message]) -> None:
+        """The servicer or caller has them: the other side may send as much again."""
         stream = self._streams.get(number)
         if stream is not None and (self._client or stream.ending is None):
-            self._windows.taken(stream, message)
+            self._windows.taken(stream, messages)
 
     def output(self) -> bytes:
         """Bytes for one write; empty when there is nothing that may be sent now."""

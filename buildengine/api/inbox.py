@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -28,13 +28,22 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, message: Framed) -> None:
-        self._waiting.append(message)
+    def put(self, messages: Iterable[Framed]) -> None:
+        self._waiting.extend(messages)
 
     def take(self) -> Any:
         """Raises RpcError for what is no message."""
         framed = self._waiting.popleft()
-        self._core.taken(self._number, framed)
+        self._core.taken(self._number, (framed,))
+        return self._parsed(framed)
+
+    def take_all(self) -> list[Any]:
+        """What waits. Raises RpcError when something of it is no message."""
+        waiting, self._waiting = self._waiting, deque()
+        self._core.taken(self._number, waiting)
+        return [self._parsed(framed) for framed in waiting]
+
+    def _parsed(self, framed: Framed) -> Any:
         try:
             return self._parse(framed.decoded(self.encoding))
         except MessageError as error:

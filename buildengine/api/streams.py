@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from buildengine.api.framing import Message, MessageCutter
 from buildengine.api.headers import Headers, Request, Status
 from buildengine.api.rpc import Metadata
@@ -28,9 +30,11 @@ class AnswerBegun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MessageReceived:
+class MessagesReceived:
+    """At least one, in order."""
+
     stream: int
-    message: Message
+    messages: Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class Broken:
     reason: str
 
 
-Event = CallOpened | AnswerBegun | MessageReceived | HalfClosed | CallEnded | GoingAway | Broken
+Event = CallOpened | AnswerBegun | MessagesReceived | HalfClosed | CallEnded | GoingAway | Broken
 
 
 class Stream:

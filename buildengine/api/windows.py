@@ -6,6 +6,8 @@ as bytes come, unless much is held already: a call that nobody reads must not ho
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from buildengine.api import framing
 from buildengine.api.outbox import Outbox
 from buildengine.api.streams import STREAM_WINDOW, Stream
@@ -40,10 +42,11 @@ class Windows:
         stream.window -= length
         return stream.window >= 0
 
-    def hold(self, stream: Stream, message: framing.Message) -> None:
-        """Until it is taken."""
-        stream.held += message.size + MESSAGE_COST
-        self._held += message.size + MESSAGE_COST
+    def hold(self, stream: Stream, messages: Collection[framing.Message]) -> None:
+        """Until they are taken."""
+        cost = _size(messages) + MESSAGE_COST * len(messages)
+        stream.held += cost
+        self._held += cost
 
     def hold_unfinished(self, stream: Stream) -> bool:
         """What its messages have left over. False when all streams together have too much of it."""
@@ -52,10 +55,11 @@ class Windows:
         self._grant_large(stream)
         return self._unfinished <= MAX_UNFINISHED
 
-    def taken(self, stream: Stream, message: framing.Message) -> None:
-        stream.held -= message.size + MESSAGE_COST
-        self._held -= message.size + MESSAGE_COST
-        self.release(stream, message.size)
+    def taken(self, stream: Stream, messages: Collection[framing.Message]) -> None:
+        size = _size(messages)
+        stream.held -= size + MESSAGE_COST * len(messages)
+        self._held -= size + MESSAGE_COST * len(messages)
+        self.release(stream, size)
 
     def release(self, stream: Stream, size: int) -> None:
         """Small amounts wait."""
@@ -87,6 +91,10 @@ class Windows:
             self._outbox.control(_update(0, self._owed))
             self._left += self._owed
             self._owed = 0
+
+
+def _size(messages: Collection[framing.Message]) -> int:
+    return sum([message.size for message in messages])
 
 
 def _update(stream: int, increment: int) -> bytes:

@@ -8,6 +8,7 @@ as `buildengine.api.connection` drives it in trio. One task reads, one writes, o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -19,7 +20,7 @@ from buildengine.api.http2 import Core
 from buildengine.api.inbox import Inbox
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.status import to_rpc
-from buildengine.api.streams import CallEnded, CallOpened, Event, HalfClosed, MessageReceived
+from buildengine.api.streams import CallEnded, CallOpened, Event, HalfClosed, MessagesReceived
 
 _HIGH_WATER = 256 << 10  # bytes of one call that wait to be written before its sender does
 _MOST_CALLS = 256
@@ -61,8 +62,8 @@ class _Call:
 
     # The connection tells.
 
-    def arrived(self, message: Framed) -> None:
-        self._inbox.put(message)
+    def arrived(self, messages: Iterable[Framed]) -> None:
+        self._inbox.put(messages)
         self._news.set()
 
     def half_closed(self) -> None:
@@ -106,11 +107,17 @@ class _Call:
 
     async def receive(self) -> Any:
         await self._come()
-        return self._take() if self._inbox else None
+        try:
+            return self._inbox.take() if self._inbox else None
+        finally:
+            self._server.wake()
 
     async def receive_many(self) -> list[Any]:
         await self._come()
-        return [self._take() for _ in range(len(self._inbox))]
+        try:
+            return self._inbox.take_all()
+        finally:
+            self._server.wake()
 
     async def _come(self) -> None:
         while True:
@@ -119,12 +126,6 @@ class _Call:
                 return
             self._news.clear()
             await self._news.wait()
-
-    def _take(self) -> Any:
-        try:
-            return self._inbox.take()
-        finally:
-            self._server.wake()
 
     def _check(self) -> None:
         if self._gone:
@@ -186,9 +187,9 @@ class _Server:
         match event:
             case CallOpened(stream=number, request=request):
                 self._open(number, request)
-            case MessageReceived(stream=number, message=message):
+            case MessagesReceived(stream=number, messages=messages):
                 if (call := self._calls.get(number)) is not None:
-                    call.arrived(message)
+                    call.arrived(messages)
             case HalfClosed(stream=number):
                 if (call := self._calls.get(number)) is not None:
                     call.half_closed()

@@ -18,7 +18,7 @@ from buildengine.api.streams import (
     Event,
     GoingAway,
     HalfClosed,
-    MessageReceived,
+    MessagesReceived,
 )
 from buildengine.api.windows import CONNECTION_WINDOW
 from tests.fakes.http2_wire import Wire, carry, frames
@@ -27,7 +27,23 @@ sizes = st.one_of(st.integers(0, 40), st.integers(16_300, 16_500), st.integers(6
 
 
 def payloads(events: list[Event], stream: int) -> list[bytes]:
-    return [e.message.payload for e in events if isinstance(e, MessageReceived) and e.stream == stream]
+    return [
+        message.payload
+        for event in events
+        if isinstance(event, MessagesReceived) and event.stream == stream
+        for message in event.messages
+    ]
+
+
+def one_by_one(events: list[Event]) -> list[Event]:
+    """The same with each message on its own."""
+    single: list[Event] = []
+    for event in events:
+        if isinstance(event, MessagesReceived):
+            single += [MessagesReceived(stream=event.stream, messages=[message]) for message in event.messages]
+        else:
+            single.append(event)
+    return single
 
 
 def statuses(events: list[Event]) -> list[Status]:
@@ -45,8 +61,8 @@ def test_a_call_with_its_answer() -> None:
     assert opening.request.path == "/t.T/Echo"
     assert opening.request.metadata == (("key", "value"), ("raw-bin", b"\x00\xff"))
     assert opening.request.timeout == 1.5
-    assert isinstance(message, MessageReceived)
-    assert message.message.payload == b"question"
+    assert isinstance(message, MessagesReceived)
+    assert [one.payload for one in message.messages] == [b"question"]
     assert isinstance(end, HalfClosed)
 
     wire.server.begin_answer(call, (("answered", "by-us"),))
@@ -83,7 +99,7 @@ def test_any_cut_of_the_bytes_means_the_same(messages: list[int], cuts: list[int
         events += cut.receive(data[at : at + length])
         at += length
     events += cut.receive(data[at:])
-    assert events == whole
+    assert one_by_one(events) == one_by_one(whole)
     assert [len(p) for p in payloads(whole, 1)] == messages[::2]
     assert [len(p) for p in payloads(whole, 3)] == messages[1::2]
 
@@ -94,7 +110,7 @@ def test_one_byte_at_a_time() -> None:
     client.send(call, b"one")
     client.half_close(call)
     events = [event for byte in client.output() for event in server.receive(bytes([byte]))]
-    assert [type(event) for event in events] == [CallOpened, MessageReceived, HalfClosed]
+    assert [type(event) for event in events] == [CallOpened, MessagesReceived, HalfClosed]
 
 
 def test_small_messages_share_a_frame() -> None:
@@ -164,10 +180,10 @@ def test_who_does_not_take_messages_holds_their_sender() -> None:
     assert len(payloads(served, call)) <= STREAM_WINDOW >> 20
     received = 0
     while served:
-        received += len(served)
+        received += len(one_by_one(served))
         for event in served:
-            if isinstance(event, MessageReceived):
-                wire.server.taken(call, event.message)
+            if isinstance(event, MessagesReceived):
+                wire.server.taken(call, event.messages)
         served, _ = wire.both()
     assert wire.client.pending(call) == 0
     assert received == 41  # the call, and each message once
@@ -181,10 +197,10 @@ def test_many_large_messages_that_begin_together_all_end() -> None:
         wire.client.send(call, b"x" * (4 << 20))
     served, _ = wire.both()
     got = 0
-    while arrived := [event for event in served if isinstance(event, MessageReceived)]:
-        got += len(arrived)
+    while arrived := [event for event in served if isinstance(event, MessagesReceived)]:
+        got += sum(len(event.messages) for event in arrived)
         for event in arrived:
-            wire.server.taken(event.stream, event.message)
+            wire.server.taken(event.stream, event.messages)
         served, _ = wire.both()
     assert got == 30
 
@@ -210,12 +226,12 @@ def test_what_is_held_is_bounded_over_all_calls() -> None:
         for _ in range(30):
             wire.client.send(call, b"x" * 100_000)
     served, _ = wire.both()
-    got = [event for event in served if isinstance(event, MessageReceived)]
-    assert sum(event.message.size for event in got) < 80 << 20
+    got = [event for event in served if isinstance(event, MessagesReceived)]
+    assert sum(message.size for event in got for message in event.messages) < 80 << 20
     for event in got:
-        wire.server.taken(event.stream, event.message)
-    served, _ = wire.both()
-    assert len(got) + len([e for e in served if isinstance(e, MessageReceived)]) == 40 * 30
+        wire.server.taken(event.stream, event.messages)
+    more, _ = wire.both()
+    assert sum(len(event.messages) for event in [*got, *more] if isinstance(event, MessagesReceived)) == 40 * 30
 
 
 @settings(deadline=None)
@@ -295,8 +311,8 @@ def test_a_window_that_opens_lets_the_rest_out() -> None:
     wire.client.half_close(call)
     served = carry(wire.client, wire.server)
     assert not any(isinstance(event, HalfClosed) for event in served)
-    first = next(event for event in served if isinstance(event, MessageReceived))
-    wire.server.taken(call, first.message)
+    first = next(event for event in served if isinstance(event, MessagesReceived))
+    wire.server.taken(call, first.messages)
     served, _ = wire.both()
     assert payloads(served, call) == [b"last"]
     assert isinstance(served[-1], HalfClosed)

@@ -18,7 +18,7 @@ from buildengine.api.headers import OK
 from buildengine.api.http2 import Core
 from buildengine.api.outbox import MAX_FRAME
 from buildengine.api.rpc import MAX_MESSAGE, Code
-from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, GoingAway, MessageReceived
+from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, GoingAway, MessagesReceived
 from buildengine.api.windows import CONNECTION_WINDOW
 from tests.fakes.http2_wire import PREFACE, REQUEST, Clock, Wire, frames, header_block, message, opened, request
 
@@ -231,8 +231,8 @@ def test_padding_is_no_data() -> None:
     core.receive(request(1))
     padded = b"\x02" + framing.prefix(3) + b"abc" + b"\0\0"
     (event,) = core.receive(framing.frame(framing.DATA, framing.PADDED, 1, padded))
-    assert isinstance(event, MessageReceived)
-    assert event.message.payload == b"abc"
+    assert isinstance(event, MessagesReceived)
+    assert [message.payload for message in event.messages] == [b"abc"]
     assert is_broken(core.receive(framing.frame(framing.DATA, framing.PADDED, 1, b"\x09abc")))
 
 
@@ -267,7 +267,7 @@ def test_a_window_opened_too_far_ends_its_call() -> None:
 
 def test_gzip_is_read() -> None:
     packed = gzip.compress(b"x" * 1000)
-    one = framing.Message(payload=packed, compressed=True, size=len(packed))
+    one = framing.Message(payload=packed, compressed=True)
     assert one.decoded("gzip") == b"x" * 1000
 
 
@@ -282,7 +282,7 @@ def test_gzip_is_read() -> None:
     ids=["bomb", "cut off", "zlib", "identity"],
 )
 def test_what_is_not_gzip_is_refused(payload: bytes, encoding: str, said: str) -> None:
-    one = framing.Message(payload=payload, compressed=True, size=len(payload))
+    one = framing.Message(payload=payload, compressed=True)
     with pytest.raises(MessageError, match=said):
         one.decoded(encoding)
 
@@ -323,8 +323,8 @@ def test_a_conversation_that_is_tampered_with_is_answered_or_refused(random: Ran
         source, target = random.choice([(wire.client, wire.server), (wire.server, wire.client)])
         data = source.output()
         for event in target.receive(mutated(data, random) if random.random() < 0.2 else data):
-            if isinstance(event, MessageReceived) and random.random() < 0.7:
-                target.taken(event.stream, event.message)
+            if isinstance(event, MessagesReceived) and random.random() < 0.7:
+                target.taken(event.stream, event.messages)
     for core in (wire.client, wire.server):
         core.output()
         assert not core.broken or core.calls == 0
