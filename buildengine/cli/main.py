@@ -33,6 +33,7 @@ _COMMANDS = {
     "imagetools": ("buildengine.cli.imagetools", "Combine, copy and inspect images in registries"),
     "login": ("buildengine.cli.login", "Log in to a registry"),
     "logout": ("buildengine.cli.logout", "Log out from a registry"),
+    "daemon": ("buildengine.cli.daemon", "Run a daemon on this host"),
     "registry": ("buildengine.cli.registry", "Serve images from the state directory"),
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
