@@ -167,6 +167,10 @@ class Images:
         self._remember((*tree.documents, *tree.configs.values()))
         return tree
 
+    async def allow_insecure(self, domain: str) -> None:
+        """Of this registry any certificate will do for the rest of the build, or plain HTTP."""
+        (await self._registry()).allow_insecure(domain)
+
     async def fetch_config(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """A small blob that a manifest of `reference` is about. Raises SourceError."""
         return await (await self._registry()).fetch_config(reference, descriptor)

@@ -25,6 +25,7 @@ from buildengine.reference import parse
 from solver.job import Job
 from solver.reporter import Reporter
 from worker.context import BuildContext
+from worker.exporters.options import flag
 from worker.layers.outcome import one_error
 
 if TYPE_CHECKING:  # few builds have any
@@ -92,7 +93,10 @@ class CacheImports:
             raise UserError(f"unknown cache importer: {entry.type}", hint="there is type=registry")
         if not entry.attrs.get("ref"):
             raise UserError("failed to configure registry cache importer: missing ref")
-        tree, configs = await registry.read(self._context.images, parse(entry.attrs["ref"]))
+        reference = parse(entry.attrs["ref"])
+        if flag(entry.attrs, "registry.insecure", False):
+            await self._context.images.allow_insecure(reference.domain)
+        tree, configs = await registry.read(self._context.images, reference)
         now = time.time()
         reporter.status(f"inferred cache manifest type: {tree.documents[0].media_type}", started=now, completed=now)
         return configs

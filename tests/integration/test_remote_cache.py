@@ -231,8 +231,25 @@ async def test_an_import_that_fails_is_no_failed_build(side: Side, store: Store,
         assert error in step.error
 
 
+async def test_an_insecure_registry(side: Side, store: Store, elsewhere: Store, context: Path) -> None:
+    """Plain HTTP where the configuration wants TLS: for the documents, and for layers when they are read."""
+    name = f"{side.host}/app:1"
+    await store.build(context, "-t", name, "--push", *INLINE)
+    config = write(store.root.parent, {"p.toml": f'[registry."{side.host}"]\nhttp = false\n'}) / "p.toml"
+    elsewhere.environment["PYBUILD_CONFIG"] = str(config)
+    write(context, {"Dockerfile": f"{DOCKERFILE}RUN cat /unique\n"})
+    cache = f"type=registry,ref={name}"
+    built = await elsewhere.build(context, "--cache-from", f"{cache},registry.insecure=true")
+    assert built.ran == ["RUN cat /unique"]
+    assert built.step(imported(name)).outcome == "done"
+    refused = await elsewhere.build(context, "--cache-from", cache)
+    assert f"cannot reach https://{side.host}/" in refused.step(imported(name)).error
+
+
 async def test_other_kinds_are_refused(store: Store, context: Path) -> None:
     built = store.command("build", context, "--cache-to", "type=registry,ref=r.example/cache", status=1)
     assert 'unknown cache exporter: "registry"' in built.error
+    twice = ("--cache-to", "type=local,dest=d") * 2
+    assert "duplicate cache exports [local]" in store.command("build", context, *twice, status=1).error
     built = await store.build(context, "--cache-from", "type=gha,scope=main")
     assert "unknown cache importer: gha" in built.step("importing cache manifest from gha:").error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from buildengine.api import control_pb2, convert, worker_pb2
-from buildengine.builder import Export, PrunePolicy, UsageInfo
+from buildengine.builder import BuildRequest, CacheEntry, Export, PrunePolicy, UsageInfo
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import Event, LogEvent, Outcome, ProgressGroup, StatusEvent, VertexEvent, WarningEvent
 from buildengine.platform import Platform, parse
@@ -95,6 +97,25 @@ def test_a_solve_is_a_request() -> None:
     assert request.exports == (Export(type="oci", attrs={"name": "a"}), Export(type="tar"))
     assert request.options["target"] == "app"
     assert request.entitlements == {"network.host"}
+
+
+def test_caches_there_and_back() -> None:
+    """The frontend is told of those to read as well: it is whoever asks for them."""
+    entry, inline = CacheEntry(type="registry", attrs={"ref": "r.example/a"}), CacheEntry(type="inline")
+    request = BuildRequest(ref="r", cache_imports=(entry,), cache_exports=(inline,))
+    message = convert.solve_request(request, session="s")
+    read = convert.build_request(message)
+    assert (read.cache_imports, read.cache_exports) == ((entry,), (inline,))
+    assert json.loads(message.FrontendAttrs["cache-imports"]) == [{"Type": "registry", "Attrs": {"ref": "r.example/a"}}]
+
+
+def test_an_old_client_names_its_caches_elsewhere() -> None:
+    old = control_pb2.CacheOptions(
+        ImportRefsDeprecated=["a"], ExportRefDeprecated="b", ExportAttrsDeprecated={"mode": "max"}
+    )
+    request = convert.build_request(control_pb2.SolveRequest(Ref="r", Cache=old))
+    assert request.cache_imports == (CacheEntry(type="registry", attrs={"ref": "a"}),)
+    assert request.cache_exports == (CacheEntry(type="registry", attrs={"ref": "b", "mode": "max"}),)
 
 
 def test_an_old_client_names_its_exporter_elsewhere() -> None:

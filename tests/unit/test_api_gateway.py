@@ -14,6 +14,7 @@ from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import Ref, Result
 from buildengine.api.capabilities import LLB
 from buildengine.api.rpc import Code, RpcError
+from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage
@@ -93,12 +94,16 @@ async def test_a_frontend_is_passed_on_with_options_and_inputs() -> None:
     bridge = FakeBridge()
     async with served(bridge) as call:
         request = pb.SolveRequest(
-            Frontend="dockerfile.v0", FrontendOpt={"target": "x"}, FrontendInputs={"context": message(CONTEXT)}
+            Frontend="dockerfile.v0",
+            FrontendOpt={"target": "x"},
+            FrontendInputs={"context": message(CONTEXT)},
+            CacheImports=[pb.CacheOptionsEntry(Type="registry", Attrs={"ref": "a"})],
         )
         await call("Solve", request)
     ((_, order),) = bridge.asked
     assert (order.definition, order.frontend, dict(order.options)) == (None, "dockerfile.v0", {"target": "x"})
     assert order.inputs["context"].ops == CONTEXT.ops
+    assert order.cache_imports == (CacheEntry(type="registry", attrs={"ref": "a"}),)
 
 
 async def test_a_definition_and_a_frontend_together_are_refused() -> None:

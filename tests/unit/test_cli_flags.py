@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from buildengine.builder import Export, SecretSource, SshSource
+from buildengine.builder import CacheEntry, Export, SecretSource, SshSource
 from buildengine.cli import flags
 from buildengine.errors import UserError
 from buildengine.platform import Platform, local
@@ -47,6 +47,11 @@ ARM64 = Platform(os="linux", architecture="arm64")
         (flags.secret, "type=env,id=a,src=B", SecretSource(id="a", env="B")),
         (flags.secret, "id=a", SecretSource(id="a")),
         (flags.secret, '"id=a,b"', SecretSource(id="a,b")),
+        (flags.cache_from, "r.example/a:1", CacheEntry(type="registry", attrs={"ref": "r.example/a:1"})),
+        (flags.cache_from, "type=registry,ref=a", CacheEntry(type="registry", attrs={"ref": "a"})),
+        (flags.cache_from, "type=gha", CacheEntry(type="gha")),
+        (flags.cache_to, "inline", CacheEntry(type="inline")),
+        (flags.cache_to, "type=inline,mode=min", CacheEntry(type="inline", attrs={"mode": "min"})),
         (flags.ssh, "default", SshSource(id="default")),
         (flags.ssh, "", SshSource(id="default")),
         (flags.ssh, "k=/a,/b", SshSource(id="k", paths=(Path("/a"), Path("/b")))),
@@ -95,6 +100,10 @@ def test_what_a_value_means(parse: Callable[[str], Any], text: str, found: Any) 
         (flags.secret, "id=a,file=f", "unknown key 'file' in 'id=a,file=f'", "id=key"),
         (flags.secret, "mysecret", "'mysecret' in 'mysecret' is not key=value", "id=key"),
         (flags.secret, "id=a,type=vault", "unknown secret type 'vault'", "file and env"),
+        (flags.cache_from, "r.example/A", "invalid image reference", "a reference looks like"),
+        (flags.cache_from, "type=registry", "'type=registry' has no ref", "type=registry,ref="),
+        (flags.cache_from, "ref=a", "'ref=a' has no type", "type=registry,ref="),
+        (flags.cache_to, "mode=min", "'mode=min' has no type", "type=inline"),
         (flags.platforms, "linux/amd64,", "invalid platform ''", "os/architecture"),
         (flags.platforms, "linux/amd64/v1/x", "invalid platform", "os/architecture"),
         (flags.ulimit, "files=1", "unknown limit 'files'", "nofile"),

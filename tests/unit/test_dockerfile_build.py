@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from buildengine.builder import CacheEntry
 from buildengine.errors import BuildError, ParseError
 from buildengine.platform import Platform
 from frontends.dockerfile.build import DockerfileFrontend
@@ -37,6 +38,21 @@ def attrs(definition: Definition) -> dict[str, Any]:
     return {
         k.removeprefix("local."): json.loads(v) if v.startswith("[") else v for k, v in source(definition).attrs.items()
     }
+
+
+# --- caches
+
+
+async def test_caches_to_look_in() -> None:
+    """In both forms; what is no list of caches is an error."""
+    fake = gateway(B)
+    entries = json.dumps([{"Type": "registry", "Attrs": {"ref": "a"}}, {"Type": "gha"}])
+    await run(fake, {"cache-imports": entries, "cache-from": "b,c"})
+    named = [CacheEntry(type="registry", attrs={"ref": name}) for name in "abc"]
+    assert fake.caches == [named[0], CacheEntry(type="gha"), *named[1:]]
+    for wrong in ("{", "{}x", "[1]", '[{"Attrs": {}}]', '[{"Type": "a", "Attrs": 1}]', "1"):
+        with pytest.raises(BuildError, match="failed to unmarshal cache-imports"):
+            await run(gateway(B), {"cache-imports": wrong})
 
 
 # --- Dockerfile, ignore file, local context -------------------------------------------------------------------

@@ -103,31 +103,31 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         )
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
-    _flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
-    push, by_digest = _flag(plain, "push", False), _flag(plain, "push-by-digest", False)
+    flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
+    push, by_digest = flag(plain, "push", False), flag(plain, "push-by-digest", False)
     compression = _compression(plain.get("compression", "gzip"))
-    oci = _flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
+    oci = flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
     return ExportOptions(
         kind=kind,
         names=_names(plain, push=push, by_digest=by_digest),
         compression=compression,
         level=_level(plain, compression),
-        force_compression=_flag(plain, "force-compression", False),
-        prefer_nondistributable=_flag(plain, "prefer-nondist-layers", False),
+        force_compression=flag(plain, "force-compression", False),
+        prefer_nondistributable=flag(plain, "prefer-nondist-layers", False),
         oci_media_types=oci,
         annotations=annotations,
         epoch=_epoch(plain, epoch),
-        rewrite_timestamp=_flag(plain, "rewrite-timestamp", False),
-        tar=_flag(plain, "tar", True),
-        platform_split=_flag(plain, "platform-split", True) if "platform-split" in plain else None,
+        rewrite_timestamp=flag(plain, "rewrite-timestamp", False),
+        tar=flag(plain, "tar", True),
+        platform_split=flag(plain, "platform-split", True) if "platform-split" in plain else None,
         delete=_is_delete(plain.get("mode", "copy")),
-        store=_flag(plain, "store", not push),
+        store=flag(plain, "store", not push),
         push=push,
         by_digest=by_digest,
-        insecure=_flag(plain, "registry.insecure", False),
+        insecure=flag(plain, "registry.insecure", False),
         dangling_prefix=plain.get("dangling-name-prefix", ""),
-        dangling_empty_only=_flag(plain, "danging-name-empty-only", False),
-        name_canonical=_flag(plain, "name-canonical", False),
+        dangling_empty_only=flag(plain, "danging-name-empty-only", False),
+        name_canonical=flag(plain, "name-canonical", False),
     )
 
 
@@ -187,7 +187,8 @@ def _level(attrs: Mapping[str, str], compression: Compression) -> int | None:
     return level
 
 
-def _flag(attrs: Mapping[str, str], name: str, default: bool) -> bool:
+def flag(attrs: Mapping[str, str], name: str, default: bool) -> bool:
+    """What an attribute says, or the default. Raises UserError."""
     value = attrs.get(name)
     if value is None:
         return default

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -39,7 +40,7 @@ from worker.oci.types import (
 from worker.registry.client import EndpointClient, blob_path, manifest_path
 from worker.registry.download import BlobSink, Download, Progress, check_extent
 from worker.registry.errors import Damaged
-from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
+from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, is_loopback, tls
 from worker.registry.patience import retrying
 from worker.registry.places import AtUrl, InRepository, Place, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
@@ -104,19 +105,37 @@ class RemoteTree:
 @asynccontextmanager
 async def open_registry(config: RegistryConfig, credentials: Credentials) -> AsyncIterator[Registry]:
     """A client for all registries; its connections end with this block."""
-    async with open_transport(lambda host: tls(host, config), config.proxies.choose) as transport:
-        yield Registry(config, credentials, transport)
+    insecure: set[str] = set()
+
+    def how(host: str) -> Tls:
+        found = tls(host, config)
+        return replace(found, verify=False) if host in insecure else found
+
+    async with open_transport(how, config.proxies.choose) as transport:
+        yield Registry(config, credentials, transport, insecure=insecure)
 
 
 class Registry:
     """What registries offer to a build. Made by `open_registry`; tests may give another transport."""
 
-    def __init__(self, config: RegistryConfig, credentials: Credentials, transport: Transport) -> None:
+    def __init__(
+        self,
+        config: RegistryConfig,
+        credentials: Credentials,
+        transport: Transport,
+        *,
+        insecure: set[str] | None = None,
+    ) -> None:
         self._config = config
+        self._insecure = set() if insecure is None else insecure
         self._credentials = credentials
         self._transport = transport
         self._clients: dict[Endpoint, EndpointClient] = {}
         self._downloads = trio.CapacityLimiter(config.max_downloads)
+
+    def allow_insecure(self, domain: str) -> None:
+        """From now on `domain` may have any certificate, or speak plain HTTP (`registry.insecure` of BuildKit)."""
+        self._insecure.add(endpoints(domain, self._config)[-1].host)
 
     async def resolve(
         self,
@@ -216,8 +235,10 @@ class Registry:
         return linked + stored if descriptor.is_foreign else stored + linked
 
     def _delays(self, client: EndpointClient) -> tuple[float, ...]:
-        """A mirror is not waited for: there is the registry itself."""
-        return () if client.endpoint.is_mirror else self._config.retry_delays
+        """A mirror is not waited for: there is the registry itself; nor TLS where it may do without."""
+        endpoint = client.endpoint
+        is_not_all = endpoint.is_mirror or (endpoint.host in self._insecure and not endpoint.is_plain)
+        return () if is_not_all else self._config.retry_delays
 
     async def fetch_manifest(
         self, reference: Reference, *, known: KnownBlobs = lambda digest: None
@@ -311,7 +332,10 @@ class Registry:
         raise failure
 
     def _clients_of(self, reference: Reference) -> Iterator[EndpointClient]:
-        for endpoint in endpoints(reference.domain, self._config):
+        found = endpoints(reference.domain, self._config)
+        if found[-1].host in self._insecure and not found[-1].is_plain:
+            found = (*found, replace(found[-1], base=found[-1].base.replace("https://", "http://", 1)))
+        for endpoint in found:
             if endpoint not in self._clients:
                 self._clients[endpoint] = EndpointClient.of(
                     endpoint, self._transport, self._credentials, self._config.user_agent
