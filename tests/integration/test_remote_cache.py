@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
+from buildengine.builder import BuildRequest, CacheEntry, Export
+from buildengine.daemon.engine import open_engine
+from buildengine.daemon.frontends import DefinitionFrontend
+from buildengine.daemon.local_session import DockerConfigCredentials, local_session
 from buildengine.digest import Digest
+from buildengine.events import Event, Outcome, VertexEvent
+from llb.state import State, merge, mkdir, mkfile, scratch
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.daemon import daemon
 from tests.fakes.remote_command import remote
@@ -206,6 +212,44 @@ def test_a_daemon_elsewhere(side: Side, store: Store, elsewhere: Store, context:
         assert json.loads(inspect(f"{side.host}/app:2")) == json.loads(inspect(name))
         refused = there.run("build", context, "--cache-to", "type=s3,bucket=b", status=1)
     assert 'unknown cache exporter: "s3"' in refused.error
+
+
+async def solved(store: Store, state: State, name: str, *caches: str) -> list[str]:
+    """Push what `state` is, with its cache; the names of the steps that were executed."""
+    request = BuildRequest(
+        ref="r",
+        frontend="",
+        exports=(Export(type="image", attrs={"name": name, "push": "true"}),),
+        cache_exports=(CacheEntry(type="inline"),),
+        cache_imports=tuple(CacheEntry(type="registry", attrs={"ref": cache}) for cache in caches),
+    )
+    session = local_session(request, credentials=DockerConfigCredentials(Path("/nowhere"), {}), environment={})
+    told: list[Event] = []
+    async with open_engine(store.config) as engine:
+        await engine.build(request, session, told.append, frontend=DefinitionFrontend(definition=state.marshal()))
+    done = [each.name for each in told if isinstance(each, VertexEvent) and each.outcome is Outcome.DONE]
+    return [each for each in done if each.startswith("make ")]
+
+
+def made(name: str) -> State:
+    """Two layers, of which the second has a result in the cache: what begins with nothing is no key's result there."""
+    return scratch().file(mkdir(f"/{name}")).file(mkfile(f"/{name}/it", os.urandom(8)), name=f"make {name}")
+
+
+async def test_results_that_are_made_of_others(side: Side, tmp_path: Path) -> None:
+    """What is merged are layers of the image that do not lie on those before them: each is found alone too."""
+    machines = [Store(tmp_path / str(number), tmp_path) for number in range(3)]
+    one, two = made("one"), made("two")
+    merged = merge([one, two]).file(mkfile("/top", b""), name="make top")
+    first, second = f"{side.host}/app:1", f"{side.host}/app:2"
+    assert sorted(await solved(machines[0], merged, first)) == ["make one", "make top", "make two"]
+    assert [len(record.get("chains", ())) for record in records_of(first)].count(1) == 1
+    assert await solved(machines[1], merged, second, first) == []
+    assert inspect(second) == inspect(first)
+    alone = two.file(mkfile("/above", b""), name="make above")
+    ran = await solved(machines[2], merge([alone, made("three")]), second, first)
+    assert sorted(ran) == ["make above", "make three"]
+    machines[2].command("debug", "verify-store")
 
 
 LOOP = [{"digest": "a", "inputs": [[{"link": 1}]]}, {"digest": "b", "inputs": [[{"link": 0}]]}]
