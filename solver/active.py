@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from buildengine.errors import InternalError
 from solver import cachekey, edge
 from solver.failures import Failure, causes
-from solver.lookup import Lookup
+from solver.lookup import FoundRecord, Lookup
 from solver.messages import (
     Event,
     Failed,
@@ -237,6 +237,12 @@ class ActiveEdge:
         assert self.lookup is not None
         found = self.lookup.update(range(len(self.state.inputs)), self.state.inputs)
         return any(record not in self.state.missing for record in found.records)
+
+    def best_record(self) -> FoundRecord | None:
+        """The first of the records that its search has found, if it is still among them."""
+        if self.lookup is None or not self.state.records:
+            return None
+        return self.lookup.find(self.state.records[0])
 
     def drop(self) -> None:
         """No job has it any more."""

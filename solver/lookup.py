@@ -11,12 +11,21 @@ that somebody else wrote down is: a link enters the store only for inputs that t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from buildengine.digest import Digest
 from solver import cachekey
 from solver.edge import Input
 from solver.messages import Found
-from solver.vertex import CacheMap, CacheRecord, CacheSource, CacheStore, Dep, InputKeys, Result
+from solver.vertex import CacheMap, CacheRecord, CacheSource, CacheStore, Dep, InputKeys
+
+
+class FoundRecord(NamedTuple):
+    """A record, and who has it: the store, or else a source."""
+
+    record: CacheRecord
+    cache: CacheStore | CacheSource
+    is_imported: bool
 
 
 class Lookup:
@@ -39,7 +48,7 @@ class Lookup:
         self._deps = cache_map.deps or (Dep(),) * inputs
         self._output = output
         self._matches: list[frozenset[str]] = [frozenset()] * inputs
-        self._records: dict[str, tuple[CacheRecord, CacheStore | CacheSource]] = {}
+        self._records: dict[str, FoundRecord] = {}
 
     def update(self, changed: Sequence[int], inputs: Sequence[Input]) -> Found:
         """Ask about the inputs in `changed`, and say what all inputs together lead to."""
@@ -53,21 +62,18 @@ class Lookup:
             found = [record for key in keys for record in cache.records(key)]
             if len(keys) > 1:
                 found.sort(key=lambda record: record.created, reverse=True)
-            self._records |= {record.id: (record, cache) for record in found}
+            self._records |= {record.id: FoundRecord(record, cache, cache is not self._store) for record in found}
         return Found(
             matched=frozenset([index for index in changed if self._matches[index]]),
             keys=keys,
             records=tuple(self._records),
         )
 
-    def record(self, id: str) -> CacheRecord:
-        return self._records[id][0]
+    def record(self, id: str) -> FoundRecord:
+        return self._records[id]
 
-    def is_imported(self, record: CacheRecord) -> bool:
-        return self._records[record.id][1] is not self._store
-
-    async def load(self, record: CacheRecord) -> Result | None:
-        return await self._records[record.id][1].load(record)
+    def find(self, id: str) -> FoundRecord | None:
+        return self._records.get(id)
 
     def add_keys(self, inputs: Sequence[InputKeys], output: int) -> tuple[str, ...]:
         """The store's keys of an output over inputs with these keys, one for each digest of the op; links are stored.

@@ -26,7 +26,7 @@ from solver import messages
 from solver.active import ActiveEdge, ActiveVertex
 from solver.edge import step
 from solver.execution import Executions
-from solver.lookup import Lookup
+from solver.lookup import FoundRecord, Lookup
 from solver.messages import CacheMapLoaded, ContentKey, RecordLoaded, RecordMissing
 from solver.once import Once, Outcome
 from solver.vertex import CacheMap, CacheRecord, CacheStore, Edge, Result, Vertex
@@ -246,51 +246,61 @@ class Scheduler:
 
     def _load_record(self, edge: ActiveEdge, request: messages.LoadRecord) -> None:
         assert edge.lookup is not None
-        record = edge.lookup.record(request.record)
-        if record.id not in edge.loading:
-            edge.loading[record.id] = Once(self.nursery, partial(self._load, edge, record))
-        edge.loading[record.id].join(edge, partial(self._record_loaded, edge, record))
+        found = edge.lookup.record(request.record)
+        id = found.record.id
+        if id not in edge.loading:
+            edge.loading[id] = Once(self.nursery, partial(self._load, edge, found))
+        edge.loading[id].join(edge, partial(self._record_loaded, edge, found.record))
 
-    async def _load(self, edge: ActiveEdge, record: CacheRecord) -> bool:
-        assert edge.lookup is not None
+    async def _load(self, edge: ActiveEdge, found: FoundRecord) -> bool:
         started = self.clock()
+        covered = _covered(edge)
         vertex = edge.vertex
         try:
-            result = await edge.lookup.load(record)
+            result = await found.cache.load(found.record)
+            if result is None:
+                return False
+            keys = await self._kept(edge, found, result, covered) if found.is_imported else (found.record.key,)
         except BuildError as error:
             text = f"a cached result cannot be used: {error}"
             vertex.progress.report(WarningEvent(vertex=vertex.vertex.digest, message=text))
             return False
-        if result is None:
-            return False
-        keys: tuple[str, ...] = (record.key,)
-        covered = _covered(edge)
-        if edge.lookup.is_imported(record):
-            keys = await self._keep(edge, record, result)
-            await self._keep_below(covered)
         edge.hold(result, keys)
         edge.link()
         for one in (*covered, edge):
             one.vertex.progress.cached(started)
         return True
 
-    async def _keep(self, edge: ActiveEdge, record: CacheRecord, result: Result) -> tuple[str, ...]:
-        """What came from elsewhere and was a hit is in the store from now on; the keys that it has there."""
-        keys = edge.add_keys(edge.index)
-        for key in keys:
-            await self._cache.save(key, result, created=record.created)
+    async def _kept(
+        self, edge: ActiveEdge, found: FoundRecord, result: Result, covered: Sequence[ActiveEdge]
+    ) -> tuple[str, ...]:
+        """What came from elsewhere and was a hit is in the store from now on; the keys that it has there.
+
+        So is what it was made from: the next build may change something in between. On failure the result is released.
+        """
+        try:
+            keys = await self._keep(edge, found, result)
+            for one in covered:
+                below = one.best_record()
+                if (
+                    below is not None
+                    and below.is_imported
+                    and (part := await below.cache.load(below.record)) is not None
+                ):
+                    try:
+                        await self._keep(one, below, part)
+                    finally:
+                        part.release()
+        except BaseException:
+            result.release()
+            raise
         return keys
 
-    async def _keep_below(self, covered: Sequence[ActiveEdge]) -> None:
-        """The same for what the hit was made from: the next build may change something in between."""
-        for one in covered:
-            assert one.lookup is not None
-            record = one.lookup.record(one.state.records[0])
-            if one.lookup.is_imported(record) and (result := await one.lookup.load(record)) is not None:
-                try:
-                    await self._keep(one, record, result)
-                finally:
-                    result.release()
+    async def _keep(self, edge: ActiveEdge, found: FoundRecord, result: Result) -> tuple[str, ...]:
+        keys = edge.add_keys(edge.index)
+        for key in keys:
+            await self._cache.save(key, result, created=found.record.created)
+        return keys
 
     def _record_loaded(self, edge: ActiveEdge, record: CacheRecord, outcome: Outcome[bool]) -> None:
         if outcome.error is not None:

@@ -8,10 +8,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from buildengine.errors import StoreError
 from solver.export import KeyGraph
 from solver.job import open_job
 from solver.scheduler import open_scheduler
-from solver.vertex import CacheSource, Edge
+from solver.vertex import CacheSource, Edge, Result
 from tests.fakes.memory_source import MemoryCacheSource
 from tests.fakes.memory_store import MemoryCacheStore
 from tests.fakes.solver_vertices import World, unwrap
@@ -198,3 +199,21 @@ async def test_what_is_here_in_part(world: World, stores: list[MemoryCacheStore]
     world.calls.clear()
     assert (await build(stores[1], steps(world), exported(graph)))[0] == "top"
     assert world.calls.execs == []
+
+
+class FullStore(MemoryCacheStore):
+    """Takes nothing that came from elsewhere."""
+
+    async def save(self, key: str, result: Result, *, created: float | None = None) -> None:
+        if created is not None:
+            raise StoreError("no space left")
+        await super().save(key, result)
+
+
+async def test_what_cannot_be_kept_is_made(world: World, stores: list[MemoryCacheStore]) -> None:
+    _, graph = await build(stores[0], steps(world))
+    world.calls.clear()
+    full = FullStore()
+    assert (await build(full, steps(world), exported(graph)))[0] == "top"
+    assert sorted(world.calls.execs) == ["base", "copy", "top", "tree"]
+    full.close()
