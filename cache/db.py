@@ -56,6 +56,10 @@ class Database:
 
         return await offload(run, limiter=DB)
 
+    async def rest(self) -> None:
+        """Close all connections; who asks next opens one again. To close the last one writes the log back (a while)."""
+        await offload(self.close, limiter=DB)
+
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 import trio
@@ -16,6 +17,7 @@ from buildengine.api.journal import Journal
 from buildengine.errors import BuildError
 
 WAIT = 6.0  # seconds for a build to begin
+QUIET = 15.0  # seconds without a build after which none is near
 KEPT = 10.0  # seconds for which one that has ended and left no record can still be followed
 
 
@@ -97,15 +99,28 @@ class Builds:
             return self._builds[ref]
         return None
 
+    async def quiet(self) -> None:
+        """Until builds have run, and none has for `QUIET` seconds."""
+        seconds = inf
+        while True:
+            with trio.move_on_after(seconds):
+                await self._changed.park()
+                seconds = inf if self._running() else QUIET
+                continue
+            return
+
     async def stop(self) -> int:
         """End every build, and let none begin; how many ran, when the last has ended."""
         self._stopped = True
-        running = [build for build in self._builds.values() if not build.ended.is_set()]
+        running = self._running()
         for build in running:
             build.scope.cancel()
         for build in running:
             await build.ended.wait()
         return len(running)
+
+    def _running(self) -> list[RunningBuild]:
+        return [build for build in self._builds.values() if not build.ended.is_set()]
 
     def _end(self, build: RunningBuild) -> None:
         build.journal.end()

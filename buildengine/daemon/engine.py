@@ -70,6 +70,14 @@ class Engine:
         self._scheduler = scheduler
         self._runtime = runtime
 
+    async def stand_by(self) -> None:
+        """For who stays: the first step is to find what runs steps there already. Raises HostError."""
+        (await self._runtime()).rest()
+
+    async def rest(self) -> None:
+        """No build is near: give back what the last ones have left."""
+        await self.cache.db.rest()
+
     def _registries(self) -> RegistryConfig:
         from buildengine.daemon.registries import registry_config
 

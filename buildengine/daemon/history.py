@@ -138,6 +138,10 @@ class History:
             temporary.rename(self._directory / digest.hex)
         return Blob(media_type=media_type, digest=digest, size=len(data))
 
+    async def rest(self) -> None:
+        """No build is near."""
+        await self._db.rest()
+
     # --- whoever asks
 
     def find(self, ref: str) -> BuildRecord | None:

@@ -47,9 +47,11 @@ def _run(config: DaemonConfig) -> int:
 
     if os.geteuid() != 0:
         raise HostError("pybuildd needs root to run build steps", hint="run it with sudo, or in a container as root")
+    from buildengine.daemon import residency
     from worker.runtime.isolate import private_mounts
 
     private_mounts()  # before any thread exists
+    residency.begin()
     import trio
 
     from buildengine.daemon.log import Log

@@ -27,6 +27,7 @@ from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
 from buildengine.builder import BuildOutcome, PrunePolicy, RunnablePlatform, StoreCheck, UsageInfo
+from buildengine.daemon import residency
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
 from buildengine.daemon.engine import Engine
@@ -249,8 +250,17 @@ async def open_service(engine: Engine, history: History, settings: Settings) -> 
     cache = engine.cache
     async with trio.open_nursery() as nursery, open_received(cache.cachemounts) as received:
         builds = Builds(cache.root / "ingest", cache.lease.id, nursery)
+        nursery.start_soon(_rest, builds, engine, history)
         yield Service(engine, history, builds, Sessions(), received, settings)
         nursery.cancel_scope.cancel()
+
+
+async def _rest(builds: Builds, engine: Engine, history: History) -> None:
+    while True:
+        await builds.quiet()
+        await history.rest()
+        await engine.rest()
+        residency.give_back()
 
 
 def _result(outcome: BuildOutcome) -> ResultInfo:

@@ -29,7 +29,7 @@ from buildengine.api.images import Images
 from buildengine.api.reflection import reflection
 from buildengine.api.session import remote_credentials
 from buildengine.api.traces import SERVICE as TRACES
-from buildengine.daemon import systemd
+from buildengine.daemon import residency, systemd
 from buildengine.daemon.daemonconfig import DaemonConfig
 from buildengine.daemon.engine import open_engine
 from buildengine.daemon.history import Limits, open_history
@@ -83,8 +83,10 @@ async def _running(config: DaemonConfig) -> AsyncIterator[Service]:
         engine = await stack.enter_async_context(open_engine(config.engine))
         stack.enter_context(_only_daemon(engine.cache))
         history = await stack.enter_async_context(open_history(engine.cache.root, limits))
-        settings = settings_of(config, engine.cache)
-        yield await stack.enter_async_context(open_service(engine, history, settings))
+        service = await stack.enter_async_context(open_service(engine, history, settings_of(config, engine.cache)))
+        await engine.stand_by()
+        residency.settle()
+        yield service
 
 
 @contextmanager
