@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from google.protobuf import json_format
-
 from buildengine import errors
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.errors import BuildError, ExecFailed, InternalError, Location, SolveError, SourceRange
@@ -112,6 +110,8 @@ def _source(location: Location) -> dict[str, Any]:
     if location.language:
         info["language"] = location.language
     if location.definition:
+        from google.protobuf import json_format  # only a failure needs it
+
         definition = ops_pb2.Definition.FromString(location.definition)
         info["definition"] = json_format.MessageToDict(definition, preserving_proto_field_name=True)
     return {

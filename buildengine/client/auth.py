@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,6 +62,8 @@ async def run_program(
     argv: Sequence[str], *, input: bytes, env: Mapping[str, str], limit: int, timeout: float
 ) -> Ended:
     """A credential helper to its end; it is killed when we are cancelled. Raises HostError, SourceError."""
+    import shutil  # 3 ms, and few have a helper
+
     program = shutil.which(argv[0], path=env.get("PATH"))
     if program is None:
         raise HostError(f"the program {argv[0]!r} is not installed", hint=f"install {argv[0]} or add it to PATH")

@@ -1,24 +1,17 @@
-"""The way to a daemon: a socket, TCP with or without TLS, or `pybuild dial-stdio` on another host through ssh.
+"""The way to a daemon: a socket, TCP with or without TLS, or another host through ssh.
 
     async with connect("unix:///run/buildkit/buildkitd.sock") as daemon:
         ...
 
-grpcio connects by itself, when the first call is made. It cannot be given a byte stream; so ssh is put behind a socket
-of ours, in the abstract namespace (unix(7)): nothing is left of it whatever is killed, and only this process gets in.
+grpcio connects by itself, when the first call is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import shlex
-import shutil
-import socket
-import struct
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +19,14 @@ from buildengine import __version__
 from buildengine.api.rpc import MAX_MESSAGE, Code, RpcError
 from buildengine.client.address import Address, TlsFiles, parse
 from buildengine.client.connection import Connection
-from buildengine.errors import BuildError, ConfigError, HostError, SourceError, UserError
+from buildengine.errors import BuildError, ConfigError, SourceError, UserError
 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from buildengine.client.throughssh import Ssh
+
 _MOST_METADATA = 16 << 20  # bytes: a status carries the build file, and grpcio takes 8 KiB where nobody says more
-_SAID = 4096  # bytes of what ssh complains about
-_PATIENCE = 2.0  # seconds for ssh to end
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 @asynccontextmanager
@@ -46,9 +38,11 @@ async def connect(address: Address | str) -> AsyncIterator[Connection]:
     if isinstance(address, str):
         address = parse(address)
     async with AsyncExitStack() as stack:
-        ssh: _Ssh | None = None
+        ssh: Ssh | None = None
         if address.scheme == "ssh":
-            ssh = await stack.enter_async_context(_through_ssh(address))
+            from buildengine.client.throughssh import through_ssh
+
+            ssh = await stack.enter_async_context(through_ssh(address))
         channel = _channel(address, ssh)
         await stack.enter_async_context(channel)
         try:
@@ -57,7 +51,7 @@ async def connect(address: Address | str) -> AsyncIterator[Connection]:
             raise await _explained(address, ssh, error) from error
 
 
-def _channel(address: Address, ssh: _Ssh | None) -> grpc.aio.Channel:
+def _channel(address: Address, ssh: Ssh | None) -> grpc.aio.Channel:
     # grpcio reads both when it is imported: nobody forks here, and what it logs we tell ourselves.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -106,7 +100,7 @@ def _pem(file: Path | None) -> bytes | None:
 # --- why there is no connection ----------------------------------------------------------------------------------
 
 
-async def _explained(address: Address, ssh: _Ssh | None, error: RpcError) -> BuildError:
+async def _explained(address: Address, ssh: Ssh | None, error: RpcError) -> BuildError:
     from buildengine.api.status import from_rpc
 
     if error.code is Code.UNIMPLEMENTED and (service := error.message.partition("unknown service ")[2]):
@@ -137,82 +131,3 @@ async def _socket_problem(address: Address, error: RpcError) -> BuildError:
         return SourceError(f"cannot connect to the daemon at {address}: {os.strerror(problem.errno or 0)}", hint=hint)
     writer.close()
     return SourceError(f"the daemon at {address} broke the connection: {error.message}")
-
-
-# --- ssh ---------------------------------------------------------------------------------------------------------
-
-
-class _Ssh:
-    """The abstract socket `name`: each connection to it is the standard input and output of an ssh of its own."""
-
-    def __init__(self, address: Address) -> None:
-        self.name = f"pybuild-{os.getpid()}-{secrets.token_hex(16)}"
-        self._argv = ssh_command(address)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._said = os.memfd_create("ssh")
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    async def complaint(self) -> str:
-        """What ssh printed, in one line, once it has ended."""
-        with suppress(subprocess.TimeoutExpired):
-            for ssh in self._running:
-                await asyncio.to_thread(ssh.wait, _PATIENCE)
-        said = os.pread(self._said, _SAID, 0).decode(errors="replace")
-        return " ".join(said.split()).removeprefix("error: ")
-
-    async def serve(self) -> None:
-        self._listener.bind("\0" + self.name)
-        self._listener.listen()
-        while True:
-            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            with connection:
-                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-                if _CREDENTIALS.unpack(peer)[0] == os.getpid():
-                    self._start(connection)
-
-    def _start(self, connection: socket.socket) -> None:
-        """In a session of its own: Ctrl-C at our terminal is for us, and the build is cancelled through ssh."""
-        connection.setblocking(True)
-        self._running.append(
-            subprocess.Popen(
-                self._argv,
-                stdin=connection.fileno(),
-                stdout=connection.fileno(),
-                stderr=self._said,
-                start_new_session=True,
-            )
-        )
-
-    async def close(self) -> None:
-        self._listener.close()
-        for ssh in self._running:
-            ssh.terminate()
-            try:
-                await asyncio.to_thread(ssh.wait, _PATIENCE)
-            except subprocess.TimeoutExpired:
-                ssh.kill()
-                ssh.wait()
-        os.close(self._said)
-
-
-@asynccontextmanager
-async def _through_ssh(address: Address) -> AsyncIterator[_Ssh]:
-    if shutil.which("ssh") is None:
-        raise HostError(f"{address} needs the program ssh", hint="install openssh-client")
-    ssh = _Ssh(address)
-    serving = asyncio.create_task(ssh.serve())
-    try:
-        yield ssh
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        await asyncio.shield(ssh.close())
-
-
-def ssh_command(address: Address) -> tuple[str, ...]:
-    """The command that carries the connection. (buildctl runs itself there; its option of that name is the same.)"""
-    user = ("-l", address.user) if address.user else ()
-    port = ("-p", str(address.port)) if address.port is not None else ()
-    # ssh hands its words to a shell on the other side
-    where = ("--addr", shlex.quote(f"unix://{address.path}")) if address.path else ()
-    return ("ssh", *user, *port, "--", address.host, "pybuild", *where, "dial-stdio")

@@ -19,7 +19,6 @@ from buildengine.api.headers import OK, Request, Status
 from buildengine.api.http2 import Core
 from buildengine.api.inbox import Inbox
 from buildengine.api.rpc import Code, Metadata, RpcError
-from buildengine.api.status import to_rpc
 from buildengine.api.streams import CallEnded, CallOpened, Event, HalfClosed, MessagesReceived
 
 _HIGH_WATER = 256 << 10  # bytes of one call that wait to be written before its sender does
@@ -233,5 +232,7 @@ async def _outcome(call: _Call, method: rpc.Method[Any, Any], timeout: float | N
     except TimeoutError:
         return Status(code=Code.DEADLINE_EXCEEDED, message="context deadline exceeded")
     except Exception as error:
+        from buildengine.api.status import to_rpc  # only a failure needs it
+
         told = to_rpc(error)
         return Status(code=told.code, message=told.message, details=told.details)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
-import socket
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import field
@@ -107,13 +106,13 @@ def shared_key(request: BuildRequest) -> str:
     """Builds with the same one share what the daemon keeps of their directories: those of this host's same paths."""
     directories = directories_of(request)
     named = [f"{name}={directory.key}" for name, directory in sorted(directories.items())]
-    return hashlib.sha256("\0".join([socket.gethostname(), *named]).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256("\0".join([os.uname().nodename, *named]).encode(errors="surrogateescape")).hexdigest()
 
 
 @asynccontextmanager
 async def session(connection: Connection, offered: Offered, key: str) -> AsyncIterator[str]:
     """Its id. The session lives as long as the block."""
-    id = secrets.token_hex(16)
+    id = os.urandom(16).hex()
     metadata = (
         (f"{_EXPOSED}-uuid", id),
         (f"{_EXPOSED}-sharedkey", key),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from buildengine.digest import Digest
@@ -16,7 +16,9 @@ from buildengine.errors import InvalidDefinition, UserError
 from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
 from llb import giturl
-from llb.ops import SourceOp
+
+if TYPE_CHECKING:
+    from llb.ops import SourceOp
 
 HEADERS_ALLOWED = ("accept", "user-agent")
 _T = TypeVar("_T")
