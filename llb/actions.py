@@ -58,7 +58,7 @@ class Actions:
             src=paths.resolve(source.cwd, src),
             dest=dest,
             owner=_owner(options.get("owner")),
-            mode=mode if isinstance(mode, int) else -1,
+            mode=mode if isinstance(mode, int) else 0 if mode else -1,
             mode_str=mode if isinstance(mode, str) else "",
             follow_symlink=options.get("follow_symlink", False),
             dir_copy_contents=options.get("contents", False),

@@ -154,7 +154,7 @@ def _of_exec(op: ExecOp) -> Iterable[str]:
     if op.cdi_devices:
         yield "exec.meta.cdi"
     if op.secret_env:
-        yield "exec.secretenv"
+        yield from ("exec.mount.secret", "exec.secretenv")
     for mount in op.mounts:
         yield from _of_mount(mount)
 

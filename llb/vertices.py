@@ -178,7 +178,8 @@ class FileVertex(OperationVertex):
 
     @property
     def sources(self) -> tuple[Output, ...]:
-        return tuple([output for output in (self.base, *[s.source for s in self.steps]) if output is not None])
+        """The last step's source comes first: that is how BuildKit's client orders a definition."""
+        return tuple([output for output in (self.base, *[s.source for s in self.steps[::-1]]) if output is not None])
 
     def op(self, inputs: Inputs, target: Target) -> Op:
         base = inputs.add(self.base)

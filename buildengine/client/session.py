@@ -110,9 +110,9 @@ def shared_key(request: BuildRequest) -> str:
 
 
 @asynccontextmanager
-async def session(connection: Connection, offered: Offered, key: str) -> AsyncIterator[str]:
-    """Its id. The session lives as long as the block."""
-    id = os.urandom(16).hex()
+async def session(connection: Connection, offered: Offered, key: str, id: str = "") -> AsyncIterator[str]:
+    """Its id, a new one unless it is given. The session lives as long as the block."""
+    id = id or os.urandom(16).hex()
     metadata = (
         (f"{_EXPOSED}-uuid", id),
         (f"{_EXPOSED}-sharedkey", key),

@@ -1,7 +1,7 @@
 """The image config as the frontend sees it: what it reads of a base image, changes, and writes for the exporter.
 
 The JSON is what Go would write for OCI's Image with Docker's extensions: field order, omitted empty fields, escapes.
-`rootfs` is the exporter's: here it only tells whether an image has layers. Pure.
+`rootfs` is that of the base image: what the image has in the end is the exporter's to say. Pure.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """`os` and `architecture` are as written, which may be nothing. `has_layers` is not part of the JSON."""
+    """`os` and `architecture` are as written, which may be nothing; `diff_ids` None: nothing is said of layers.
+
+    `has_layers` is not part of the JSON.
+    """
 
     os: str = ""
     architecture: str = ""
@@ -89,6 +92,8 @@ class Image:
     author: str = ""
     config: Config = field(default_factory=Config)
     history: tuple[History, ...] = ()
+    rootfs: str = "layers"  # its type
+    diff_ids: tuple[str, ...] | None = None
     has_layers: bool = True
 
     @property
@@ -133,7 +138,7 @@ def parse(data: bytes) -> Image:
 
 
 def _image(document: dict[str, Any]) -> Image:
-    entries = document.get("history") or []
+    entries, root = document.get("history") or [], _object(document, "rootfs")
     if not isinstance(entries, list):
         raise TypeError("history is no list")
     history = tuple(
@@ -155,8 +160,10 @@ def _image(document: dict[str, Any]) -> Image:
         author=_text(document, "author"),
         config=_config(_object(document, "config")),
         history=history,
+        rootfs=_text(root, "type"),
+        diff_ids=_texts(root, "diff_ids") if root.get("diff_ids") is not None else None,
         # an image of the oldest schema has no diff ids, so its history is asked too
-        has_layers=bool(_object(document, "rootfs").get("diff_ids")) or any(not entry.empty_layer for entry in history),
+        has_layers=bool(root.get("diff_ids")) or any(not entry.empty_layer for entry in history),
     )
 
 
@@ -228,12 +235,13 @@ def _checked(value: Any) -> str:
 
 
 def to_json(image: Image) -> bytes:
-    """The config without `rootfs` and `created`."""
+    """The config without `created`."""
     document = {
         **_filled(author=image.author),
         "architecture": image.architecture,
         "os": image.os,
         **_filled(**{"os.version": image.os_version, "os.features": image.os_features, "variant": image.variant}),
+        "rootfs": {"type": image.rootfs, "diff_ids": image.diff_ids},
         **_filled(history=[_history_entry(entry) for entry in image.history]),
         "config": _config_document(image.config),
     }

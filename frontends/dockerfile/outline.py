@@ -48,7 +48,8 @@ def outline(plan: Plan, drafts: _Drafts, given: Mapping[str, str], lexer: Lexer)
                 arguments.setdefault(name, known[name])
         for mount, where in drafts[stage].asked:
             found = agents if isinstance(mount, Ssh) else secrets
-            found.setdefault(mount.id, (mount.id, where, not mount.optional))
+            name = mount.id or "default"
+            found.setdefault(name, (name, where, not mount.optional))
     start = plan.target.instruction
     return Outline(
         name=plan.target.name,

@@ -131,7 +131,7 @@ class Graph:
             instructions = [step.instruction for step in stage.steps]
             stage.steps = tuple([self._step(stage, instruction) for instruction in instructions])
         self._check_circles()
-        if len(self.stages) == 1:
+        if len(self.stages) == 1 and not any(_has_mounts(step.instruction) for step in self.stages[0].steps):
             self.stages[0].label = ""
 
     def _step(self, stage: Stage, instruction: ins.Instruction, on_build: bool = False) -> Step:
@@ -245,6 +245,11 @@ class Graph:
             except ParseError as error:
                 hint = error.hint or f"the trigger is: {text}"
                 raise ParseError(error.message, hint=hint, locations=(stage.location,)) from None
+
+
+def _has_mounts(instruction: ins.Instruction) -> bool:
+    """BuildKit counts what is mounted as a stage of its own, the context as well."""
+    return isinstance(instruction, ins.Run) and bool(instruction.mounts)
 
 
 def _circle(start: Stage, instructions: Sequence[ins.Instruction]) -> ParseError:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -93,8 +93,9 @@ class Buildah:
 class Daemon:
     """A daemon that serves BuildKit's API, warm, and `buildctl` as its client. `directory` holds that and buildkitd."""
 
-    def __init__(self, name: str, program: Path, work: Path, directory: Path) -> None:
+    def __init__(self, name: str, program: Path, work: Path, directory: Path, flags: Sequence[object] = ()) -> None:
         self.name = name
+        self._flags = [str(flag) for flag in flags]
         self._program = program
         self._ctl = directory / "buildctl"
         self._work = work
@@ -112,7 +113,7 @@ class Daemon:
     def forget(self) -> None:
         self._stop()
         argv = [str(self._program), "--root", str(_new_directory(self._work, self.name)), "--addr", self._address]
-        argv += ["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false"]
+        argv += ["--containerd-worker=false", "--oci-worker=true", "--oci-worker-gc=false", *self._flags]
         said = self._work / f"{self.name}.log"
         with open(said, "wb") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
@@ -139,8 +140,8 @@ class Daemon:
         _run(argv)
 
 
-def buildkitd(work: Path, peer: Path) -> Daemon:
-    return Daemon("buildkitd", peer / "buildkitd", work, peer)
+def buildkitd(work: Path, peer: Path, *flags: object) -> Daemon:
+    return Daemon("buildkitd", peer / "buildkitd", work, peer, flags)
 
 
 def pybuildd(work: Path, peer: Path) -> Daemon:

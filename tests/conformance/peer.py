@@ -34,9 +34,9 @@ def dumped(definition: Definition) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def daemon(work: Path) -> Iterator[Daemon]:
+def daemon(work: Path, *flags: object) -> Iterator[Daemon]:
     """A buildkitd of our own, all of its files below `work`, for this block."""
-    with buildkitd(work, directory()).running() as running:
+    with buildkitd(work, directory(), *flags).running() as running:
         yield running
 
 

@@ -44,6 +44,14 @@ async def test_a_single_stage_has_no_name_and_numbers_are_aligned() -> None:
     assert built.names[9] == "[10/10] RUN a"
 
 
+async def test_a_mount_gives_a_single_stage_its_name() -> None:
+    """BuildKit takes what is mounted for one more stage."""
+    built = await build("FROM busybox\nRUN --mount=type=cache,target=/k x\n")
+    assert built.names[-1] == "[stage-0 2/2] RUN --mount=type=cache,target=/k x"
+    built = await build("FROM busybox AS named\nRUN --mount=target=/k x\n")
+    assert built.names[-1] == "[named 2/2] RUN --mount=target=/k x"
+
+
 async def test_an_image_to_copy_from_makes_a_single_stage_a_numbered_one() -> None:
     assert (await step(B + "COPY --from=alpine a b\n")).name == "[stage-0 2/2] COPY --from=alpine a b"
 
@@ -123,7 +131,8 @@ async def test_config_is_written_as_go_writes_it() -> None:
     built = await build('FROM scratch\nLABEL b="<&>" a=é\nUSER 1\n')
     assert b'"config":{"User":"1","Env":["PATH=/usr/local/sbin' in built.only.config
     assert '"Labels":{"a":"é","b":"\\u003c\\u0026\\u003e"}' in built.only.config.decode()
-    assert built.only.config.startswith(b'{"architecture":"amd64","os":"linux","history":[{"created_by":"LABEL b=')
+    begin = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null},"history":[{"created_by":'
+    assert built.only.config.startswith(begin)
 
 
 async def test_the_base_config_is_inherited() -> None:
@@ -340,7 +349,7 @@ async def test_tmpfs_secret_and_ssh_mounts() -> None:
     assert (found["/d/e"].secret.id, found["/d/e"].secret.optional, found["/d/e"].secret.mode) == ("e", False, 0o444)
     assert found["/f"].secret.id == "f"
     assert [(v.id, v.name, v.optional) for v in node.exec.secret_env] == [("c", "C", True), ("f", "F", True)]
-    assert (found["/run/buildkit/ssh_agent.0"].ssh.id, found["/k"].ssh.id) == ("default", "k")
+    assert (found["/run/buildkit/ssh_agent.0"].ssh.id, found["/k"].ssh.id) == ("", "k")
     assert "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0" in node.exec.meta.env
     assert node.name.endswith("x ****")
 

@@ -224,6 +224,7 @@ class TestFile:
             src="/*",
             dest="/d/.",
             owner=ops.Owner(user=ops.NamedUser(name="app", input=0)),
+            mode=0,
             mode_str="u=rwX",
             follow_symlink=True,
             attempt_unpack=True,

@@ -107,7 +107,7 @@ def _ssh(wanted: RunMount) -> Ssh:
     if wanted.source:
         raise ParseError("ssh does not support source", hint="name the agent with id=")
     return Ssh(
-        id=wanted.id or "default",
+        id=wanted.id,  # "" is the default agent
         target=wanted.target,
         uid=wanted.uid or 0,
         gid=wanted.gid or 0,

@@ -47,7 +47,12 @@ class _Source:
 
     @property
     def is_remote(self) -> bool:
-        return self.repository is not None or self.text.startswith(("http://", "https://"))
+        return self.repository is not None or self.is_download
+
+    @property
+    def is_download(self) -> bool:
+        """By its scheme, as BuildKit has it: `git@host:path` is also looked for in the context, in vain."""
+        return self.text.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,7 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
         )
     used = source.stage.used if source else draft.shared.context_used
     os = draft.platform.os
-    used.update(rooted(imagepaths.slashed(wanted.text, os)) for wanted in job.sources if not wanted.is_remote)
+    used.update(rooted(imagepaths.slashed(wanted.text, os)) for wanted in job.sources if not wanted.is_download)
     draft.commit(_history_text(job), layer=True, suffix=" # buildkit")
 
 

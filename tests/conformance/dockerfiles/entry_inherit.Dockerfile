@@ -1,0 +1,12 @@
+FROM with-everything:1
+RUN id
+ENV ADDED=$INHERITED
+LABEL mine=yes
+USER root
+CMD ["other"]
+FROM with-everything:1
+ENTRYPOINT []
+FROM with-everything:1
+CMD []
+ENTRYPOINT ["e"]
+HEALTHCHECK NONE

@@ -1,0 +1,2 @@
+FROM trigger-base:2
+COPY own /own
