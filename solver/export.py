@@ -84,10 +84,11 @@ class _Writer:
         lookup, state = edge.lookup, edge.state.inputs[index]
         assert lookup is not None
         selector = cachekey.selector_name(lookup.selector(index))
-        links = [KeyLink(selector=selector, key=number) for number in self.numbers[edge.vertex.inputs[index]]]
-        contents = set(lookup.contents(known, index))
+        numbers = self.numbers[edge.vertex.inputs[index]]
+        links = [KeyLink(selector=selector, key=number) for number in numbers]
+        contents = lookup.contents(known, index) - {self.keys[number].name for number in numbers}
         if state.content is not None:
-            contents.add(cachekey.name_of(state.content))
+            contents |= {cachekey.name_of(state.content)}
         return (*links, *[KeyLink(selector="", key=self._content(name)) for name in sorted(contents)])
 
     def _content(self, name: Digest) -> int:

@@ -125,7 +125,7 @@ class Lookup:
         Then what follows elsewhere is not what follows here, and must not be stored as such.
         """
         for index, one in enumerate(inputs):
-            theirs = self.contents((imported,), index)
+            theirs = self.contents((imported,), index).difference(map(cachekey.name_of, one.keys))
             ours = {cachekey.name_of(one.content)} if one.content is not None else self.contents(own, index)
             if theirs and ours and theirs.isdisjoint(ours):
                 return False

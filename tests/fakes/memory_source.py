@@ -15,13 +15,13 @@ class MemoryCacheSource:
 
     def __init__(self, id: str = "elsewhere") -> None:
         self._id = id
-        self._graph = KeyGraph()
+        self.graph = KeyGraph()
         self._ready = trio.Event()
         self.loaded: list[object] = []
         self.lose = False
 
     def fill(self, graph: KeyGraph) -> None:
-        self._graph = graph
+        self.graph = graph
         self._ready.set()
 
     async def ready(self) -> None:
@@ -30,7 +30,7 @@ class MemoryCacheSource:
     def targets(self, op: Digest, output: int, index: int, keys: InputKeys) -> frozenset[str]:
         name = cachekey.name_of(cachekey.root_key(op, output))
         found = set()
-        for number, key in enumerate(self._graph.keys):
+        for number, key in enumerate(self.graph.keys):
             if key.name == name and index < len(key.inputs):
                 for link in key.inputs[index]:
                     for asked in keys.keys:
@@ -43,7 +43,7 @@ class MemoryCacheSource:
         return tuple(
             CacheRecord(key=key, id=f"{self._id}-{record.id}", created=record.created, payload=record.payload)
             for number in self._numbers(key)
-            for record in self._graph.keys[number].records
+            for record in self.graph.keys[number].records
         )
 
     async def load(self, record: CacheRecord) -> Result | None:
@@ -58,7 +58,7 @@ class MemoryCacheSource:
         number = cachekey.imported_number(self._id, key)
         if number is None:
             return frozenset()
-        found = [self._graph.keys[link.key] for link in self._graph.keys[number].inputs[index] if not link.selector]
+        found = [self.graph.keys[link.key] for link in self.graph.keys[number].inputs[index] if not link.selector]
         return frozenset(key.name for key in found if not key.inputs)
 
     def _numbers(self, key: str) -> list[int]:
@@ -68,4 +68,15 @@ class MemoryCacheSource:
         if cachekey.is_imported(key):
             return []
         name = cachekey.name_of(key)
-        return [number for number, one in enumerate(self._graph.keys) if one.name == name and not one.inputs]
+        return [number for number, one in enumerate(self.graph.keys) if one.name == name and not one.inputs]
+
+
+def told(graph: KeyGraph) -> set[tuple[object, ...]]:
+    """The graph whatever its numbers: each key with its links, by the names of all below, and its newest result."""
+    ways: list[str] = []
+    found = set()
+    for key in graph.keys:
+        links = [sorted((ways[link.key], link.selector) for link in each) for each in key.inputs]
+        ways.append(repr((key.name, links)))
+        found.add((ways[-1], bool(key.records)))
+    return found

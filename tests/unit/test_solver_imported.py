@@ -13,7 +13,7 @@ from solver.export import KeyGraph
 from solver.job import open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import CacheSource, Edge, Result
-from tests.fakes.memory_source import MemoryCacheSource
+from tests.fakes.memory_source import MemoryCacheSource, told
 from tests.fakes.memory_store import MemoryCacheStore
 from tests.fakes.solver_vertices import World, unwrap
 
@@ -45,17 +45,6 @@ def exported(graph: KeyGraph) -> MemoryCacheSource:
     source = MemoryCacheSource()
     source.fill(graph)
     return source
-
-
-def told(graph: KeyGraph) -> set[tuple[object, ...]]:
-    """The graph whatever its numbers: each key with its links, by the names of all below, and when it was made."""
-    ways: list[str] = []
-    found = set()
-    for key in graph.keys:
-        links = [sorted((ways[link.key], link.selector) for link in each) for each in key.inputs]
-        ways.append(repr((key.name, links)))
-        found.add((ways[-1], tuple(record.created for record in key.records[:1])))
-    return found
 
 
 def steps(world: World, tail: str = "", version: str = "") -> Edge:

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildengine.errors import InternalError
+from solver.export import KeyGraph
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
-from solver.vertex import Edge
+from solver.vertex import CacheSource, Edge
+from tests.fakes.memory_source import MemoryCacheSource, told
 from tests.fakes.solver_vertices import CountingStore, Hook, World, unwrap
 
 
@@ -157,6 +159,44 @@ def test_after_a_change_results_are_right_and_only_what_depends_on_it_executes(p
             assert {*executed} <= {_digest(changed, number) for number in dependants}
         assert await build(world, store, plan, "a") == [] or lost or not all(node.stable for node in plan)
         finish(world, store)
+
+    trio.run(main)
+
+
+async def exported(world: World, store: CountingStore, plan: Plan, name: str, *sources: CacheSource) -> KeyGraph:
+    """Build it, and how its result is found."""
+    async with open_scheduler(store) as scheduler, open_job(scheduler, name) as job:
+        job.sources += sources
+        edge = graph(world, plan, name)
+        await solve(job, edge, plan)
+        return job.key_graph(edge)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans(), st.data())
+def test_with_the_cache_of_another_store_results_are_right(plan: Plan, data: st.DataObject) -> None:
+    """One that has built something else before, and nothing; and it is exported again as it came."""
+    index = data.draw(st.integers(0, len(plan) - 1))
+    changed = (*plan[:index], replace(plan[index], op=plan[index].op + 10), *plan[index + 1 :])
+    is_stable = all(node.stable for node in plan)
+
+    async def main() -> None:
+        world, there, here, empty = World(), CountingStore(), CountingStore(), CountingStore()
+        first, second = MemoryCacheSource(), MemoryCacheSource()
+        first.fill(await exported(world, there, plan, "a"))
+        await build(world, here, changed, "b")
+        await exported(world, here, plan, "c", first)
+        world.calls.clear()
+        second.fill(await exported(world, empty, plan, "d", first))
+        if is_stable:
+            bare = {_digest(plan, number) for number, node in enumerate(plan) if not node.inputs}
+            assert {*world.calls.execs} <= bare  # what begins with nothing has no result there
+            assert told(second.graph) == told(first.graph)
+        await exported(world, empty, changed, "e", second)
+        assert not await build(world, empty, plan, "f") or not is_stable
+        for store in (there, here, empty):
+            store.close()
+        assert world.ledger.live == 0
 
     trio.run(main)
 
