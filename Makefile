@@ -3,7 +3,7 @@
 #   make test         lint, types, layers, tests (under 20 minutes on two cores)
 #   make test-all     and the slow ones
 #   make bench        whole-command timings beside buildah (and BuildKit with PEER=directory)
-#   make conformance PEER=directory   the same definitions before us and before BuildKit (buildctl and buildkitd in PEER)
+#   make conformance PEER=directory   the same definitions before us and before BuildKit (buildctl, buildkitd and docker-buildx in PEER)
 
 SHELL := /bin/bash
 VENV := .venv
@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN_PACKAGES := busybox-static git
 TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux libseccomp2 mmdebstrap openssh-client xfsprogs qemu-user-static
+PEER_PACKAGES := $(TEST_PACKAGES) docker.io
+PEER_PROGRAMS := buildctl buildkitd docker-buildx
 
 .PHONY: quickstart test test-all lint bench conformance clean
 
@@ -37,8 +39,9 @@ bench: $(STAMP)
 	@$(BIN)/python -m tests.bench $(if $(PEER),--peer $(PEER))
 
 conformance: $(STAMP)
-	@test -n "$(PEER)" -a -x "$(PEER)/buildctl" || { echo "conformance: set PEER to a directory that holds buildctl" >&2; exit 2; }
-	@.ci/apt-install $(TEST_PACKAGES)
+	@for program in $(PEER_PROGRAMS); do test -n "$(PEER)" -a -x "$(PEER)/$$program" || \
+	  { echo "conformance: set PEER to a directory that holds $(PEER_PROGRAMS): there is no $$program" >&2; exit 2; }; done
+	@.ci/apt-install $(PEER_PACKAGES)
 	@PEER=$(abspath $(PEER)) $(BIN)/python -m pytest tests/conformance
 
 $(STAMP): pyproject.toml

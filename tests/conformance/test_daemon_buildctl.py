@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from llb.definition import Definition
 from llb.state import local, mkdir, scratch
 from tests.builds import FIXTURES, Store, write
-from tests.conformance.peer import directory
+from tests.conformance.buildctl import ctl, raw
 from tests.fakes.daemon import Daemon, daemon
 
 pytest_plugins = [FIXTURES]
@@ -31,20 +30,6 @@ def running(store_with_base: Store, tmp_path_factory: pytest.TempPathFactory) ->
     store = store_with_base.copy(place / "root")
     with daemon(store.root, place) as started:
         yield started
-
-
-def ctl(running: Daemon, *words: object, stdin: bytes = b"", status: int = 0) -> str:
-    """What it prints, on both streams."""
-    done = raw(running, *words, stdin=stdin)
-    text = (done.stdout + done.stderr).decode(errors="replace")
-    assert done.returncode == status, text
-    return text
-
-
-def raw(running: Daemon, *words: object, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    address = running.address.replace("unix:", "unix://")
-    argv = [str(directory() / "buildctl"), "--addr", address, *map(str, words)]
-    return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=100)
 
 
 def files(name: str) -> Definition:
@@ -132,5 +117,5 @@ def test_usage_and_prune(running: Daemon) -> None:
 def test_dial_stdio(running: Daemon) -> None:
     """The bytes of a connection, as they are: ours begins with settings, and ends when the client's does."""
     settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 6.5: a frame of that type, without any
-    done = raw(running, "dial-stdio", stdin=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+    done = raw(running.address, "dial-stdio", stdin=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
     assert (done.returncode, done.stdout[3]) == (0, settings[3])

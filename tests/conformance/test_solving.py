@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildengine.builder import Export
-from tests.bench.engines import BuildKit
+from tests.bench.engines import Daemon
 from tests.builds import FIXTURES, Store
 from tests.conformance import peer
 from tests.conformance.definitions import ROOTFS, SOLVED, TIME
@@ -26,7 +26,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def buildkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildKit]:
+def buildkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with peer.daemon(tmp_path_factory.mktemp("buildkit")) as running:
         yield running
 
@@ -47,7 +47,7 @@ def files(archive: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("name", SOLVED)
 async def test_both_engines_make_the_same_files(
-    name: str, buildkit: BuildKit, rootfs: Path, empty_store: Store, tmp_path: Path
+    name: str, buildkit: Daemon, rootfs: Path, empty_store: Store, tmp_path: Path
 ) -> None:
     theirs, ours = tmp_path / "theirs.tar", tmp_path / "ours.tar"
     peer.solve(buildkit, SOLVED[name], theirs, rootfs)
