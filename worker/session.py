@@ -85,7 +85,27 @@ class SshAgents(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bearer token, good for `life` seconds."""
+
+    value: SecretBytes
+    life: float
+
+
+class Tokens(Protocol):
+    async def fetch(self, host: str, *, realm: str, service: str, scopes: tuple[str, ...]) -> Token | None:
+        """A token for the registry `host` from its token service `realm`; None: it is for us to fetch, with what
+        `Credentials.get` gives. Raises SourceError."""
+        ...
+
+
 class Credentials(Protocol):
+    @property
+    def tokens(self) -> Tokens | None:
+        """A client that fetches tokens itself, so that its secret stays with it; None: there is none."""
+        ...
+
     async def get(self, host: str) -> Credential | None:
         """Credentials for one registry host (`docker.io` is `https://index.docker.io/v1/` in docker's file)."""
         ...

@@ -6,12 +6,20 @@ build wants it, and each question waits a while for the session, which may come 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from buildengine.api.auth_pb2 import CredentialsRequest, CredentialsResponse
+from buildengine.api.auth_pb2 import (
+    CredentialsRequest,
+    CredentialsResponse,
+    FetchTokenRequest,
+    FetchTokenResponse,
+    GetTokenAuthorityRequest,
+    GetTokenAuthorityResponse,
+)
 from buildengine.api.clientstore import ClientLayout
 from buildengine.api.forwarding import agent_socket, has_agent
 from buildengine.api.received import NotOffered, ReceivedDirectories
@@ -25,11 +33,13 @@ from buildengine.errors import BuildError, ContextError, SourceError, UserError
 from buildengine.reference import DOCKER_HUB
 from buildengine.values import dataclass
 from cache.opened import Cache
-from worker.session import IDENTITY_TOKEN, Credential, ReceivedDirectory, SecretBytes
+from worker.session import IDENTITY_TOKEN, Credential, ReceivedDirectory, SecretBytes, Token
 from worker.sources.origin import LocalOrigin
 
 _SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 _CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+_FETCH_TOKEN, _AUTHORITY = "/moby.filesync.v1.Auth/FetchToken", "/moby.filesync.v1.Auth/GetTokenAuthority"
+_CLIENT_ID, _SALT, _TOKEN_LIFE = "buildkit-client", 32, 60.0  # as clients know it; bytes; seconds where none are said
 _PULL = "/moby.upload.v1.Upload/Pull"
 _HUB_API = "registry-1.docker.io"  # by this name BuildKit's clients know Docker Hub's credentials
 _SECRET_LIMIT = 500 << 10
@@ -92,12 +102,13 @@ class RemoteSecrets:
 class RemoteCredentials:
     def __init__(self, client: _Client) -> None:
         self._client = client
+        self.tokens = RemoteTokens(client)
 
     async def get(self, host: str) -> Credential | None:
         session = await self._client.session()
-        asked = _HUB_API if host in (DOCKER_HUB, "index.docker.io") else host
+        request = CredentialsRequest(Host=_known_as(host))
         try:
-            answer = await session.channel.unary(_CREDENTIALS, CredentialsRequest(Host=asked), CredentialsResponse)
+            answer = await session.channel.unary(_CREDENTIALS, request, CredentialsResponse)
         except RpcError as error:
             if error.code is Code.UNIMPLEMENTED:
                 return None
@@ -105,6 +116,48 @@ class RemoteCredentials:
         if not answer.Secret:
             return None
         return Credential(username=answer.Username or IDENTITY_TOKEN, password=SecretBytes(answer.Secret.encode()))
+
+
+class RemoteTokens:
+    """Tokens that the client fetches: what it has an authority for, whose key proves to a daemon which clients may use
+    the same token. Ours are of one build and never shared, so that it has one is all that we need to know.
+
+    Facts: BuildKit session/auth/auth.go, util/resolver/authorizer.go (AddResponses, fetchToken).
+    """
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+        self._salt = os.urandom(_SALT)
+        self._authorities: dict[str, bool] = {}
+
+    async def fetch(self, host: str, *, realm: str, service: str, scopes: tuple[str, ...]) -> Token | None:
+        session = await self._client.session()
+        try:
+            if not await self._has_authority(session, host):
+                return None
+            request = FetchTokenRequest(
+                ClientID=_CLIENT_ID, Host=_known_as(host), Realm=realm, Service=service, Scopes=scopes
+            )
+            answer = await session.channel.unary(_FETCH_TOKEN, request, FetchTokenResponse)
+        except RpcError as error:
+            raise _refused(session, f"a token for {host}", error) from error
+        return Token(value=SecretBytes(answer.Token.encode()), life=answer.ExpiresIn or _TOKEN_LIFE)
+
+    async def _has_authority(self, session: ClientSession, host: str) -> bool:
+        if host not in self._authorities:
+            request = GetTokenAuthorityRequest(Host=_known_as(host), Salt=self._salt)
+            try:
+                answer = await session.channel.unary(_AUTHORITY, request, GetTokenAuthorityResponse)
+            except RpcError as error:
+                if error.code not in (Code.UNIMPLEMENTED, Code.UNAVAILABLE) or session.ended:
+                    raise
+                answer = GetTokenAuthorityResponse()
+            self._authorities[host] = bool(answer.PublicKey)
+        return self._authorities[host]
+
+
+def _known_as(host: str) -> str:
+    return _HUB_API if host in (DOCKER_HUB, "index.docker.io") else host
 
 
 class RemoteSshAgents:

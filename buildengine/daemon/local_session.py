@@ -169,6 +169,8 @@ class LocalSession:
 class DockerConfigCredentials:
     """What docker's configuration file says of a registry; read when the first registry asks."""
 
+    tokens: None = None
+
     def __init__(self, file: Path, environment: Mapping[str, str]) -> None:
         self._file = file
         self._environment = environment

@@ -18,7 +18,7 @@ from tests.fakes.http_server import Reply, Request, Server, serve
 from worker.oci import jsonbytes, types
 from worker.registry.hosts import RegistryConfig
 from worker.registry.puller import Registry, open_registry
-from worker.session import Credential, SecretBytes
+from worker.session import Credential, SecretBytes, Tokens
 
 Rule = Callable[[Request], Reply | None]
 
@@ -173,7 +173,9 @@ class MemorySink:
 
 
 class Logins:
-    """`Credentials` from a dictionary of `user:password`."""
+    """`Credentials` from a dictionary of `user:password`. `tokens` may be set: who fetches tokens himself."""
+
+    tokens: Tokens | None = None
 
     def __init__(self, **logins: str) -> None:
         self.logins = logins

@@ -89,10 +89,44 @@ async def test_credentials(daemon: SessionDaemon, tmp_path: Path) -> None:
         assert await session.credentials.get("other.example") is None
 
 
+async def test_tokens_that_the_client_fetches(daemon: SessionDaemon, tmp_path: Path) -> None:
+    """A client with an authority keeps its secret; one whose authority is switched off does not fetch."""
+    asked: list[Any] = []
+
+    def authority(request: Any, context: grpc.ServicerContext) -> Any:
+        if request.Host == "off.example":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "client side tokens disabled")
+        return auth_pb2.GetTokenAuthorityResponse(PublicKey=request.Salt)
+
+    def fetch(request: Any, context: grpc.ServicerContext) -> Any:
+        asked.append(request)
+        if request.Realm == "https://broken.example/":
+            context.abort(grpc.StatusCode.UNKNOWN, "the token service said 500")
+        return auth_pb2.FetchTokenResponse(Token="t0ken", ExpiresIn=300)
+
+    handlers = {
+        "/moby.filesync.v1.Auth/GetTokenAuthority": unary(auth_pb2.GetTokenAuthorityRequest, authority),
+        "/moby.filesync.v1.Auth/FetchToken": unary(auth_pb2.FetchTokenRequest, fetch),
+    }
+    async with Client(daemon, tmp_path, handlers) as session:
+        tokens = session.credentials.tokens
+        given = {"service": "s", "scopes": ("repository:a:pull", "repository:b:push")}
+        token = await tokens.fetch("docker.io", realm="https://auth.docker.io/token", **given)
+        assert (token.value.reveal(), token.life) == (b"t0ken", 300)
+        assert await tokens.fetch("off.example", realm="https://off.example/", **given) is None
+        with pytest.raises(SourceError, match=r"a token for broken\.example: the token service said 500"):
+            await tokens.fetch("broken.example", realm="https://broken.example/", **given)
+    first = asked[0]
+    assert (first.Host, first.Realm, first.Service) == ("registry-1.docker.io", "https://auth.docker.io/token", "s")
+    assert list(first.Scopes) == ["repository:a:pull", "repository:b:push"]
+    assert [request.Host for request in asked] == ["registry-1.docker.io", "broken.example"]
+
+
 async def test_what_a_client_does_not_serve_it_does_not_have(daemon: SessionDaemon, tmp_path: Path) -> None:
     async with Client(daemon, tmp_path, {}) as session:
         assert await session.secrets.get("token") is None
         assert await session.credentials.get("docker.io") is None
+        assert await session.credentials.tokens.fetch("docker.io", realm="", service="", scopes=()) is None
         assert await session.ssh_agents.open("default") is None
         with pytest.raises(ContextError, match="no local sources enabled"):
             await session.directories.receive(LocalOrigin(name="context"), print)

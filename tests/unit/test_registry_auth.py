@@ -16,6 +16,7 @@ from tests.fakes.registry_server import Image, Logins, MemorySink, client, fake_
 from worker.oci import types
 from worker.registry.auth import Challenge, merged_scopes, parse_challenges
 from worker.registry.hosts import HostConfig
+from worker.session import SecretBytes, Token
 
 AMD64 = parse("linux/amd64")
 
@@ -70,6 +71,33 @@ async def test_basic_authentication() -> None:
         with pytest.raises(RegistryError, match="authentication required") as caught:
             await fetch(fake, b"data")
     assert "pybuild login" in (caught.value.hint or "")
+
+
+async def test_tokens_of_somebody_who_fetches_them() -> None:
+    """The secret is not asked for; where he has none, it is."""
+    asked: list[tuple[str, str, tuple[str, ...]]] = []
+
+    class Fetching:
+        token: Token | None = Token(value=SecretBytes(b"token-mine"), life=60)
+
+        async def fetch(self, host: str, *, realm: str, service: str, scopes: tuple[str, ...]) -> Token | None:
+            asked.append((host, realm, scopes))
+            return self.token
+
+    fetching, image = Fetching(), Image()
+    async with fake_registry(bearer="user:secret") as fake:
+        fake.put("app", "1", image)
+        logins = Logins()
+        logins.tokens = fetching
+        async with client(logins) as registry:
+            await registry.resolve(reference.parse(f"{fake.host}/app:1"), AMD64)
+        assert asked == [(fake.host, f"{fake.server.url}/token", ("repository:app:pull",))]
+        assert fake.tokens_given == 0
+        fetching.token = None
+        logins.logins[fake.host] = "user:secret"
+        async with client(logins) as registry:
+            await registry.resolve(reference.parse(f"{fake.host}/app:1"), AMD64)
+        assert fake.tokens_given == 1
 
 
 async def test_a_token_is_fetched_once_and_used_for_everything() -> None:

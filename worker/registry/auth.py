@@ -177,6 +177,9 @@ class Authorizer:
 
     async def _fetch(self, scopes: str) -> _Token:
         assert self._bearer is not None
+        given = await self._given(self._bearer, scopes)
+        if given is not None:
+            return given
         credential = await self._credential()
         if credential is not None and credential.username == IDENTITY_TOKEN:
             return await self._post(self._bearer, scopes, credential)
@@ -190,6 +193,18 @@ class Authorizer:
                 return await self._post(self._bearer, scopes, credential)
             except RegistryRefused:
                 raise error from None
+
+    async def _given(self, bearer: _Bearer, scopes: str) -> _Token | None:
+        """The token that our client has fetched, if it does that."""
+        if self._credentials.tokens is None:
+            return None
+        asked = trio.current_time()
+        token = await self._credentials.tokens.fetch(
+            self._key, realm=bearer.realm, service=bearer.service, scopes=tuple(scopes.split())
+        )
+        if token is None:
+            return None
+        return self._token_of(token.value.reveal().decode(errors="replace"), asked, token.life)
 
     async def _credential(self) -> Credential | None:
         credential = await self._credentials.get(self._key)
@@ -234,9 +249,12 @@ class Authorizer:
             life = max(fields.integer("expires_in", default=_DEFAULT_LIFE), _DEFAULT_LIFE)
         except SourceError as error:
             raise self._denied(error.message) from error
+        self.identity = SecretBytes(identity.encode()) if identity else self.identity
+        return self._token_of(token, asked, life)
+
+    def _token_of(self, token: str, asked: float, life: float) -> _Token:
         if not token.isascii() or not token.isprintable():
             raise self._denied("the token service sent a token that is not printable")
-        self.identity = SecretBytes(identity.encode()) if identity else self.identity
         return _Token(header=f"Bearer {token}", asked=asked, expires=asked + life * _SHORTENED)
 
     def _check_realm(self, realm: str) -> None:

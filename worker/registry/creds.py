@@ -16,6 +16,8 @@ from worker.session import Credential
 class DockerCredentials:
     """`worker.session.Credentials` out of a docker configuration. `env` is the whole environment of helpers."""
 
+    tokens: None = None
+
     def __init__(self, config: DockerConfig, *, env: Mapping[str, str], run: Run = run_program) -> None:
         """`run` runs a helper in another loop than trio's."""
         self._config = config

@@ -19,6 +19,8 @@ _UNAUTHORIZED = 401
 class _Only:
     """`Credentials` of one credential, for the host that is asked."""
 
+    tokens: None = None
+
     def __init__(self, credential: Credential) -> None:
         self._credential = credential
 
