@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from llb.definition import Definition
 from llb.state import local, mkdir, scratch
 from tests.builds import FIXTURES, Store, write
 from tests.conformance.buildctl import ctl, raw
 from tests.fakes.daemon import Daemon, daemon
+from tests.fakes.http_server import Request
+from tests.fakes.registry_server import Image, fake_registry
 
 pytest_plugins = [FIXTURES]
 
@@ -119,3 +124,27 @@ def test_dial_stdio(running: Daemon) -> None:
     settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 6.5: a frame of that type, without any
     done = raw(running.address, "dial-stdio", stdin=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
     assert (done.returncode, done.stdout[3]) == (0, settings[3])
+
+
+async def test_a_token_of_its_own(running: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """buildctl fetches the token for a base itself: the daemon's own requests to the token service are none."""
+    context, image = write(tmp_path / "context", {"a": "a"}), Image(layers=())
+    agents: list[str] = []
+
+    def watch(request: Request) -> None:
+        if request.path == "/token":
+            agents.append(request.headers.get("user-agent", ""))
+
+    async with fake_registry(bearer="user:secret") as fake:
+        fake.rules.append(watch)
+        fake.put("app", "1", image)
+        write(context, {"Dockerfile": f"FROM {fake.host}/app:1\nCOPY a /\n"})
+        login = {"auths": {fake.host: {"auth": base64.b64encode(b"user:secret").decode()}}}
+        write(tmp_path, {"docker/config.json": json.dumps(login)})
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        words = ("build", "--frontend", "dockerfile.v0", "--local", f"context={context}", "--local")
+        command = partial(ctl, running, *words, f"dockerfile={context}", "--output", f"type=local,dest={tmp_path}/out")
+        await trio.to_thread.run_sync(command)
+    assert (tmp_path / "out/a").read_text() == "a"
+    assert agents
+    assert not any("pybuild" in agent for agent in agents)
