@@ -91,16 +91,26 @@ def with_upload(request: BuildRequest) -> BuildRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Predicate:
+    """The predicate of an in-toto statement, as JSON, and the type of it."""
+
+    type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOutcome:
     """`metadata` is the exporter response: `containerimage.digest`, `containerimage.config.digest`, ...
 
-    `exported` is what each of the exports has said, by its place in the request.
+    `exported` is what each of the exports has said, by its place in the request. `provenance` is that of each result,
+    by platform or "", where it was wanted for the history.
     """
 
     ref: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     exported: tuple[Mapping[str, str], ...] = ()
     image_digest: Digest | None = None
+    provenance: Mapping[str, Predicate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Protocol
 
+from buildengine.attestation import Claim
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.events import WarningEvent
@@ -106,6 +107,10 @@ class Gateway(Protocol):
         """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
         ...
 
+    def nested(self, frontend: str, options: Mapping[str, str]) -> Gateway:
+        """The gateway for a frontend that runs for this one: what it asks for is told apart in the provenance."""
+        ...
+
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
         """What is solved from now on is looked for there as well. One that cannot be read is no failure."""
         ...
@@ -132,6 +137,14 @@ class FrontendRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """Something that is attested of a result. Its content is in the tree of `definition`, None where nobody said."""
+
+    claim: Claim
+    definition: Definition | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformResult:
     """`definition` None is the empty image; `config` is the image config JSON (its rootfs does not count).
 
@@ -145,6 +158,12 @@ class PlatformResult:
     definition: Definition | None
     config: bytes
     base_config: bytes = b""
+    attestations: tuple[Attestation, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """What a set calls it."""
+        return self.key or str(self.platform)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,14 @@ they have in common and notice nothing of each other: a job that fails or leaves
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
 import trio
 
+from buildengine.digest import Digest
 from buildengine.errors import BuildError, InternalError, SolveError
 from buildengine.events import Event, EventSink, Outcome, VertexEvent, discard
 from solver.active import ActiveEdge, ActiveVertex, below
@@ -81,6 +82,29 @@ class Job:
     def key_graph(self, edge: Edge) -> KeyGraph:
         """How the result of `edge`, which this job has solved, is found: what is exported as its cache."""
         return key_graph(self._scheduler.attach(self, [edge])[0])
+
+    def pins(self) -> dict[Digest, str]:
+        """What the sources of this job are, as far as their keys were asked for (`CacheMap.pin`)."""
+        found = {}
+        for active in self._active.values():
+            outcome = active.cache_map.outcome
+            if outcome is not None and outcome.value is not None and outcome.value.pin:
+                found[active.vertex.digest] = outcome.value.pin
+        return found
+
+    async def visit_results(self, visit: Callable[[Edge, Result], object]) -> None:
+        """Show all that there is of this job's vertices: computed, found in the cache, or passed over because something
+        made from it was found. The results are lent for the call."""
+        for active in [*self._active.values()]:
+            for one in active.edges:
+                edge = Edge(vertex=active.vertex, index=one.index)
+                if one.result is not None:
+                    visit(edge, one.result)
+                elif (passed_over := await self._scheduler.passed_over(one)) is not None:
+                    try:
+                        visit(edge, passed_over)
+                    finally:
+                        passed_over.release()
 
     async def close(self) -> None:
         """Leave. What runs for this job alone ends before this returns."""

@@ -58,12 +58,15 @@ class CacheMap:
 
     What is not `stable` means something else each time, as a local directory does. It is neither looked up
     nor stored, whatever its digest; whoever uses it is found by the content that it reads, or not at all.
+
+    `pin` says what a source is at this moment (an image's digest, a commit), for whoever reports on the build.
     """
 
     digest: Digest
     deps: tuple[Dep, ...] = ()
     aliases: tuple[Digest, ...] = ()
     stable: bool = True
+    pin: str = ""
 
 
 class Op(Protocol):

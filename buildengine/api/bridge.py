@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from buildengine.api.rpc import RpcError
+from buildengine.attestation import Claim
 from buildengine.builder import CacheEntry
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
@@ -35,13 +36,22 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """What is attested of a result: its content is in `ref`, None where nobody said."""
+
+    claim: Claim
+    ref: Ref | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a solve gives, and what a frontend returns. With `refs` (by platform, or by any other key) `ref` is not
-    looked at. `metadata` has BuildKit's names (exporter/containerimage/exptypes)."""
+    looked at. `metadata` has BuildKit's names (exporter/containerimage/exptypes). `attestations` are by platform."""
 
     ref: Ref = Ref()
     refs: Mapping[str, Ref] | None = None
     metadata: Mapping[str, bytes] = field(default_factory=dict)
+    attestations: Mapping[str, tuple[Attestation, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ GATEWAY = (
     "proto.refarray",
     "readdir",
     "readfile",
+    "reference.attestations",
     "reference.output",
     "resolveimage",
     "resolveimage.resolvemode",
@@ -35,7 +36,7 @@ DEPRECATED = frozenset({"solve.inlinereturn"})
 _NOT_YET = frozenset({
     "cache.azblob", "cache.gha", "cache.s3",
     "exec.meta.cdi", "exec.meta.security.devices.v1",
-    "exporter.image.attestations", "exporter.session",
+    "exporter.session",
     "source.buildop.llbfilename", "source.git.signatureverify", "source.local.metadatatransfer",
     "source.policy", "source.policy.session",
 })  # fmt: skip  # understood in a definition, and refused when it comes to it

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from buildengine.api import convert, rpc
+from buildengine.api import attestations, convert, rpc
 from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import Bridge, ContainerOrder, Ref, Result, SolveOrder
 from buildengine.api.capabilities import CONTAINERS, DEPRECATED, GATEWAY, LLB
@@ -237,17 +237,17 @@ def container_order(request: pb.NewContainerRequest) -> ContainerOrder:
 
 def returned(message: pb.Result) -> Result:
     """A result that a client gives back: of its references the ids alone count. Raises RpcError."""
-    if any(each.attestation for each in message.attestations.values()):
-        raise RpcError(Code.UNIMPLEMENTED, "attestations of a client cannot be attached yet")
     metadata = dict(message.metadata)
+    said = {key: tuple(map(attestations.heard, each.attestation)) for key, each in message.attestations.items()}
     match message.WhichOneof("result"):
         case "refs":
             refs = {key: Ref(id=ref.id) for key, ref in message.refs.refs.items()}
         case "refsDeprecated":
             refs = {key: Ref(id=id) for key, id in message.refsDeprecated.refs.items()}
         case _:
-            return Result(ref=Ref(id=message.ref.id or message.refDeprecated), metadata=metadata)
-    return Result(refs=refs or None, metadata=metadata)
+            ref = Ref(id=message.ref.id or message.refDeprecated)
+            return Result(ref=ref, metadata=metadata, attestations=said)
+    return Result(refs=refs or None, metadata=metadata, attestations=said)
 
 
 def warning(request: pb.WarnRequest) -> WarningEvent:
@@ -302,6 +302,9 @@ def _code(number: int) -> Code:
 def result_message(result: Result, *, refs: bool) -> pb.Result:
     """`refs`: the client knows references with definitions, and not only their ids."""
     message = pb.Result(metadata=result.metadata)
+    for key, said in result.attestations.items():
+        made = [attestations.told(each, _ref_message(each.ref) if each.ref else None) for each in said]
+        message.attestations[key].attestation.extend(made)
     if result.refs is None:
         if refs:
             message.ref.CopyFrom(_ref_message(result.ref))

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from buildengine import platform as platforms
-from buildengine.api.bridge import ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
+from buildengine.api.bridge import Attestation, ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
 from buildengine.api.status import Told
@@ -31,6 +31,7 @@ from frontends.gateway import (
     FrontendRequest,
     FrontendResult,
     Gateway,
+    PlatformResult,
     Reference,
     ResolvedImage,
     ResolvedSource,
@@ -100,21 +101,28 @@ class Bridge:
                 return await self._run_frontend(order)
             if order.definition is None:
                 return Result()
-            ref = await self._give(order.definition)
+            ref = await self._give(order.definition, self._gateway)
             if order.evaluate:
                 await self._evaluate((ref,))
             return Result(ref=ref)
 
     async def _run_frontend(self, order: SolveOrder) -> Result:
         source = order.options.get("source", "")
+        inner = self._gateway.nested(order.frontend, order.options)
         try:
-            result = await catalog.find(order.frontend).build(self._gateway, self._request_for(order))
+            result = await catalog.find(order.frontend).build(inner, self._request_for(order))
         except (BuildError, RpcError) as error:
             raise frontend_failed(error, order.frontend, source) from error
-        refs = [await self._give(made.definition) for made in result.results]
+        refs = [await self._give(made.definition, inner) for made in result.results]
+        attested = {made.id: await self._give_attested(made, inner) for made in result.results if made.attestations}
         if order.evaluate:
-            await self._evaluate(refs)
-        return returned.told(result, refs)
+            await self._evaluate((*refs, *(said.ref for each in attested.values() for said in each if said.ref)))
+        return returned.told(result, refs, attested)
+
+    async def _give_attested(self, made: PlatformResult, inner: Gateway) -> tuple[Attestation, ...]:
+        return tuple([
+            Attestation(claim=said.claim, ref=await self._give(said.definition, inner)) for said in made.attestations
+        ])  # fmt: skip
 
     def _request_for(self, order: SolveOrder) -> FrontendRequest:
         """It reads the directories of this build's client, and runs for the platforms that its options name."""
@@ -198,11 +206,11 @@ class Bridge:
 
     # --- references
 
-    async def _give(self, definition: Definition | None) -> Ref:
+    async def _give(self, definition: Definition | None, gateway: Gateway) -> Ref:
         if definition is None or definition.is_scratch:
             return Ref()
         ref = Ref(id=secrets.token_hex(12), definition=definition)
-        self._given[ref.id] = _Given(definition=definition, reference=await self._gateway.solve(definition))
+        self._given[ref.id] = _Given(definition=definition, reference=await gateway.solve(definition))
         return ref
 
     def _find(self, ref: str) -> _Given:

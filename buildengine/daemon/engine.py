@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest
 from buildengine.config import Config
-from buildengine.daemon.caches import check_exports, open_imports
+from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.collector import collect_garbage
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
@@ -29,21 +30,32 @@ from cache.opened import Cache, open_cache
 from frontends import catalog
 from frontends.gateway import Frontend, FrontendRequest, FrontendResult
 from llb.definition import Definition
-from solver.job import open_job
+from solver.job import Job, open_job
 from solver.scheduler import Scheduler, open_scheduler
 from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext, Dns
+from worker.exporters.result import BuildResult
 from worker.images import open_images
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
 
-if TYPE_CHECKING:  # a cached build starts neither
+if TYPE_CHECKING:  # a cached build starts none of these
+    from buildengine.daemon.attesting import Attesting
     from worker.registry.hosts import RegistryConfig
     from worker.remotes import Remotes
     from worker.runtime.runtime import Kind, Runtime
 
+_ASKED = ("attest:", "build-arg:BUILDKIT_ATTEST_")
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a daemon wants told of a build: `is_remembered` for its history, and what it says of itself in any case."""
+
+    is_remembered: bool = False
+    environment: Mapping[str, object] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -91,6 +103,7 @@ class Engine:
         *,
         frontend: Frontend | None = None,
         inputs: Mapping[str, Definition] = _NO_INPUTS,
+        provenance: Provenance | None = None,
     ) -> BuildOutcome:
         """Run one build to its end. Raises BuildError; what it had started has ended by then.
 
@@ -104,6 +117,7 @@ class Engine:
             on_event=on_event,
             frontend=frontend or catalog.find(request.frontend),
             inputs=inputs,
+            attesting=_attesting(request, provenance or Provenance()),
         )
         try:
             outcome = await self._build_again(start)
@@ -158,11 +172,12 @@ class Engine:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
             async with open_imports(context, job, on_event) as imports:
                 imports.add(request.cache_imports)
-                result = await start.frontend.build(LocalGateway(solving, imports, on_event), start.asked)
-                solved = await solving.results(result)
-            response = await exports.run(solved)
+                result, built = await _solve(start, solving, imports, job)
+            response = await exports.run(built)
             await self._publish(context, exports, on_event)
-            return _outcome(request, response | _of_frontend(result), exports)
+            outcome = _outcome(request, response | _of_frontend(result), exports)
+            told = await start.attesting.remembered(several=built.multi_platform) if start.attesting else {}
+            return replace(outcome, provenance=told)
 
     async def _publish(self, context: BuildContext, exports: Exports, on_event: EventSink) -> None:
         """The pushes of a build: only once everything else of it is done."""
@@ -170,6 +185,28 @@ class Engine:
             from buildengine.daemon.publish import publish_results
 
             await publish_results(context, exports, self._registries(), on_event)
+
+
+async def _solve(
+    start: _Start, solving: Solving, imports: CacheImports, job: Job
+) -> tuple[FrontendResult, BuildResult]:
+    """What the frontend says, and what has come of it, with all that is to be attested of that."""
+    attesting = start.attesting
+    gateway = LocalGateway(solving, imports, start.on_event, attesting.scope if attesting else None)
+    result = await start.frontend.build(gateway, start.asked)
+    built = await solving.results(result)
+    if attesting is not None:
+        built = await attesting.attached(result, built, solving=solving, job=job, gateway=gateway)
+    return result, built
+
+
+def _attesting(request: BuildRequest, provenance: Provenance) -> Attesting | None:
+    """None for a build of which nothing is to be said. Raises UserError."""
+    if not provenance.is_remembered and not any(name.startswith(_ASKED) for name in request.options):
+        return None
+    from buildengine.daemon.attesting import Attesting
+
+    return Attesting(request, provenance.environment, is_remembered=provenance.is_remembered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +218,7 @@ class _Start:
     on_event: EventSink
     frontend: Frontend
     inputs: Mapping[str, Definition]
+    attesting: Attesting | None
 
     @property
     def asked(self) -> FrontendRequest:

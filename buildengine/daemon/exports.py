@@ -43,7 +43,7 @@ class Exports:
         self._on_event = on_event
         self._blobs = LayerBlobs(context.cache, context.trees)
         self._inline_cache = any(each.type == "inline" for each in request.cache_exports)
-        self._writer = ImageWriter(context.cache, self._blobs, inline_cache=self._inline_cache)
+        self._writer = ImageWriter(context.cache, context.trees, self._blobs, inline_cache=self._inline_cache)
         self.said: list[Mapping[str, str]] = []  # each exporter's own response, after `run`
         self.pushes: list[tuple[CommittedImage, ExportOptions]] = []  # what is still to be published, after `run`
         self._options = [read(export.type, export.attrs, epoch=self._epoch()) for export in request.exports]
@@ -89,6 +89,9 @@ class Exports:
             ):
                 pass
         if image.is_index:
+            for attested in image.attested:
+                with _part(reporter, f"exporting attestation manifest {attested.digest}"):
+                    pass
             with _part(reporter, f"exporting manifest list {image.target.digest}"):
                 pass
         if options.kind == "image":

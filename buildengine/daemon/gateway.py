@@ -6,7 +6,7 @@ the whole build: whoever asks again for the same one gets the same digest, even 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrig
 
 if TYPE_CHECKING:  # few builds have any
     from worker.containers import ClientContainer
+    from worker.provenance.scope import Scope
 
 _WARNED = Digest.sha256(b"frontend warnings")
 
@@ -114,14 +115,27 @@ class FailedStep:
 class LocalGateway:
     """`frontends.gateway.Gateway` for one build."""
 
-    def __init__(self, solving: Solving, imports: CacheImports, on_event: EventSink) -> None:
+    def __init__(
+        self, solving: Solving, imports: CacheImports, on_event: EventSink, scope: Scope | None = None
+    ) -> None:
+        """`scope` hears what is asked for here, where the build's provenance is wanted."""
         self._solving = solving
         self._imports = imports
         self._on_event = on_event
+        self._scope = scope
         self._locks: dict[object, trio.Lock] = {}
         self._resolved: dict[object, ResolvedImage] = {}
 
+    def nested(self, frontend: str, options: Mapping[str, str]) -> LocalGateway:
+        if self._scope is None:
+            return self
+        inner = LocalGateway(self._solving, self._imports, self._on_event, self._scope.nested(frontend, options))
+        inner._locks, inner._resolved = self._locks, self._resolved
+        return inner
+
     async def solve(self, definition: Definition) -> LocalReference:
+        if self._scope is not None:
+            self._scope.solved(definition)
         return LocalReference(self._solving, definition)
 
     async def resolve_image(
@@ -143,6 +157,9 @@ class LocalGateway:
                     self._resolved[key] = ResolvedImage(
                         reference=image.reference, digest=image.digest, config=image.config.raw
                     )
+        if self._scope is not None:
+            digest, is_local = self._resolved[key].digest, isinstance(origin, LayoutOrigin)
+            self._scope.resolved(origin.reference, platform, digest, is_local=is_local)
         return self._resolved[key]
 
     async def resolve_source(

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from buildengine import platform as platforms
-from buildengine.api.bridge import Ref, Result
+from buildengine.api.bridge import Attestation, Ref, Result
 from buildengine.errors import UserError
 from buildengine.platform import DEFAULT_PATH, Platform
 from buildengine.values import dataclass
+from frontends import gateway
 from frontends.gateway import FrontendResult, PlatformResult
 from llb.definition import Definition
 
@@ -31,21 +32,22 @@ class _Member:
     platform: Platform
 
 
-def told(result: FrontendResult, refs: Sequence[Ref]) -> Result:
-    """A result of ours, with a reference for each platform in its order."""
+def told(result: FrontendResult, refs: Sequence[Ref], attested: Mapping[str, tuple[Attestation, ...]]) -> Result:
+    """A result of ours, with a reference for each platform in its order, and what is attested by platform."""
     several = result.multi_platform or len(result.results) > 1
     metadata = dict(result.metadata)
     for made in result.results:
-        suffix = f"/{_key(made)}" if several else ""
+        suffix = f"/{made.id}" if several else ""
         metadata[CONFIG + suffix] = made.config
         if made.base_config:
             metadata[BASE_CONFIG + suffix] = made.base_config
-    listed = [{"ID": _key(made), "Platform": made.platform.to_json()} for made in result.results]
+    listed = [{"ID": made.id, "Platform": made.platform.to_json()} for made in result.results]
     if listed:
         metadata[PLATFORMS] = json.dumps({"Platforms": listed}, separators=(",", ":")).encode()
     if several:
-        return Result(refs={_key(made): ref for made, ref in zip(result.results, refs, strict=True)}, metadata=metadata)
-    return Result(ref=refs[0] if refs else Ref(), metadata=metadata)
+        by_key = {made.id: ref for made, ref in zip(result.results, refs, strict=True)}
+        return Result(refs=by_key, metadata=metadata, attestations=attested)
+    return Result(ref=refs[0] if refs else Ref(), metadata=metadata, attestations=attested)
 
 
 def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResult:
@@ -65,9 +67,14 @@ def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResu
                 definition=definitions.get(ref.id),
                 config=config or default_config(member.platform),
                 base_config=base,
+                attestations=tuple([_attested(each, definitions) for each in result.attestations.get(member.key, ())]),
             )
         )
     return FrontendResult(results=tuple(made), multi_platform=several, metadata=result.metadata)
+
+
+def _attested(said: Attestation, definitions: Mapping[str, Definition]) -> gateway.Attestation:
+    return gateway.Attestation(claim=said.claim, definition=definitions.get(said.ref.id) if said.ref else None)
 
 
 def _of(member: _Member, result: Result, name: str) -> bytes:
@@ -84,11 +91,9 @@ def default_config(platform: Platform) -> bytes:
 
 
 def refs_of(result: Result) -> Iterable[Ref]:
-    return (result.ref,) if result.refs is None else result.refs.values()
-
-
-def _key(made: PlatformResult) -> str:
-    return made.key or str(made.platform)
+    """Those of what is attested too."""
+    yield from (result.ref,) if result.refs is None else result.refs.values()
+    yield from (said.ref for each in result.attestations.values() for said in each if said.ref is not None)
 
 
 def _members(result: Result) -> Sequence[_Member]:

@@ -26,11 +26,11 @@ from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
-from buildengine.builder import BuildOutcome, PrunePolicy, RunnablePlatform, StoreCheck, UsageInfo
+from buildengine.builder import BuildOutcome, Predicate, PrunePolicy, RunnablePlatform, StoreCheck, UsageInfo
 from buildengine.daemon import residency
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
-from buildengine.daemon.engine import Engine
+from buildengine.daemon.engine import Engine, Provenance
 from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
 from buildengine.daemon.image_store import StoreImages
@@ -42,6 +42,7 @@ from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
+from worker.exporters.statement import MEDIA_TYPE, PREDICATE_TYPE
 from worker.runtime.runtime import HAVE_CONTAINERS
 
 _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
@@ -49,12 +50,14 @@ _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a daemon is told of itself. `entitlements` are those that a client may ask for."""
+    """What a daemon is told of itself. `entitlements` are those that a client may ask for; `provenance` is what every
+    provenance says of the environment."""
 
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()
     entitlements: frozenset[str] = frozenset()
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
 
 class Service:
@@ -137,7 +140,12 @@ class Service:
     async def _run(self, order: BuildOrder, build: RunningBuild) -> BuildOutcome:
         session = remote_session(self.sessions, order.session, cache=self._engine.cache, received=self._received)
         return await self._engine.build(
-            order.request, session, build.journal.tell, frontend=self._frontend(order), inputs=order.inputs
+            order.request,
+            session,
+            build.journal.tell,
+            frontend=self._frontend(order),
+            inputs=order.inputs,
+            provenance=Provenance(is_remembered=not order.internal, environment=self._settings.provenance),
         )
 
     def _frontend(self, order: BuildOrder) -> Frontend | None:
@@ -179,8 +187,16 @@ class Service:
             with trio.CancelScope(shield=True):
                 await self._complete(record, build, failure=self._failure(error))
             raise
-        await self._complete(replace(record, response=outcome.metadata, result=_result(outcome)), build)
+        made = {key: self._kept(predicate) for key, predicate in outcome.provenance.items()}
+        results = {key: ResultInfo(attestations=(blob,)) for key, blob in made.items() if key}
+        whole = replace(_result(outcome), attestations=(made[""],) if "" in made else ())
+        await self._complete(replace(record, response=outcome.metadata, result=whole, results=results), build)
         return outcome.metadata
+
+    def _kept(self, predicate: Predicate) -> Blob:
+        """The provenance of a result, as a document of the history."""
+        blob = self.history_store.keep(predicate.data, MEDIA_TYPE)
+        return replace(blob, annotations={PREDICATE_TYPE: predicate.type})
 
     async def _complete(self, record: BuildRecord, build: RunningBuild, failure: Failure | None = None) -> None:
         build.journal.end()

@@ -6,6 +6,7 @@ from functools import partial
 
 from buildengine.digest import Digest
 from cache.layerrows import RemoteBlob
+from frontends.gateway import Attestation as Attested
 from frontends.gateway import FrontendResult, PlatformResult
 from llb import graph
 from llb.definition import Definition
@@ -14,6 +15,7 @@ from solver.job import Job
 from solver.loader import load
 from solver.vertex import Edge, Result
 from worker.context import BuildContext
+from worker.exporters.attestations import Attestation
 from worker.exporters.document import described
 from worker.exporters.result import BaseLayer, BuildResult, PlatformImage
 from worker.worker import renew_cache_mounts, resolver
@@ -25,31 +27,54 @@ class Solving:
     def __init__(self, context: BuildContext, job: Job) -> None:
         self.context = context
         self._job = job
+        self._graphs: dict[int, tuple[Definition, graph.Graph]] = {}  # of what is solved, by the definition's identity
 
     async def solve(self, definition: Definition) -> Result | None:
         """The result of a definition; None is the empty tree."""
         if definition.is_scratch:
             return None
-        return (await self._job.solve([await self._load(definition)]))[0]
+        loaded = graph.load(definition)
+        result = (await self._job.solve([await self._load(loaded)]))[0]
+        self._graphs[id(definition)] = definition, loaded
+        return result
+
+    def graph_of(self, definition: Definition) -> graph.Graph | None:
+        """The graph of a definition that this build has solved; None for any other."""
+        known = self._graphs.get(id(definition))
+        return known[1] if known is not None else None
+
+    async def attested(self, said: Attested) -> Attestation:
+        """Something that is attested, with its tree. The tree is the job's."""
+        definition = said.definition
+        if definition is None:
+            return Attestation(claim=said.claim)
+        return Attestation(claim=said.claim, stack=await self.context.trees.stack_of(await self.solve(definition)))
 
     async def results(self, result: FrontendResult) -> BuildResult:
-        """All platforms at once, in one graph: what they share is solved once."""
+        """All platforms at once, with what is attested, in one graph: what they share is solved once."""
         definitions = [made.definition or Definition() for made in result.results]
-        edges = [None if definition.is_scratch else await self._load(definition) for definition in definitions]
-        solved = iter(await self._job.solve([edge for edge in edges if edge is not None]))
-        trees = [None if edge is None else next(solved) for edge in edges]
-        images = [await self._image(*each) for each in zip(result.results, edges, trees, strict=True)]
+        definitions += [said.definition for made in result.results for said in made.attestations if said.definition]
+        loaded = {id(each): (each, graph.load(each)) for each in definitions if not each.is_scratch}
+        edges = {key: await self._load(each) for key, (_, each) in loaded.items()}
+        solved = dict(zip(edges, await self._job.solve([*edges.values()]), strict=True))
+        self._graphs |= loaded
+        keys = [id(made.definition) for made in result.results]
+        images = [
+            await self._image(made, edges.get(key), solved.get(key))
+            for made, key in zip(result.results, keys, strict=True)
+        ]
         return BuildResult(images=tuple(images), multi_platform=result.multi_platform or len(images) > 1)
 
     async def _image(self, made: PlatformResult, edge: Edge | None, tree: Result | None) -> PlatformImage:
         return PlatformImage(
-            id=made.key or str(made.platform),
+            id=made.id,
             platform=described(made.platform, made.config),
             stack=await self.context.trees.stack_of(tree),
             config=made.config,
             base_config=made.base_config,
             base=self._base_layers(made.base_config),
             key_graph=partial(self._job.key_graph, edge) if edge is not None else KeyGraph,
+            attestations=tuple([await self.attested(said) for said in made.attestations]),
         )
 
     def _base_layers(self, config: bytes) -> tuple[BaseLayer, ...]:
@@ -70,7 +95,6 @@ class Solving:
             for blob, diff_id in image.layers
         )
 
-    async def _load(self, definition: Definition) -> Edge:
-        loaded = graph.load(definition)
+    async def _load(self, loaded: graph.Graph) -> Edge:
         await renew_cache_mounts(self.context, loaded)
         return load(loaded, resolver(self.context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from buildengine import platform as platforms
 from buildengine.daemon.daemonconfig import DaemonConfig
 from buildengine.daemon.service import Settings
+from buildengine.errors import ConfigError
 from buildengine.platform import Platform
 from buildengine.wholefile import whole_file
 from cache.opened import Cache
 
+_PROVENANCE = Path("/etc/buildkit/provenance.d")
 _PREFIX = "org.mobyproject.buildkit.worker."  # worker/label/label.go
 
 
@@ -22,7 +25,27 @@ def settings_of(config: DaemonConfig, cache: Cache) -> Settings:
         labels={**_labels(cache), **config.labels},
         platforms=_platforms(config),
         entitlements=config.entitlements,
+        provenance=_provenance(config.provenance_env or _PROVENANCE),
     )
+
+
+def _provenance(directory: Path) -> dict[str, object]:
+    """What the JSON files of a directory say, later names over earlier ones (cmd/buildkitd/util.go, loadProvenanceEnv).
+
+    Raises ConfigError.
+    """
+    found: dict[str, object] = {}
+    if not directory.is_dir():
+        return found
+    for path in sorted(directory.glob("*.json")):
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"failed to parse {path}: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"failed to parse {path}: it is not a JSON object")
+        found |= document
+    return found
 
 
 def _identity(path: Path) -> str:

@@ -18,7 +18,8 @@ from buildengine.errors import (
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.dockerfile import directives, lines, lint, options, parse, plan, source, stages
+from frontends import attestations
+from frontends.dockerfile import directives, lines, lint, options, parse, plan, scanned, source, stages
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.conversion import Converted, convert
 from frontends.dockerfile.convert.draft import Shared
@@ -31,7 +32,7 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.source import Context, Definition
 from frontends.dockerfile.together import gather
 from frontends.dockerfile.words import Lexer
-from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
+from frontends.gateway import Attestation, FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
 from llb.state import State, local
 
@@ -102,7 +103,18 @@ class _Building:
         return len(self.request.platforms) > 1 if asked is None else asked
 
     async def run(self) -> FrontendResult:
-        return self._result(await self._all(self.request.platforms, self._warn))
+        scanner = attestations.scanner(self.request.options)
+        converted = await self._all(self.request.platforms, self._warn)
+        if scanner is None:
+            return self._result(converted, [()] * len(converted))
+        from frontends.sbom import open_scanner  # few builds ask for one
+
+        scan = await open_scanner(self.gateway, scanner, self.request.build_platform, mode=self.options.resolve_mode)
+        scans = [
+            (scan(str(platform), scanned.targets(found), platform),)
+            for platform, found in zip(self.request.platforms, converted, strict=True)
+        ]
+        return self._result(converted, scans)
 
     async def answer(self) -> FrontendResult:
         """What was asked instead of a build. Raises Unsupported."""
@@ -270,9 +282,9 @@ class _Building:
 
         return pending_local(make, used)
 
-    def _result(self, converted: Sequence[Converted]) -> FrontendResult:
+    def _result(self, converted: Sequence[Converted], attested: Sequence[tuple[Attestation, ...]]) -> FrontendResult:
         results: list[PlatformResult] = []
-        for platform, found in zip(self.request.platforms, converted, strict=True):
+        for platform, found, said in zip(self.request.platforms, converted, attested, strict=True):
             definition = found.state.marshal(platform)
             results.append(
                 PlatformResult(
@@ -280,6 +292,7 @@ class _Building:
                     definition=None if definition.is_scratch else definition,
                     config=to_json(found.image),
                     base_config=found.base_config,
+                    attestations=said,
                 )
             )
         return FrontendResult(results=tuple(results), multi_platform=self.multi_platform)

@@ -34,6 +34,22 @@ def op_document(data: bytes) -> Document:
         raise InvalidDefinition("operation is not an LLB message") from error
 
 
+def step_document(data: bytes) -> Document:
+    """As `op_document`, without the inputs and without what is a local source's for one session only.
+
+    So a provenance has them (BuildKit solver/llbsolver/provenance.go, toBuildSteps). Raises InvalidDefinition.
+    """
+    try:
+        message = pb.Op.FromString(data)
+    except DecodeError as error:
+        raise InvalidDefinition("operation is not an LLB message") from error
+    del message.inputs[:]
+    if message.HasField("source"):
+        for name in ("local.session", "local.unique"):
+            message.source.attrs.pop(name, None)
+    return _document(message)
+
+
 def metadata_document(metadata: OpMetadata) -> Document:
     return _document(metadata_message(metadata))
 

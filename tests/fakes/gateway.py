@@ -109,6 +109,9 @@ class FakeGateway:
         reference = source.identifier.partition("://")[2]
         return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
 
+    def nested(self, frontend: str, options: Mapping[str, str]) -> FakeGateway:
+        return self
+
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
         self.caches += caches
 

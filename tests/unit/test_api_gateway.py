@@ -11,9 +11,11 @@ from google.protobuf.any_pb2 import Any as Anything
 from google.rpc.status_pb2 import Status
 
 from buildengine.api import gateway_pb2 as pb
-from buildengine.api.bridge import Ref, Result
+from buildengine.api.attestations import heard
+from buildengine.api.bridge import Attestation, Ref, Result
 from buildengine.api.capabilities import LLB
 from buildengine.api.rpc import Code, RpcError
+from buildengine.attestation import Claim, Kind, Subject, SubjectKind
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
@@ -62,7 +64,7 @@ async def test_a_runtime_without_containers_promises_none() -> None:
 
 async def test_what_is_refused_in_a_build_is_not_promised() -> None:
     assert {"mergeop", "diffop", "exec.mount.secret", "file.symlink.create"} <= set(LLB)
-    assert not {"exec.meta.cdi", "exporter.image.attestations", "source.policy"} & set(LLB)
+    assert not {"exec.meta.cdi", "source.policy"} & set(LLB)
 
 
 async def test_a_build_that_is_not_there_is_named_with_the_call() -> None:
@@ -264,14 +266,40 @@ async def test_an_error_is_heard_with_its_details() -> None:
     assert [(d.type_url, d.value) for d in bridge.result.details] == [(detail.type_url, b"{}")]
 
 
-async def test_attestations_of_a_client_are_refused_and_not_lost() -> None:
+async def test_attestations_are_heard_with_their_subjects_and_references() -> None:
     bridge = FakeBridge()
-    attached = {"linux/amd64": pb.Attestations(attestation=[pb.Attestation(path="sbom.json")])}
+    subject = pb.InTotoSubject(kind=pb.Raw, name="file", digest=["sha256:00"])
+    message = pb.Attestation(
+        kind=pb.Bundle,
+        metadata={"inline-only": b"true"},
+        ref=pb.Ref(id="r1"),
+        path="/out",
+        inTotoPredicateType="https://example.com/v1",
+        inTotoSubjects=[subject, pb.InTotoSubject(name="also")],
+    )
+    attached = {"linux/amd64": pb.Attestations(attestation=[message, pb.Attestation(path="a.json")])}
     async with served(bridge) as call:
-        with pytest.raises(RpcError, match="attestations") as caught:
-            await call("Return", pb.ReturnRequest(result=pb.Result(attestations=attached)))
-    assert caught.value.code is Code.UNIMPLEMENTED
-    assert bridge.result is None
+        await call("Return", pb.ReturnRequest(result=pb.Result(attestations=attached)))
+    assert isinstance(bridge.result, Result)
+    bundle, plain = bridge.result.attestations["linux/amd64"]
+    assert bundle.claim.is_inline_only
+    assert (bundle.claim.kind, bundle.claim.path, bundle.ref) == (Kind.BUNDLE, "/out", Ref(id="r1"))
+    assert bundle.claim.subjects == (
+        Subject(kind=SubjectKind.RAW, name="file", digests=("sha256:00",)),
+        Subject(kind=SubjectKind.SELF, name="also"),
+    )
+    assert (plain.claim.kind, plain.claim.path, plain.ref) == (Kind.IN_TOTO, "a.json", None)
+
+
+async def test_attestations_of_a_frontend_that_ran_are_told() -> None:
+    claim = Claim(
+        path="a.json", predicate_type="https://example.com/v1", subjects=(Subject(name="x"),), metadata={"k": b"v"}
+    )
+    said = Attestation(claim=claim, ref=Ref(id="r2"))
+    bridge = FakeBridge(solve=Result(ref=Ref(id="r1"), attestations={"linux/amd64": (said,)}))
+    async with served(bridge) as call:
+        answer = await call("Solve", pb.SolveRequest(Frontend="dockerfile.v0", allowResultReturn=True))
+    assert heard(answer.result.attestations["linux/amd64"].attestation[0]) == said
 
 
 async def test_inputs_are_given_as_they_came() -> None:

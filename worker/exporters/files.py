@@ -11,6 +11,7 @@ root file system. Several platforms go into a directory each, `linux_amd64`, unl
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -18,14 +19,14 @@ from dataclasses import replace
 from buildengine.errors import UserError
 from buildengine.limits import DISK, offload
 from llb.ops import CopyAction
-from worker.exporters.destination import Copied, make_directory, remove_others
+from worker.exporters.destination import Copied, make_directory, remove_others, write_file
 from worker.exporters.options import ExportOptions
 from worker.exporters.result import BuildResult, PlatformImage
 from worker.layers import copytree
 from worker.layers.failures import explained
 from worker.layers.names import Path, shown
 from worker.layers.rootpath import open_directory
-from worker.layers.tar import Kind, TarHeader
+from worker.layers.tar import END, Kind, TarHeader, encode, padded
 from worker.layers.write import PLAIN, Shape, layer_blocks
 from worker.trees import Trees
 
@@ -58,9 +59,12 @@ async def write_directory(
                 with part(f"copying files {image.id}" if tree.below else "copying files"):
                     action = _copy_all(tree, options)
                     await copytree.copy(tree.root, target, action, owner=owner, unprivileged=True)
+            kept = []
+            for image, tree in zip(result.images, copied, strict=True):
+                kept += await _write_attestations(trees, target, image, tree, result, options)
             if options.delete:  # afterwards, so that a copy that fails has deleted nothing
                 with explained("cannot delete what is not in the result"):
-                    await offload(remove_others, target, copied, limiter=DISK)
+                    await offload(remove_others, target, copied, kept, limiter=DISK)
     finally:
         os.close(target)
 
@@ -71,6 +75,34 @@ async def _opened(
     await trees.ensure(image.stack)
     below = (_platform_directory(image),) if _is_split(result, options) else ()
     return Copied(root=opened.enter_context(trees.open_stack(image.stack)), below=below)
+
+
+async def _write_attestations(
+    trees: Trees, target: int, image: PlatformImage, tree: Copied, result: BuildResult, options: ExportOptions
+) -> list[Path]:
+    """The statements beside the files of an image; where they stand in the destination."""
+    files = await _attestations(trees, image, result, options)
+    with explained("cannot write the attestations"):
+        for name, data in files.items():
+            path = (*tree.below, os.fsencode(name))
+            await offload(write_file, target, path, data, _moment(options), limiter=DISK)
+    return [(*tree.below, os.fsencode(name)) for name in files]
+
+
+async def _attestations(
+    trees: Trees, image: PlatformImage, result: BuildResult, options: ExportOptions
+) -> Mapping[str, bytes]:
+    if not image.attestations:
+        return {}
+    from worker.exporters.attested import attestation_files
+
+    merged = result.multi_platform and not _is_split(result, options)
+    return await attestation_files(trees, image, options, platform=image.id if merged else "")
+
+
+def _moment(options: ExportOptions) -> int:
+    """When an attestation is said to have been written, in seconds."""
+    return int(time.time()) if options.epoch is None else options.epoch
 
 
 def _is_split(result: BuildResult, options: ExportOptions) -> bool:
@@ -130,10 +162,15 @@ async def write_tar(trees: Trees, fd: int, result: BuildResult, options: ExportO
     split = _is_split(result, options)
     for position, image in enumerate(sorted(result.images, key=_platform_directory)):
         await trees.ensure(image.stack)
-        shape = _below(_platform_directory(image) + b"/", options.epoch) if split else PLAIN
+        prefix = _platform_directory(image) + b"/" if split else b""
+        shape = _below(prefix, options.epoch) if split else PLAIN
+        ends = position == len(result.images) - 1
+        files = await _attestations(trees, image, result, options)
         with trees.open_stack(image.stack) as root:
-            ends = position == len(result.images) - 1
-            await offload(_write, root, fd, options.epoch, replace(shape, ends=ends), limiter=DISK)
+            await offload(_write, root, fd, options.epoch, replace(shape, ends=ends and not files), limiter=DISK)
+        entries = {prefix + os.fsencode(name): data for name, data in files.items()}
+        if entries:
+            await offload(_write_entries, fd, entries, _moment(options), ends, limiter=DISK)
 
 
 def _below(prefix: bytes, epoch: int | None) -> Shape:
@@ -145,6 +182,14 @@ def _below(prefix: bytes, epoch: int | None) -> Shape:
 
     top = TarHeader(name=prefix, kind=Kind.DIRECTORY, mode=0o755, mtime=(epoch or 0) * 1_000_000_000)
     return Shape(first=(top,), reshape=moved)
+
+
+def _write_entries(fd: int, entries: Mapping[bytes, bytes], moment: int, ends: bool) -> None:
+    with open(fd, "wb", closefd=False) as file:
+        for name, data in entries.items():
+            header = TarHeader(name=name, kind=Kind.FILE, mode=0o600, size=len(data), mtime=moment * 1_000_000_000)
+            file.write(encode(header) + data.ljust(padded(len(data)), b"\0"))
+        file.write(END if ends else b"")
 
 
 def _write(root: int, fd: int, epoch: int | None, shape: Shape) -> None:

@@ -27,18 +27,21 @@ from worker.exporters.result import BuildResult, PlatformImage
 from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
 from worker.oci.types import INDEX_TYPES, Descriptor, Manifest, parse_manifest
+from worker.trees import Trees
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedImage:
     """An image whose every blob is in the content store. `layers` has one tuple for each manifest.
 
-    `target` is the manifest, or the index of all; the descriptor has its platform and annotations.
+    `target` is the manifest, or the index of all; the descriptor has its platform and annotations. `attested` are
+    the manifests of attestations that the index has beside the images.
     """
 
     target: Descriptor
     manifests: tuple[Manifest, ...]
     layers: tuple[tuple[ExportLayer, ...], ...]
+    attested: tuple[Manifest, ...] = ()
 
     @property
     def is_index(self) -> bool:
@@ -46,9 +49,10 @@ class CommittedImage:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Everything but layers and target: configs and, below an index, manifests."""
-        below = tuple(m.descriptor for m in self.manifests) if self.is_index else ()
-        return (*below, *(manifest.config for manifest in self.manifests))
+        """Everything but layers and target: configs, below an index manifests, and all that is attested."""
+        below = tuple(m.descriptor for m in (*self.manifests, *self.attested)) if self.is_index else ()
+        statements = [statement for manifest in self.attested for statement in manifest.layers]
+        return (*below, *(manifest.config for manifest in (*self.manifests, *self.attested)), *statements)
 
     def response(self, names: Sequence[Reference] = ()) -> dict[str, str]:
         """The exporter response of BuildKit's image exporters (exptypes)."""
@@ -64,21 +68,31 @@ class CommittedImage:
         return response
 
 
+def _is_attested(result: BuildResult, options: ExportOptions) -> bool:
+    """Whether an image of its own needs an index for what is attested of it."""
+    inline = options.inline_attestations
+    return any(inline or not one.claim.is_inline_only for image in result.images for one in image.attestations)
+
+
 class ImageWriter:
     """Commits results to the content store. `inline_cache`: each image holds what it takes to find its layers again."""
 
-    def __init__(self, cache: Cache, blobs: LayerBlobs, *, inline_cache: bool = False) -> None:
+    def __init__(self, cache: Cache, trees: Trees, blobs: LayerBlobs, *, inline_cache: bool = False) -> None:
         self._cache = cache
+        self._trees = trees
         self._blobs = blobs
         self._inline_cache = inline_cache
 
     async def commit(self, result: BuildResult, options: ExportOptions) -> CommittedImage:
-        """One manifest for each platform, and an index of them when the result is a set. Raises UserError."""
+        """One manifest for each platform, and an index of them when the result is a set, or when something is attested
+        of it. Raises UserError."""
         if not result.images:
             raise UserError("the build produced no image to export")
-        options.annotations.check(result.platforms, multi_platform=result.multi_platform)
+        is_index = result.multi_platform or _is_attested(result, options)
+        options.annotations.check(result.platforms, multi_platform=is_index)
         layers = await self._layers(result, options)
-        family = document.OCI if options.oci_media_types else document.DOCKER
+        with_attestations = is_index and any(image.attestations for image in result.images)
+        family = document.OCI if options.oci_media_types or with_attestations else document.DOCKER
         made = [self._manifest(image, own, options, family) for image, own in zip(result.images, layers, strict=True)]
         described = [
             replace(
@@ -88,9 +102,31 @@ class ImageWriter:
             )
             for image, manifest in zip(result.images, made, strict=True)
         ]
-        target = self._index(described, options, family) if result.multi_platform else described[0]
+        attested: list[Descriptor] = []
+        if with_attestations:
+            for image, own, descriptor in zip(result.images, layers, described, strict=True):
+                attested += await self._attested(image, own, descriptor, options)
+        target = self._index([*described, *attested], options, family) if is_index else described[0]
         reach("export.committed")
-        return CommittedImage(target=target, manifests=tuple(made), layers=layers)
+        return CommittedImage(
+            target=target,
+            manifests=tuple(made),
+            layers=layers,
+            attested=tuple([parse_manifest(self._cache.store.read(one.digest)) for one in attested]),
+        )
+
+    async def _attested(
+        self, image: PlatformImage, layers: Sequence[ExportLayer], descriptor: Descriptor, options: ExportOptions
+    ) -> list[Descriptor]:
+        """The manifest of what is attested of an image, if anything is."""
+        if not image.attestations:
+            return []
+        from worker.exporters.attested import attestation_manifest
+
+        made = await attestation_manifest(self._trees, self._cache.layers, image, layers, descriptor, options)
+        for blob in made.blobs:
+            self._cache.store.put(blob)
+        return [made.descriptor]
 
     async def _layers(self, result: BuildResult, options: ExportOptions) -> tuple[tuple[ExportLayer, ...], ...]:
         """Those of all platforms at once."""

@@ -28,14 +28,16 @@ _IMAGE = _COMMON | {
     "oci-mediatypes",
     "prefer-nondist-layers",
     "rewrite-timestamp",
+    "attestation-inline",
+    "oci-artifact",
 }
 _NAMING = ("dangling-name-prefix", "danging-name-empty-only", "name-canonical")  # the second as BuildKit spells it
 KNOWN: Mapping[str, frozenset[str]] = {
     "image": _IMAGE | {"push", "push-by-digest", "registry.insecure", "store", *_NAMING, "unpack"},
     "oci": _IMAGE | {"tar"},
     "docker": _IMAGE | {"tar"},
-    "tar": _COMMON | {"platform-split"},
-    "local": _COMMON | {"platform-split", "mode"},
+    "tar": _COMMON | {"platform-split", "attestation-prefix"},
+    "local": _COMMON | {"platform-split", "attestation-prefix", "mode"},
 }
 _IMAGES = frozenset({"image", "oci", "docker"})
 
@@ -45,7 +47,8 @@ class ExportOptions:
     """What one exporter was asked for. `kind` is its type, `level` None the compression's default.
 
     `epoch` is in seconds; layers are rewritten to it only if that is asked for too. An image that is only pushed (not
-    `store`) may leave layers in the registry where they are.
+    `store`) may leave layers in the registry where they are. `inline_attestations`: those too that are for images in
+    registries and stores only; `artifacts`: attestations are OCI artifacts with a subject.
     """
 
     kind: str
@@ -56,6 +59,9 @@ class ExportOptions:
     prefer_nondistributable: bool = False
     oci_media_types: bool = False
     annotations: Annotations = Annotations()
+    inline_attestations: bool = False
+    artifacts: bool = False
+    attestation_prefix: str = ""
     epoch: int | None = None
     rewrite_timestamp: bool = False
     tar: bool = True
@@ -106,7 +112,8 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
     push, by_digest = flag(plain, "push", False), flag(plain, "push-by-digest", False)
     compression = _compression(plain.get("compression", "gzip"))
-    oci = flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci
+    artifacts = flag(plain, "oci-artifact", False)
+    oci = flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci or artifacts
     return ExportOptions(
         kind=kind,
         names=_names(plain, push=push, by_digest=by_digest),
@@ -116,6 +123,9 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         prefer_nondistributable=flag(plain, "prefer-nondist-layers", False),
         oci_media_types=oci,
         annotations=annotations,
+        inline_attestations=flag(plain, "attestation-inline", kind == "image"),
+        artifacts=artifacts,
+        attestation_prefix=_prefix(plain.get("attestation-prefix", "")),
         epoch=_epoch(plain, epoch),
         rewrite_timestamp=flag(plain, "rewrite-timestamp", False),
         tar=flag(plain, "tar", True),
@@ -143,6 +153,12 @@ def _names(attrs: Mapping[str, str], *, push: bool, by_digest: bool) -> tuple[Re
         if name.tag or name.digest:
             raise UserError(f"{name.familiar} has a tag, and push-by-digest pushes without one", hint="remove the tag")
     return names
+
+
+def _prefix(text: str) -> str:
+    if "/" in text or "\0" in text:
+        raise UserError(f"attestation-prefix={text!r} is no beginning of a file name", hint="leave out the slash")
+    return text
 
 
 def _is_delete(mode: str) -> bool:

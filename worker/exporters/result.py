@@ -9,6 +9,7 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from cache.layerrows import RemoteBlob
 from solver.export import KeyGraph
+from worker.exporters.attestations import Attestation
 from worker.results import Stack
 
 
@@ -30,7 +31,8 @@ class PlatformImage:
 
     `id` is the platform as it was asked for; `platform` says more where the base image does (a version of Windows).
     `base_config` is the config of the image that it is based on, b"" where there is none or nobody said; `base` are
-    the layers of that image. `key_graph` gives the keys of the tree, for whoever exports its cache.
+    the layers of that image. `key_graph` gives the keys of the tree, for whoever exports its cache. `attestations` are
+    what is to be said of it, as a frontend or the engine gave it.
     """
 
     id: str
@@ -40,6 +42,7 @@ class PlatformImage:
     base_config: bytes = b""
     base: tuple[BaseLayer, ...] = ()
     key_graph: Callable[[], KeyGraph] = KeyGraph
+    attestations: tuple[Attestation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ class GitOp:
         self._revision: GitRevision | None = None
 
     async def cache_map(self) -> CacheMap:
-        return CacheMap(digest=key_digest("git", git.cache_key(self._origin, await self._resolved())))
+        revision = await self._resolved()
+        return CacheMap(digest=key_digest("git", git.cache_key(self._origin, revision)), pin=revision.object)
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         revision = await self._resolved()

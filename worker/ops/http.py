@@ -29,7 +29,8 @@ class HttpOp:
         return self._revision
 
     async def cache_map(self) -> CacheMap:
-        return CacheMap(digest=key_digest("http", http.cache_key(self._origin, await self._resolved())))
+        revision = await self._resolved()
+        return CacheMap(digest=key_digest("http", http.cache_key(self._origin, revision)), pin=str(revision.digest))
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         revision = await self._resolved()

@@ -24,7 +24,7 @@ class LocalSource:
     async def cache_map(self) -> CacheMap:
         """Never the same for two builds: what the directory holds now is nobody's key (BuildKit source/local)."""
         key = key_digest("local", self._context.session.id, self._origin.name, self._context.name)
-        return CacheMap(digest=key, stable=False)
+        return CacheMap(digest=key, stable=False, pin=f"session:{self._context.session.id}")
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         origin = self._origin

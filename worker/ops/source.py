@@ -58,6 +58,7 @@ class ImageSource:
         return CacheMap(
             digest=key_digest("image", image.manifest.digest, str(self._context.platform), len(layers)),
             aliases=(key_digest("image.layers", tuple(diff_id for _, diff_id in layers)),),
+            pin=str(image.digest),
         )
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:

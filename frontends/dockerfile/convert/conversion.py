@@ -43,6 +43,7 @@ class Converted:
     state: State
     image: Image
     base_config: bytes
+    target: Draft
     drafts: Mapping[Stage, Draft]
 
 
@@ -63,7 +64,13 @@ def convert(graph: Graph, targets: Sequence[Stage], shared: Shared) -> Converted
                     _apply(draft, step, drafts)
     targets[-1].used.add("/")
     found = drafts[targets[-1]]
-    return Converted(state=found.state, image=_final_image(found, shared), base_config=found.base_config, drafts=drafts)
+    return Converted(
+        state=found.state,
+        image=_final_image(found, shared),
+        base_config=found.base_config,
+        target=found,
+        drafts=drafts,
+    )
 
 
 def _begin(stage: Stage, shared: Shared, drafts: Mapping[Stage, Draft]) -> Draft:
