@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class LocalIndex:
         """
         return await offload(self._scan, directory, keep, filter_key, limiter=DISK)
 
+    async def scan_again(self, scan: LocalScan, directory: Path, only: Collection[str] | None) -> LocalScan:
+        """A new scan, and only of these directories: the caller knows that all else is as `scan` has seen it. None: of
+        all. Both are to be closed. Raises ContextError."""
+        seen = {"listings": scan.listings, "memo": scan.memo, "root": scan.top}
+        return await offload(self._look, directory, None, scan.key, seen, only, scan.changed, limiter=DISK)
+
     def keep(self, scan: LocalScan) -> None:
         """Remember what `scan` has found out, also after it was closed, with the next `flush`."""
         self._kept[scan.key] = scan
@@ -72,20 +78,32 @@ class LocalIndex:
 
     def _scan(self, directory: Path, keep: Filter | None, filter_key: str) -> LocalScan:
         key = _key(directory, filter_key)
-        stored = self._load(key)
+        return self._look(directory, keep, key, self._load(key), None, False)
+
+    def _look(
+        self,
+        directory: Path,
+        keep: Filter | None,
+        key: str,
+        seen: Mapping[str, Any],
+        only: Collection[str] | None,
+        changed: bool,
+    ) -> LocalScan:
+        """`seen` is what an earlier look has found out; `changed` says that not all of it was saved."""
         try:
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise ContextError(f"cannot open the directory {directory}: {error.strerror}") from None
         try:
             started, top = self._clock(), _root_stamp(root)
-            walk = Walk(root, stored["listings"], keep)
-            memo = stored["memo"] if walk.same and stored["root"] == top else {}
+            walk = Walk(root, seen["listings"], keep, only)
+            memo = seen["memo"] if walk.same and seen["root"] == top else {}
         except BaseException:
             os.close(root)
             raise
         newest = started - slop_of(walk.listings)
-        return LocalScan(root, walk.listings, key=key, top=top, newest=newest, memo=memo, changed=not walk.same)
+        changed = changed or not walk.same
+        return LocalScan(root, walk.listings, key=key, top=top, newest=newest, memo=memo, changed=changed)
 
     def _load(self, key: str) -> dict[str, Any]:
         row = self._db.read(lambda c: c.execute("SELECT data FROM local_indexes WHERE key = ?", (key,)).fetchone())

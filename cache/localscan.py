@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -265,9 +265,12 @@ def stamp(info: os.stat_result) -> tuple[int, int, int, int, int]:
 
 
 class Walk:
-    """One look at everything below `root` that `keep` keeps. `same`: it is all as in `old`."""
+    """One look at everything below `root` that `keep` keeps. `same`: it is all as in `old`.
 
-    def __init__(self, root: int, old: Listings, keep: Filter | None) -> None:
+    With `only`, of the directories in `old` just these are looked at.
+    """
+
+    def __init__(self, root: int, old: Listings, keep: Filter | None, only: Collection[str] | None = None) -> None:
         self._root = root
         self._old = old
         self._keep = keep
@@ -276,9 +279,16 @@ class Walk:
         self.listings: Listings = {}
         waiting = [""]
         while waiting:
-            waiting += self._list(waiting.pop())
+            path = waiting.pop()
+            waiting += self._list(path) if only is None or path in only or path not in old else self._take(path)
         self._drop_empty()
         self.same = self._compare()
+
+    def _take(self, path: str) -> list[str]:
+        """One directory as it was; its subdirectories."""
+        listing = self.listings[path] = dict(self._old[path])
+        prefix = path + "/" if path else ""
+        return [prefix + name for name, entry in listing.items() if stat.S_ISDIR(entry[0])]
 
     def _list(self, path: str) -> list[str]:
         """One directory; its subdirectories. The loop body runs for every file of every context: it is fast."""

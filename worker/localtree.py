@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
@@ -26,31 +27,20 @@ from llb.ops import CopyAction
 from worker.sources.local import include_patterns
 from worker.sources.origin import LocalOrigin
 
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 _WHOLE = CopyAction(src="/", dest="/", dir_copy_contents=True)
 
 
 class LocalTree:
     """A counted reference to a directory and the part of it that a build may see."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        path: str | None,
-        origin: LocalOrigin,
-        *,
-        inline: Mapping[str, bytes],
-        release: Callable[[], None] | None = None,
-    ) -> None:
-        """`release` is called when nobody holds the tree any more."""
-        self._shared = _Shared(cache, path, origin, inline, release)
+    def __init__(self, directory: LocalDirectory) -> None:
+        self._shared = directory
+        self._shared.count += 1
         self._released = False
 
     def clone(self) -> LocalTree:
-        other = object.__new__(LocalTree)
-        other._shared = self._shared
-        other._released = False
-        self._shared.count += 1
-        return other
+        return LocalTree(self._shared)
 
     def release(self) -> None:
         if not self._released:
@@ -91,11 +81,12 @@ class LocalTree:
             raise SourceError(f"{path}: {error.strerror}") from error
 
 
-class _Shared:
-    """What all references to one directory have in common.
+class LocalDirectory:
+    """What all references to one directory have in common. With the last of them `release` is called.
 
-    `_given` are the content digests that somebody has made a key of. They hold for the newest scan, which is what
-    is copied from: files of one moment under the key of another would be repeated for ever.
+    `scan` is of a look that somebody had at it already. `_given` are the content digests that somebody has made a key
+    of. They hold for the newest scan, which is what is copied from: files of one moment under the key of another would
+    be repeated for ever.
     """
 
     def __init__(
@@ -103,19 +94,21 @@ class _Shared:
         cache: Cache,
         path: str | None,
         origin: LocalOrigin,
-        inline: Mapping[str, bytes],
-        release: Callable[[], None] | None,
+        *,
+        inline: Mapping[str, bytes] = NOTHING,
+        scan: LocalScan | None = None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self._release = release
         self.inline = inline
-        self.count = 1
+        self.count = 0
         self._cache = cache
         self._origin = origin
         self._looking = trio.Lock()
         self._copying = trio.Lock()
-        self._scan: LocalScan | None = None
-        self._opened: list[LocalScan] = []  # it and the one before, from which somebody may be copying still
+        self._scan = scan
+        self._opened = [] if scan is None else [scan]  # it and the one before, from which somebody may be copying still
         self._given: dict[tuple[Selector, ...], Digest] = {}
         self._stack: tuple[str, ...] | None = None
 
@@ -127,8 +120,7 @@ class _Shared:
             scan.close()
         if self._stack is not None:
             self._cache.layers.release(self._stack)
-        if self._release is not None:
-            self._release()
+        self._release()
 
     async def scan(self) -> LocalScan:
         async with self._looking:
@@ -141,8 +133,10 @@ class _Shared:
         if self.path is None:
             raise ContextError(f"the directory {origin.name!r} has no files but {', '.join(self.inline)}")
         include = include_patterns(self.path, origin)
-        key = json.dumps([include, origin.exclude_patterns])
-        keep = PatternFilter(include, origin.exclude_patterns) if include or origin.exclude_patterns else None
+        if include or origin.exclude_patterns:
+            keep, key = PatternFilter(include, origin.exclude_patterns), json.dumps([include, origin.exclude_patterns])
+        else:
+            keep, key = None, ""
         scan = await self._cache.localindex.scan(Path(self.path), keep=keep, filter_key=key)
         self._opened.append(scan)
         return scan

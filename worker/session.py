@@ -15,6 +15,7 @@ from buildengine.digest import Digest
 from buildengine.values import dataclass
 
 if TYPE_CHECKING:
+    from cache.localscan import LocalScan
     from worker.sources.origin import LocalOrigin
 
 
@@ -50,9 +51,10 @@ class Credential:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedDirectory:
     """A directory of the store that is a copy of the client's, filtered as was asked. `release` it, once, when nobody
-    reads it any more: until then nobody else writes to it."""
+    reads it any more: until then nobody else writes to it. `scan`, which the caller closes, is of what has come."""
 
     path: str
+    scan: LocalScan
     release: Callable[[], None]
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from buildengine.api.fspackets_pb2 import Packet, Stat
@@ -26,17 +26,21 @@ _BATCH_WORK = 2048
 _SHOWN = 64 << 10  # bytes of the other side's error message
 
 Work = list[Callable[[], None]]
+Digests = Mapping[bytes, bytes]
+Paths = frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """What came. `short` are files of which fewer bytes came than were listed: the sender cannot read them, or they
-    were changed meanwhile."""
+    were changed meanwhile. `digests` are BLAKE3, by path; `affected` as `Receiving.affected` says."""
 
     entries: int
     files: int
     bytes: int
     short: tuple[str, ...]
+    digests: Digests
+    affected: Paths | None
 
 
 class Intake:
@@ -78,12 +82,19 @@ class Intake:
         work = self.work() + self._links
         if self._selected is not None:
             entry = Entry(Selected.METADATA, stat.S_IFREG | 0o644, os.geteuid(), os.getegid(), mtime_ns=time.time_ns())
+            self._receiving.touch(b"")
             work.append(partial(self._writer.write, -1, entry, [self._selected.metadata()], last=True))
         return [*work, self._finish]
 
     def received(self) -> Received:
-        entries = self._receiving.count
-        return Received(entries=entries, files=self._files, bytes=self.bytes, short=tuple(self._short))
+        return Received(
+            entries=self._receiving.count,
+            files=self._files,
+            bytes=self.bytes,
+            short=tuple(self._short),
+            digests=self._writer.digests,
+            affected=self._receiving.affected(),
+        )
 
     def take(self, packet: Packet) -> None:
         """Raises ContextError."""

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import trio
 
-from buildengine.api.fsintake import Intake, Received, do, present, told
+from buildengine.api.fsintake import Intake, Received, do, told
 from buildengine.api.fspackets_pb2 import Packet
-from buildengine.api.fsutil import ProtocolError, Receiving, Selected
+from buildengine.api.fsutil import Entry, ProtocolError, Receiving, Selected
 from buildengine.api.fswalk import attributes_of
 from buildengine.api.fswrite import Writer
 from buildengine.errors import BuildError, ContextError
@@ -44,23 +44,22 @@ class Packets(Protocol):
 async def receive(
     stream: Packets,
     root: int,
+    known: dict[bytes, Entry],
     *,
     trust: bool = True,
-    merge: bool = False,
-    owners: bool = True,
     wanted: Callable[[str], bool] | None = None,
     progress: Progress | None = None,
 ) -> Received:
     """Make the open directory `root` what the sender lists. Raises ContextError, RpcError.
 
-    `trust`: what is there with the same stat has the same contents. `merge`: nothing is removed and all is asked for.
-    `owners`: as listed; otherwise all belongs to whoever runs this. `wanted`: of the paths for which it says no only
-    the stats are taken, into one file (`Selected`). `progress` gets the bytes so far.
+    `known` is what is there; what it leaves out is neither kept nor removed, but replaced. `trust`: what is there with
+    the same stat has the same contents. `wanted`: of the paths for which it says no only the stats are taken, into one
+    file (`Selected`). `progress` gets the bytes so far.
     """
-    receiver = _Receiver(stream, root, owners=owners, progress=progress or _nobody)
+    receiver = _Receiver(stream, root, progress or _nobody)
     try:
         with one_error():
-            return await receiver.run(trust=trust, merge=merge, wanted=wanted)
+            return await receiver.run(known, trust=trust, wanted=wanted)
     except (BuildError, OSError) as error:
         failure = error if isinstance(error, BuildError) else _disk_error(error)
         await say(stream, failure.message)
@@ -71,18 +70,17 @@ async def receive(
 
 
 class _Receiver:
-    def __init__(self, stream: Packets, root: int, *, owners: bool, progress: Progress) -> None:
+    def __init__(self, stream: Packets, root: int, progress: Progress) -> None:
         self._stream = stream
         self._root = root
-        self._writer = Writer(root, owners=owners)
+        self._writer = Writer(root)
         self._progress = progress
         self._wake = trio.Event()
 
     def close(self) -> None:
         self._writer.close()
 
-    async def run(self, *, trust: bool, merge: bool, wanted: Callable[[str], bool] | None) -> Received:
-        known = {} if merge else await offload(present, self._root, limiter=DISK)
+    async def run(self, known: dict[bytes, Entry], *, trust: bool, wanted: Callable[[str], bool] | None) -> Received:
         receiving = Receiving(known, trust=trust, attributes=partial(attributes_of, self._root))
         intake = Intake(receiving, self._writer, None if wanted is None else Selected(wanted))
         async with trio.open_nursery() as nursery:

@@ -9,7 +9,7 @@ import os
 import stat
 
 from buildengine.api.fspackets_pb2 import Attribute, Stat
-from buildengine.api.fsutil import NO_XATTRS, Entry, check_ids, go_mode, st_mode
+from buildengine.api.fsutil import NO_XATTRS, Entry, check_attributes, go_mode, st_mode
 
 
 def stat_of(entry: Entry) -> Stat:
@@ -37,5 +37,5 @@ def entry_of(listed: Stat) -> Entry:
         device = (listed.major, listed.minor)
     attributes = {os.fsdecode(one.name): one.value for one in listed.xattrs} or NO_XATTRS
     entry = Entry(listed.path, mode, listed.uid, listed.gid, listed.size, listed.mtime, listed.link, device, attributes)
-    check_ids(entry)
+    check_attributes(entry)
     return entry

@@ -33,7 +33,7 @@ MAX_XATTRS = 256  # of one entry
 MAX_XATTR_VALUE = 64 << 10  # XATTR_SIZE_MAX, xattr(7)
 NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 
-_NO_ID = 0xFFFFFFFF  # chown(2): leave it as it is
+_NO_DEVICE = (0, 0)
 _PERMISSIONS = 0o777
 _DIR, _SYMLINK, _DEVICE, _FIFO, _SOCKET, _CHAR = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24, 1 << 21
 _SETUID, _SETGID, _STICKY = 1 << 23, 1 << 22, 1 << 20
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
     size: int = 0
     mtime_ns: int = 0
     link: bytes = b""
-    device: tuple[int, int] = (0, 0)
+    device: tuple[int, int] = _NO_DEVICE
     xattrs: Mapping[str, bytes] = NO_XATTRS
 
 
@@ -143,6 +143,7 @@ class Step(Enum):
 class Receiving:
     """The receiver's side of a listing. `present` is what is there already, by path, and is used up.
 
+    Owners do not count: what is received belongs to whoever receives it (BuildKit's clients list all as root's).
     `trust` false: no file that is there is taken for equal (`local.differ=none`). `attributes` reads the extended
     attributes of what is there, asked for only where the listing has some.
     """
@@ -161,6 +162,8 @@ class Receiving:
         self._fresh: set[bytes] = set()  # regular files that are not the old inode any more
         self._numbers: dict[int, Entry] = {}
         self.touched: dict[bytes, int] = {}  # directories whose modification time has to be set, and it
+        self._changed: set[bytes] = set()  # directories with names that are not what they were
+        self._linked = any(_is_hard_link(entry) for entry in present.values())
         self._times: dict[bytes, int] = {}
         self._directories = {b""}
 
@@ -193,7 +196,8 @@ class Receiving:
         if is_directory:
             self.touched[entry.path] = entry.mtime_ns
             return Step.MAKE
-        if entry.link and not stat.S_ISLNK(entry.mode):
+        if _is_hard_link(entry):
+            self._linked = True
             return Step.LINK
         if not stat.S_ISREG(entry.mode):
             return Step.MAKE
@@ -203,6 +207,7 @@ class Receiving:
 
     def touch(self, directory: bytes) -> None:
         """Something in `directory` is made or removed."""
+        self._changed.add(directory)
         if directory:
             self.touched[directory] = self._times[directory]
 
@@ -217,6 +222,13 @@ class Receiving:
         self._present = {}
         return found
 
+    def affected(self) -> frozenset[bytes] | None:
+        """After the listing: the directories in which a name has another stat now. None: it may be any, since the
+        names of one file have their stat in common."""
+        if self._linked:
+            return None
+        return frozenset({*self._changed, *(path.rpartition(b"/")[0] for path in self.touched)})
+
     def wanted(self, number: int) -> Entry:
         """The file that a DATA belongs to. Raises ProtocolError."""
         entry = self._numbers.get(number)
@@ -230,7 +242,7 @@ class Receiving:
 
     def _is_same(self, old: Entry, new: Entry) -> bool:
         """fsutil's test: contents are not read, and of a directory size and time do not count."""
-        if (old.mode, old.uid, old.gid, old.link, old.device) != (new.mode, new.uid, new.gid, new.link, new.device):
+        if (old.mode, old.link, old.device) != (new.mode, new.link, new.device):
             return False
         if new.xattrs and new.xattrs != self._attributes(new.path):
             return False
@@ -238,7 +250,7 @@ class Receiving:
             return True
         if old.size != new.size or old.mtime_ns != new.mtime_ns or not self._trust:
             return False
-        return not new.link or stat.S_ISLNK(new.mode) or new.link not in self._fresh
+        return not _is_hard_link(new) or new.link not in self._fresh
 
 
 class Selected:
@@ -300,18 +312,21 @@ class Sending:
         return path
 
 
-def check_ids(entry: Entry) -> None:
-    """Raises ProtocolError for what chown(2), mknod(2) and setxattr(2) could not take."""
-    if entry.uid == _NO_ID or entry.gid == _NO_ID:
-        raise ProtocolError(f"{_shown(entry.path)} belongs to {entry.uid}:{entry.gid}, which is nobody")
-    if not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
+def check_attributes(entry: Entry) -> None:
+    """Raises ProtocolError for what mknod(2) and setxattr(2) could not take."""
+    if entry.device != _NO_DEVICE and not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
         raise ProtocolError(f"{_shown(entry.path)} is device {entry.device}, which cannot be")
     if entry.size < 0:
         raise ProtocolError(f"{_shown(entry.path)} has a size of {entry.size}")
-    if len(entry.xattrs) > MAX_XATTRS or any(
-        len(name) > MAX_NAME or len(value) > MAX_XATTR_VALUE for name, value in entry.xattrs.items()
+    if entry.xattrs and (
+        len(entry.xattrs) > MAX_XATTRS
+        or any(len(name) > MAX_NAME or len(value) > MAX_XATTR_VALUE for name, value in entry.xattrs.items())
     ):
         raise ProtocolError(f"{_shown(entry.path)} has more extended attributes than Linux allows")
+
+
+def _is_hard_link(entry: Entry) -> bool:
+    return bool(entry.link) and not stat.S_ISLNK(entry.mode)
 
 
 def _shown(path: bytes) -> str:

@@ -17,9 +17,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from blake3 import blake3
+
 from buildengine.api.fsutil import Entry, ProtocolError
 from cache.removal import remove_tree
 from worker.layers import xattrs
+from worker.layers.filedata import write_all
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,21 +33,23 @@ _OPEN_FILES = 64  # a sender mixes four
 class _File:
     """A file that is being written: under its own name, or under another one until it replaces what is there."""
 
-    __slots__ = ("entry", "fd", "name", "replaces")
+    __slots__ = ("entry", "fd", "hasher", "name", "replaces")
 
     def __init__(self, entry: Entry, fd: int, name: bytes, *, replaces: bool) -> None:
         self.entry, self.fd, self.name, self.replaces = entry, fd, name, replaces
+        self.hasher = blake3()
 
 
 class Writer:
-    """Makes entries below `root`, which stays the caller's. `owners` false: everything is whoever runs this.
+    """Makes entries below `root`, which stays the caller's. All is whoever's that runs this.
 
+    `digests` are the BLAKE3 of files that became whole, of those without extended attributes: those count as well.
     Raises OSError with the path that could not be made; ProtocolError. `close` it: what is not whole by then goes.
     """
 
-    def __init__(self, root: int, *, owners: bool) -> None:
+    def __init__(self, root: int) -> None:
         self._root = root
-        self._owners = owners
+        self.digests: dict[bytes, bytes] = {}
         self._opened: OrderedDict[bytes, int] = OrderedDict()
         self._files: dict[int, _File] = {}
         self._modes: dict[bytes, Entry] = {}  # of directories, set last: some modes would keep us out
@@ -67,9 +72,9 @@ class Writer:
         """A piece of file `number`; with the last one it is whole."""
         try:
             file = self._files.get(number) or self._create(number, entry)
-            view = memoryview(data[0] if len(data) == 1 else b"".join(data))
-            while view:
-                view = view[os.write(file.fd, view) :]
+            content = data[0] if len(data) == 1 else b"".join(data)
+            file.hasher.update(content)
+            write_all(file.fd, content)
             if last:
                 self._finish(file)
                 del self._files[number]
@@ -134,11 +139,10 @@ class Writer:
                 self._remove(parent, entry.path, name)
                 os.rename(file.name, name, src_dir_fd=parent, dst_dir_fd=parent)
         os.close(file.fd)
+        if not entry.xattrs:
+            self.digests[entry.path] = file.hasher.digest()
 
     def _set(self, fd: int, entry: Entry) -> None:
-        """In this order: chown(2) takes set-ID bits and capabilities away."""
-        if self._owners:
-            os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, stat.S_IMODE(entry.mode))
         if entry.xattrs:
             xattrs.write(fd, entry.xattrs)
@@ -173,8 +177,6 @@ class Writer:
         except FileExistsError:
             self._remove(parent, entry.path, name)
             _make_node(entry, parent, name)
-        if self._owners:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISLNK(entry.mode):
             os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=parent)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)

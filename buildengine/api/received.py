@@ -10,22 +10,32 @@ Facts: BuildKit source/local/source.go (the key), session/filesync/filesync.go (
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote_plus
 
 import trio
 
+from buildengine.api.fsintake import Digests
+from buildengine.api.fsknown import entries
 from buildengine.api.fspackets_pb2 import Packet
-from buildengine.api.fsreceive import receive
+from buildengine.api.fsreceive import Packets, receive
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession, SessionGone
 from buildengine.errors import ContextError
+from buildengine.limits import DISK, offload
 from cache.cachemounts import CacheMounts
+from cache.localindex import LocalIndex
+from cache.localscan import LocalScan
+from cache.opened import Cache
 from llb.patterns import PatternMatcher
 from worker.session import ReceivedDirectory
 from worker.sources.origin import LocalOrigin
 
+_T = TypeVar("_T")
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 
 
@@ -36,8 +46,9 @@ class NotOffered(ContextError):
 class ReceivedDirectories:
     """All received directories of one daemon. Made by `open_received`."""
 
-    def __init__(self, mounts: CacheMounts, nursery: trio.Nursery) -> None:
+    def __init__(self, mounts: CacheMounts, index: LocalIndex, nursery: trio.Nursery) -> None:
         self._mounts = mounts
+        self._index = index
         self._nursery = nursery
 
     async def receive(
@@ -63,29 +74,51 @@ class ReceivedDirectories:
         described = f"local source for {origin.name}"
         released = trio.Event()
         async with self._mounts.acquire(key, sharing="private", kind="source.local", description=described) as path:
-            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                await _fill(session, root, origin, progress)
-            finally:
-                os.close(root)
-            task_status.started(ReceivedDirectory(path=str(path), release=released.set))
+            scan = await _answered(session, origin, partial(fill, self._index, path, origin, progress))
+            task_status.started(ReceivedDirectory(path=str(path), scan=scan, release=released.set))
             await released.wait()
 
 
 @asynccontextmanager
-async def open_received(mounts: CacheMounts) -> AsyncIterator[ReceivedDirectories]:
+async def open_received(cache: Cache) -> AsyncIterator[ReceivedDirectories]:
     """Leaving the block takes back what was not released."""
     async with trio.open_nursery() as nursery:
-        yield ReceivedDirectories(mounts, nursery)
+        yield ReceivedDirectories(cache.cachemounts, cache.localindex, nursery)
         nursery.cancel_scope.cancel()
 
 
-async def _fill(session: ClientSession, root: int, origin: LocalOrigin, progress: Callable[[int], None]) -> None:
+async def fill(
+    index: LocalIndex, path: Path, origin: LocalOrigin, progress: Callable[[int], None], stream: Packets
+) -> LocalScan:
+    """Make the directory `path`, to which nobody else writes, what the client lists in its answer `stream`.
+
+    It is looked at once, while the client lists its own, and then again only where something was changed; what was
+    written is hashed already. Raises ContextError, RpcError.
+    """
+    before = await index.scan(path)
+    try:
+        known = await offload(entries, before, limiter=DISK)
+        trust = origin.differ != "none"
+        received = await receive(stream, before.root, known, trust=trust, wanted=_wanted(origin), progress=progress)
+        affected = None if received.affected is None else {os.fsdecode(name) for name in received.affected}
+        scan = await index.scan_again(before, path, affected)
+    finally:
+        before.close()
+    await offload(_learn, scan, received.digests, limiter=DISK)
+    return scan
+
+
+def _learn(scan: LocalScan, digests: Digests) -> None:
+    for path, digest in digests.items():
+        scan.learn(os.fsdecode(path), digest)
+
+
+async def _answered(session: ClientSession, origin: LocalOrigin, fill: Callable[[Packets], Awaitable[_T]]) -> _T:
+    """What `fill` makes of the client's answer."""
     call = session.channel.stream(DIFF_COPY, Packet, Packet, metadata=_metadata(origin))
     try:
         async with call as stream:
-            trust = origin.differ != "none"
-            await receive(stream, root, trust=trust, wanted=_wanted(origin), progress=progress)
+            return await fill(stream)
     except RpcError as error:
         if error.code in (Code.NOT_FOUND, Code.UNIMPLEMENTED):
             raise NotOffered(error.message) from error

@@ -181,7 +181,7 @@ class _DirectoryTarget:
 async def _receive(call: _Packets, root: int, *, merge: bool) -> None:
     """Files belong to whoever runs this, as every file that he makes."""
     known = {} if merge else await offload(present, root)
-    writer = Writer(root, owners=False)
+    writer = Writer(root)
     intake = Intake(Receiving(known, trust=False), writer)
     wake = asyncio.Event()
     asking = asyncio.create_task(_ask(call, intake, wake))

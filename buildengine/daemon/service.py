@@ -264,7 +264,7 @@ class Service:
 async def open_service(engine: Engine, history: History, settings: Settings) -> AsyncIterator[Service]:
     """A daemon on `engine`, alive for this block; builds that still run at its end are cancelled."""
     cache = engine.cache
-    async with trio.open_nursery() as nursery, open_received(cache.cachemounts) as received:
+    async with trio.open_nursery() as nursery, open_received(cache) as received:
         builds = Builds(cache.root / "ingest", cache.lease.id, nursery)
         nursery.start_soon(_rest, builds, engine, history)
         yield Service(engine, history, builds, Sessions(), received, settings)

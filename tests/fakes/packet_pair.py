@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from buildengine.api.fsintake import Received
+from buildengine.api.fsintake import Received, present
 from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import receive
 from buildengine.api.fssend import send
@@ -57,13 +57,15 @@ async def directory(path: Path) -> AsyncIterator[int]:
         os.close(fd)
 
 
-async def transfer(source: Path, target: Path, keep: Filter | None = None, **options: Any) -> Received:
-    """Our sender to our receiver."""
+async def transfer(
+    source: Path, target: Path, keep: Filter | None = None, *, merge: bool = False, **options: Any
+) -> Received:
+    """Our sender to our receiver. `merge`: whatever is there is not known."""
     sender, receiver = pair()
     with one_error():
         async with directory(source) as there, directory(target) as here, trio.open_nursery() as nursery:
             nursery.start_soon(send, sender, there, keep)
-            received = await receive(receiver, here, **options)
+            received = await receive(receiver, here, {} if merge else present(here), **options)
     return received
 
 
@@ -74,7 +76,7 @@ async def told(target: Path, packets: Sequence[Packet]) -> Received:
         async with directory(target) as here, trio.open_nursery() as nursery:
             nursery.start_soon(_tell, sender, packets)
             nursery.start_soon(_listen, sender)
-            received = await receive(receiver, here)
+            received = await receive(receiver, here, present(here))
             nursery.cancel_scope.cancel()
     return received
 

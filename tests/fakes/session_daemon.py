@@ -90,7 +90,7 @@ async def _nothing(session: RemoteSession) -> None:
 @asynccontextmanager
 async def session_daemon(root: Path, socket: Path) -> AsyncIterator[SessionDaemon]:
     """A daemon with its store in `root`, listening on the unix socket `socket`, for this block."""
-    async with open_cache(root) as cache, open_received(cache.cachemounts) as received:
+    async with open_cache(root) as cache, open_received(cache) as received:
         daemon = SessionDaemon(cache, received)
         with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listener:
             await listener.bind(str(socket))

@@ -21,7 +21,7 @@ from cache.usage import directories
 from solver.reporter import Reporter
 from tests.fakes.session_client import Handlers, send_files, session_client, stream, unary
 from tests.fakes.session_daemon import SessionDaemon, session_daemon
-from worker.localtree import LocalTree
+from worker.localtree import LocalDirectory, LocalTree
 from worker.ops.local import LocalSource
 from worker.session import IDENTITY_TOKEN
 from worker.sources.origin import LocalOrigin
@@ -257,7 +257,7 @@ async def test_a_received_directory_is_a_source_until_nobody_holds_it(daemon: Se
     source = tmp_path / "source"
     (source / "dir").mkdir(parents=True)
     (source / "dir" / "file").write_bytes(b"content")
-    here = LocalTree(daemon.cache, str(source), LocalOrigin(name="context"), inline={})
+    here = LocalTree(LocalDirectory(daemon.cache, str(source), LocalOrigin(name="context")))
     said: list[Event] = []
     reporter = Reporter("a vertex")
     reporter.bind(said.append)

@@ -20,7 +20,7 @@ from buildengine.api.fsutil import (
     Receiving,
     Sending,
     Step,
-    check_ids,
+    check_attributes,
     go_mode,
     st_mode,
 )
@@ -146,8 +146,6 @@ def test_a_symlink_leads_somewhere(target: bytes) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(b"a", FILE, uid=0xFFFFFFFF),
-        Entry(b"a", FILE, gid=0xFFFFFFFF),
         Entry(b"a", FILE, size=-1),
         Entry(b"a", stat.S_IFCHR, device=(1 << 12, 0)),
         Entry(b"a", stat.S_IFCHR, device=(0, -1)),
@@ -158,7 +156,7 @@ def test_a_symlink_leads_somewhere(target: bytes) -> None:
 )
 def test_attributes_have_bounds(entry: Entry) -> None:
     with pytest.raises(ProtocolError):
-        check_ids(entry)
+        check_attributes(entry)
 
 
 OLD = Entry(b"f", FILE, 1, 2, 10, 1000)
@@ -170,17 +168,16 @@ def decided(old: list[Entry], new: list[Entry], *, trust: bool = True) -> tuple[
 
 
 def test_what_is_equal_is_kept() -> None:
-    steps, receiving = decided([OLD], [OLD])
+    steps, receiving = decided([OLD], [OLD._replace(uid=0, gid=0)])
     assert steps == [Step.KEEP]
     assert (receiving.gone(), receiving.waiting, receiving.touched) == ([], 0, {})
+    assert receiving.affected() == frozenset()
 
 
 @pytest.mark.parametrize(
     "new",
     [
         OLD._replace(mode=FILE | 0o100),
-        OLD._replace(uid=0),
-        OLD._replace(gid=0),
         OLD._replace(size=11),
         OLD._replace(mtime_ns=1001),
         OLD._replace(xattrs={"user.a": b"1"}),
@@ -210,6 +207,17 @@ def test_what_is_not_listed_goes_without_what_is_in_it() -> None:
     assert steps == [Step.KEEP, Step.FETCH]
     assert receiving.gone() == [b"a", b"b/y"]
     assert receiving.touched == {b"b": 7}
+
+
+def test_where_something_has_another_stat() -> None:
+    old = [Entry(b"a", DIR), Entry(b"a/x", FILE), Entry(b"b", DIR), Entry(b"b/c", DIR), Entry(b"b/c/y", FILE)]
+    _, receiving = decided(old, [*old[:4], old[4]._replace(size=1)])
+    assert receiving.affected() == {b"b/c", b"b"}  # the second for the times of the first
+    _, receiving = decided(old, old[2:])
+    receiving.gone()
+    assert receiving.affected() == {b""}
+    _, receiving = decided(old, [*old, Entry(b"z", FILE, link=b"a/x")])
+    assert receiving.affected() is None
 
 
 def test_data_that_was_not_asked_for_is_refused() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from buildengine.errors import ContextError
 from solver.vertex import CacheMap, Result
 from worker.context import OpContext
-from worker.localtree import LocalTree
+from worker.localtree import LocalDirectory, LocalTree
 from worker.ops.keys import key_digest
 from worker.session import Directories, ReceivedDirectory
 from worker.sources.origin import LocalOrigin
@@ -32,7 +32,7 @@ class LocalSource:
         inline = await directories.inline_files(origin.name)
         path = await directories.local_path(origin.name)
         if path is not None or inline:
-            return [LocalTree(self._context.cache, path, origin, inline=inline)]
+            return [LocalTree(LocalDirectory(self._context.cache, path, origin, inline=inline))]
         received = await self._receive(directories)
         if received is None:
             raise ContextError(
@@ -40,7 +40,10 @@ class LocalSource:
                 hint="give a build context, e.g. `pybuild build .`",
             )
         whole = LocalOrigin(name=origin.name)  # the client has filtered it
-        return [LocalTree(self._context.cache, received.path, whole, inline={}, release=received.release)]
+        directory = LocalDirectory(
+            self._context.cache, received.path, whole, scan=received.scan, release=received.release
+        )
+        return [LocalTree(directory)]
 
     async def _receive(self, directories: Directories) -> ReceivedDirectory | None:
         reporter, started, current = self._context.reporter, time.time(), 0
