@@ -75,7 +75,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         ssh=_agents(flags.ssh, environ),
         entitlements=frozenset(entitlements),
         cache_imports=flags.cache_from,
-        cache_exports=flags.cache_to,
+        cache_exports=_cache_exports(flags, environ),
         layouts=contexts.layouts,
         inline_dockerfile=inputs.inline_dockerfile,
         context_archive=inputs.context_archive,
@@ -139,6 +139,13 @@ def _exports(flags: BuildFlags, platforms: Sequence[Platform]) -> tuple[Export, 
     if any(_is_pushed(export) and not export.attrs.get("name") for export in exports):
         raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
     return tuple(exports)
+
+
+def _cache_exports(flags: BuildFlags, environ: Mapping[str, str]) -> tuple[CacheEntry, ...]:
+    """A build argument says it as well: so docker was told before there was --cache-to, and buildx still is."""
+    asked = _build_args(flags, environ).get("BUILDKIT_INLINE_CACHE", "")
+    inline = (CacheEntry(type="inline"),) if asked.lower() in ("1", "t", "true") else ()
+    return (*flags.cache_to, *inline)
 
 
 def _is_pushed(export: Export) -> bool:

@@ -150,6 +150,26 @@ async def test_a_stage_that_is_made_otherwise(side: Side, store: Store, elsewher
     assert built.ran == ["RUN : ; echo made > /tool && echo 1 > /stamp"]
 
 
+async def test_times_are_rewritten_in_layers_that_were_imported(
+    side: Side, store: Store, elsewhere: Store, context: Path
+) -> None:
+    """As in those that were made here; the base's stay."""
+    write(context, {"Dockerfile": "FROM base\nCOPY a /a\nRUN cp /a /b\n"})
+    name = f"{side.host}/app:1"
+    await store.build(context, "-t", name, "--push", *INLINE)
+    made = []
+    for number, machine in enumerate((store, elsewhere)):
+        machine.environment["SOURCE_DATE_EPOCH"] = "1600000000"
+        image = f"{side.host}/app:epoch{number}"
+        output = f"type=image,name={image},push=true,rewrite-timestamp=true"
+        built = await machine.build(context, "-o", output, "--cache-from", name)
+        assert built.ran == []
+        made.append(json.loads(inspect(image))["layers"])
+    assert made[0] == made[1]
+    assert made[0][0] == json.loads(inspect(name))["layers"][0]
+    assert made[0][1] != json.loads(inspect(name))["layers"][1]
+
+
 async def test_no_cache(side: Side, store: Store, elsewhere: Store, context: Path) -> None:
     name = f"{side.host}/app:1"
     await store.build(context, "-t", name, "--push", *INLINE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from buildengine.builder import BuildOutcome, BuildRequest, Export, SecretSource, SshSource
+from buildengine.builder import BuildOutcome, BuildRequest, CacheEntry, Export, SecretSource, SshSource
 from buildengine.digest import Digest
 from buildengine.errors import HostError
 from buildengine.events import Outcome, VertexEvent, WarningEvent
@@ -94,6 +94,10 @@ def listening(path: Path) -> Path:
         (["--platform", "linux/arm64"], {"platforms": (Platform(os="linux", architecture="arm64"),)}),
         (["--platform", "linux/amd64,arm64", "--platform", "linux/amd64"],
          {"platforms": (Platform(os="linux", architecture="amd64"), Platform(os="linux", architecture="arm64"))}),
+        (["--cache-from", "a"], {"cache_imports": (CacheEntry(type="registry", attrs={"ref": "a"}),)}),
+        (["--cache-to", "type=inline"], {"cache_exports": (CacheEntry(type="inline"),)}),
+        (["--build-arg", "BUILDKIT_INLINE_CACHE=1"], {"cache_exports": (CacheEntry(type="inline"),)}),
+        (["--build-arg", "BUILDKIT_INLINE_CACHE=0"], {"cache_exports": ()}),
         (["--secret", "id=a,src=Dockerfile"], {"secrets": (SecretSource(id="a", file=Path("Dockerfile")),)}),
         (["--secret", "id=a,env=ANY"], {"secrets": (SecretSource(id="a", env="ANY"),)}),
         (["--secret", "id=FROM_ENV"], {"secrets": (SecretSource(id="FROM_ENV", env="FROM_ENV"),)}),

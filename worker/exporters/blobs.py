@@ -52,7 +52,7 @@ class LayerBlobs:
         What may not be distributed stays where it lies if that is preferred; else it is a layer like all others.
         """
         stack = image.stack
-        layers = _as_received(self._cache.layers.of(stack), image.base)
+        layers = _as_received(self._cache.layers.of(stack), image.base, rewriting=options.layer_epoch is not None)
         windows = any(layer.blob.windows for layer in image.base)
         packed: list[ExportLayer | None] = [None] * len(layers)
 
@@ -169,9 +169,12 @@ class LayerBlobs:
         )
 
 
-def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer]) -> list[Layer]:
-    """The layers, those of the base image with the blob by which that has them, wherever else they are known from."""
-    found = list(layers)
+def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer], *, rewriting: bool) -> list[Layer]:
+    """The layers, those of the base image with the blob by which that has them, wherever else they are known from.
+
+    `rewriting` their times: then all others are packed anew, though some may have come as blobs, from a build cache.
+    """
+    found = [replace(layer, remote=None) for layer in layers] if rewriting else list(layers)
     for position, (layer, known) in enumerate(zip(layers, base, strict=False)):
         if layer.diff_id != known.diff_id:
             break
