@@ -72,7 +72,17 @@ class _Said:
 class Progress:
     """`settled` once the vertex has come to an end that stands: it was executed, failed, or was found cached."""
 
-    __slots__ = ("_announcement", "_busy", "_clock", "_listeners", "_said", "_started", "_state", "settled")
+    __slots__ = (
+        "_announcement",
+        "_busy",
+        "_clock",
+        "_listeners",
+        "_said",
+        "_started",
+        "_state",
+        "_under_way",
+        "settled",
+    )
 
     def __init__(self, vertex: Vertex, clock: Callable[[], float]) -> None:
         self._announcement = announcement(vertex)
@@ -82,6 +92,7 @@ class Progress:
         self._started: float | None = None
         self._state: VertexEvent | None = None
         self._said: _Said | None = None
+        self._under_way: set[str] = set()  # what is done for the vertex while its op is at rest
         self.settled = False
 
     # --- telling
@@ -113,10 +124,23 @@ class Progress:
             self.settled = self.settled or outcome is Outcome.FAILED or (announce and outcome is Outcome.DONE)
 
     def report(self, event: Event) -> None:
-        """What the op says itself."""
+        """What the op says itself. Progress of one at rest is a run of its own: an image is pulled when it is read."""
+        if isinstance(event, StatusEvent) and not self._busy:
+            self._report_at_rest(event)
+            return
         if self._busy and not isinstance(event, WarningEvent):
             self._begin()
         self.publish(event)
+
+    def _report_at_rest(self, event: StatusEvent) -> None:
+        self._begin()
+        self.publish(event)
+        if event.completed is None:
+            self._under_way.add(event.id)
+        else:
+            self._under_way.discard(event.id)
+        if not self._under_way:
+            self._end(Outcome.DONE, "")
 
     def cached(self, since: float) -> None:
         """A record stands for this vertex."""

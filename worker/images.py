@@ -36,6 +36,7 @@ from worker.oci.types import (
     parse_config,
     parse_manifest_or_index,
 )
+from worker.pulls import Progress, Pulls
 from worker.session import BlobSource, Credentials, Layouts
 from worker.sources.origin import LayoutOrigin
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
     from worker.registry.puller import Registry, RemoteImage, RemoteTree
 
-Progress = Callable[[Digest, int, int], None]
 _MODES = ("default", "pull", "local")
 
 
@@ -86,6 +86,7 @@ class Images:
         self._cache = cache
         self._open_client = open_client
         self._layouts = layouts
+        self.pulls = Pulls()
         self._in_layouts: dict[Digest, BlobSource] = {}  # where layers are that no registry is known to have
         self._client: Registry | None = None
         self._client_lock = trio.Lock()
@@ -175,7 +176,7 @@ class Images:
         """A small blob that a manifest of `reference` is about. Raises SourceError."""
         return await (await self._registry()).fetch_config(reference, descriptor)
 
-    async def fetch(self, layer: Layer, on_progress: Progress = lambda digest, current, total: None) -> None:
+    async def fetch(self, layer: Layer) -> None:
         """Bring the blob of a lazy layer into the content store. Whoever else wants it meanwhile, waits."""
         remote = layer.remote
         if remote is None or self._cache.store.info(remote.digest) is not None:
@@ -185,7 +186,8 @@ class Images:
                 f"layer {remote.digest} is gone from the local store", hint="pull or load the image again"
             )
         descriptor = Descriptor(media_type=remote.media_type, digest=remote.digest, size=remote.size)
-        await self.fetch_blob(descriptor, remote.origins, on_progress)
+        with self.pulls.downloading(remote.digest) as on_progress:
+            await self.fetch_blob(descriptor, remote.origins, on_progress)
 
     async def fetch_blob(
         self,

@@ -25,6 +25,7 @@ from cache.overlay import TreeMount
 from solver.vertex import Result
 from worker.layers.outcome import one_error
 from worker.localtree import LocalTree
+from worker.pulls import Pulls
 from worker.results import Snapshot, Stack
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 class BlobFetcher(Protocol):
     """Brings the blob of a lazy layer into the content store; a blob that is there already costs nothing."""
+
+    @property
+    def pulls(self) -> Pulls: ...
 
     async def fetch(self, layer: Layer) -> None: ...
 
@@ -89,7 +93,8 @@ class Trees:
             return  # another process was faster
         try:
             lowers = self._cache.layers.lowers(below) if below else None
-            applied = await offload(self._apply, remote, filling.directory, lowers, limiter=DISK)
+            with self._fetcher.pulls.extracting(remote.digest):
+                applied = await offload(self._apply, remote, filling.directory, lowers, limiter=DISK)
             if layer.diff_id is not None and applied.diff_id != layer.diff_id:
                 raise SourceError(
                     f"layer {remote.digest} unpacks to {applied.diff_id}, its image config promises {layer.diff_id}",

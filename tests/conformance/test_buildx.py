@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -175,6 +176,21 @@ def test_standard_output(place: Place) -> None:
     assert done.returncode == 0, done.stderr.decode()
     (place.work / "out.tar").write_bytes(done.stdout)
     is_a_tar(place)
+
+
+def test_a_pull_is_shown_at_its_step(place: Place, store_with_base: Store, tmp_path: Path) -> None:
+    place.buildx.build(place.context, "-t", f"{place.registry}/pulled:1", "--push")
+    dockerfile = place.filled(
+        'FROM {registry}/pulled:1\nCOPY --from=base /bin/busybox /bin/\nRUN ["busybox"]\n'
+    ).encode()
+    with daemon(store_with_base.copy(tmp_path / "elsewhere").root, tmp_path / "other") as other:
+        elsewhere = Buildx(tmp_path / "other-home", other.address)
+        told = elsewhere.build(place.context, "-f", "-", stdin=dockerfile)
+    (step,) = set(re.findall(r"(#\d+) \[.*FROM .*/pulled:1@", told))
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{place.registry}/pulled:1")
+    for layer in json.loads(raw)["layers"]:
+        assert f"{step} {layer['digest']} " in told
+        assert f"{step} extracting {layer['digest']} " in told
 
 
 def test_quietly(place: Place) -> None:

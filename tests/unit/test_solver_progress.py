@@ -278,3 +278,18 @@ def test_of_a_long_output_the_end_is_kept(world: World) -> None:
     progress.ignore("late")
     progress.report(WarningEvent(vertex="d", message="unheard"))
     assert sum(isinstance(event, WarningEvent) for event in heard) == 1
+
+
+def test_progress_of_a_vertex_at_rest_is_a_run_of_its_own(world: World) -> None:
+    """It ends when nothing is under way any more; who listens later hears of it as well."""
+    edge = world.const(1)
+    progress, events, late = Progress(edge.vertex, clock=itertools.count(1.0).__next__), Events(), Events()
+    reporter = Reporter(edge.vertex.digest)
+    reporter.bind(progress.report)
+    progress.listen("a", events.append)
+    progress.cached(0.0)
+    for name, completed in (("one", None), ("two", None), ("one", 5.0), ("two", 6.0)):
+        reporter.status(name, started=1.0, completed=completed)
+    assert events.of(edge) == ["cached", "running", *["StatusEvent"] * 4, "done"]
+    progress.listen("b", late.append)
+    assert late.of(edge) == ["running", "StatusEvent", "StatusEvent", "done"]

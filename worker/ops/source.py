@@ -55,6 +55,7 @@ class ImageSource:
         """Two keys: the manifest's, and that of the layers alone, which a rebuilt image may share."""
         image = await self._image()
         layers = self._layers(image)
+        self._context.build.images.pulls.expect((descriptor.digest for descriptor, _ in layers), self._context.reporter)
         return CacheMap(
             digest=key_digest("image", image.manifest.digest, str(self._context.platform), len(layers)),
             aliases=(key_digest("image.layers", tuple(diff_id for _, diff_id in layers)),),
