@@ -125,7 +125,10 @@ class Images:
             del buffer[:size]
             return data
 
-        await call.send(pb.LoadImagesResponse(names=await self._store.load(read)))
+        names = await self._store.load(read)
+        while await call.receive() is not None:  # behind the archive's end; a client that still sends hears no answer
+            pass
+        await call.send(pb.LoadImagesResponse(names=names))
 
     async def _push(
         self, request: pb.PushImageRequest, call: ServerCall[pb.PushImageRequest, pb.PushImageResponse]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -59,17 +59,27 @@ class Stream(Generic[_Out]):
         self._call = call
 
     async def send(self, message: Message) -> None:
-        """Raises RpcError."""
+        """Raises RpcError: what the call ended with, CANCELLED when that was OK."""
         try:
             with _told():
                 await self._call.write(message)
-        except asyncio.InvalidStateError as error:
-            raise RpcError(Code.UNAVAILABLE, f"the call has ended: {error}") from error
+        except asyncio.InvalidStateError:
+            raise await self._end() from None
 
     async def half_close(self) -> None:
-        """No message of ours will follow. Raises RpcError."""
-        with _told():
-            await self._call.done_writing()
+        """No message of ours will follow. Raises RpcError as `send`."""
+        try:
+            with _told():
+                await self._call.done_writing()
+        except asyncio.InvalidStateError:
+            raise await self._end() from None
+
+    async def _end(self) -> RpcError:
+        call = self._call
+        code = Code((await call.code()).value[0])
+        if code is Code.OK:
+            return RpcError(Code.CANCELLED, "the other side has ended the call with OK")
+        return RpcError(code, await call.details() or "", _details(await call.trailing_metadata()))
 
     async def receive(self) -> _Out | None:
         """None at the end. Raises RpcError."""
@@ -92,11 +102,11 @@ def _told() -> Iterator[None]:
 
 
 def _rpc_error(error: grpc.aio.AioRpcError) -> RpcError:
-    details = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS), b"")
-    return RpcError(Code(error.code().value[0]), error.details() or "", _details(details))
+    return RpcError(Code(error.code().value[0]), error.details() or "", _details(error.trailing_metadata()))
 
 
-def _details(status: bytes) -> tuple[Detail, ...]:
+def _details(metadata: Iterable[tuple[str, bytes]] | None) -> tuple[Detail, ...]:
+    status = next((value for key, value in metadata or () if key == _DETAILS), b"")
     if not status:
         return ()
     from google.rpc import status_pb2

@@ -81,6 +81,8 @@ def test_archives_of_images(twins: tuple[Remote, Store], tmp_path: Path) -> None
     both(twins, "image", "rm", "base")
     assert both(twins, "image", "load", "-i", tmp_path / "1.tar").stdout == "Loaded image: base:latest\n"
     both(twins, "image", "load", status=1, stdin=b"no archive")
+    both(twins, "image", "load", status=1, stdin=b"no archive" * (1 << 20))
+    both(twins, "image", "load", stdin=(tmp_path / "1.tar").read_bytes() + bytes(20 << 20))  # after its end
     both(twins, "image", "save", "nothing", "-o", tmp_path / "x.tar", status=1)
     assert sorted(os.listdir(tmp_path)) == ["0.tar", "1.tar"]
 
