@@ -25,7 +25,7 @@ from solver.messages import (
 )
 from solver.once import Once
 from solver.progress import Progress
-from solver.vertex import CacheMap, CacheSource, Op, Result, Vertex
+from solver.vertex import CacheMap, CacheRecord, CacheSource, Op, Result, Vertex
 
 if TYPE_CHECKING:
     from solver.execution import Execution
@@ -243,6 +243,11 @@ class ActiveEdge:
         if self.lookup is None or not self.state.records:
             return None
         return self.lookup.find(self.state.records[0])
+
+    def passed_over(self) -> CacheRecord | None:
+        """The store's record of what nobody needed in the end."""
+        found = self.best_record()
+        return found.record if found is not None and not found.is_imported else None
 
     def drop(self) -> None:
         """No job has it any more."""

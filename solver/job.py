@@ -6,7 +6,7 @@ they have in common and notice nothing of each other: a job that fails or leaves
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from solver.failures import Failure, located
 from solver.messages import Level
 from solver.progress import announcement, as_seen_by
 from solver.scheduler import Scheduler
-from solver.vertex import CacheSource, Edge, Result, Vertex
+from solver.vertex import CacheRecord, CacheSource, Edge, Result, Vertex
 
 
 @asynccontextmanager
@@ -92,19 +92,14 @@ class Job:
                 found[active.vertex.digest] = outcome.value.pin
         return found
 
-    async def visit_results(self, visit: Callable[[Edge, Result], object]) -> None:
-        """Show all that there is of this job's vertices: computed, found in the cache, or passed over because something
-        made from it was found. The results are lent for the call."""
-        for active in [*self._active.values()]:
+    def results(self) -> Iterator[tuple[Edge, Result | CacheRecord]]:
+        """All that there is of this job's vertices: results, lent until the job goes on, and the store's records of
+        what was passed over because something made from it was found."""
+        for active in self._active.values():
             for one in active.edges:
-                edge = Edge(vertex=active.vertex, index=one.index)
-                if one.result is not None:
-                    visit(edge, one.result)
-                elif (passed_over := await self._scheduler.passed_over(one)) is not None:
-                    try:
-                        visit(edge, passed_over)
-                    finally:
-                        passed_over.release()
+                found = one.result or one.passed_over()
+                if found is not None:
+                    yield Edge(vertex=active.vertex, index=one.index), found
 
     async def close(self) -> None:
         """Leave. What runs for this job alone ends before this returns."""

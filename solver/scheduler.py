@@ -163,13 +163,6 @@ class Scheduler:
                 for edge in active.edges:
                     edge.drop()
 
-    async def passed_over(self, edge: ActiveEdge) -> Result | None:
-        """What the store has for an edge that nobody needed in the end; whoever asks releases it."""
-        found = edge.best_record()
-        if found is None or found.is_imported:
-            return None
-        return await self._cache.load(found.record)
-
     # --- the queue
 
     def wake(self, edge: ActiveEdge) -> None:

@@ -12,7 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from buildengine.digest import Digest
 from cache.opened import Cache
 from solver.vertex import CacheRecord, InputKeys, Result
-from worker.results import Snapshot
+from worker.results import Snapshot, Stack
+
+
+def stack_of_record(record: CacheRecord) -> Stack:
+    """The layers of what a record holds, whether or not they are still there."""
+    return tuple(record.payload["stack"])
 
 
 class WorkerCacheStore:
@@ -39,7 +44,7 @@ class WorkerCacheStore:
 
     async def load(self, record: CacheRecord) -> Result | None:
         """Hold first, then look: a concurrent prune either sees the hold or has already won."""
-        snapshot = Snapshot(self._cache.layers, tuple(record.payload["stack"]))
+        snapshot = Snapshot(self._cache.layers, stack_of_record(record))
         if all(self._cache.layers.exists(layer) for layer in snapshot.stack):
             self._records.used(record.id, record.key)
             return snapshot

@@ -21,13 +21,15 @@ from buildengine.attestation import INLINE_ONLY, REASON, SPDX, Claim
 from buildengine.builder import BuildRequest, Predicate
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
+from cache.layers import LayerBlob, RemoteBlob
 from frontends import attestations
 from frontends.gateway import Attestation as Attested
 from frontends.gateway import FrontendResult, Gateway, PlatformResult
 from llb.definition import Definition
 from llb.state import State
 from solver.job import Job
-from solver.vertex import Edge, Result
+from solver.vertex import CacheRecord, Result
+from worker.cachestore import stack_of_record
 from worker.exporters import document
 from worker.exporters.attestations import Attestation
 from worker.exporters.result import BuildResult
@@ -171,7 +173,7 @@ class _Telling:
         self._job = job
 
     async def predicate(self, wanted: ProvenanceOptions) -> bytes:
-        layers = await self._layers() if wanted.whole else {}
+        layers = self._layers() if wanted.whole else {}
         return predicate(
             self._invocation, self._captured, wanted, self._definition, finished=time.time(), layers=layers
         )
@@ -185,28 +187,35 @@ class _Telling:
 
         return Attestation(claim=claim, content=content)
 
-    async def _layers(self) -> Layers:
+    def _layers(self) -> Layers:
         """The layers of every step's results, where they all have blobs already: none is made for this."""
-        chains: dict[tuple[Digest, int], Sequence[Document]] = {}
-
-        def visit(edge: Edge, result: Result) -> None:
-            if isinstance(result, Snapshot):
-                chains[edge.vertex.digest, edge.index] = self._chain(result.stack)
-
-        await self._job.visit_results(visit)
-        return {place: [chain] for place, chain in chains.items() if chain}
-
-    def _chain(self, stack: Stack) -> Sequence[Document]:
-        """A descriptor for each layer; nothing when one of them has no blob."""
-        layers = self._solving.context.cache.layers
-        found = []
-        for layer in layers.of(stack):
-            blob = layer.remote or next(iter(layers.blobs(layer.id)), None)
-            if blob is None:
-                return ()
-            media_type = _OCI_NAMES.get(blob.media_type, blob.media_type)
-            found.append(Descriptor(media_type=media_type, digest=blob.digest, size=blob.size).to_json())
+        known: dict[str, Document | None] = {}
+        found: dict[tuple[Digest, int], Sequence[Sequence[Document]]] = {}
+        for edge, result in self._job.results():
+            chain = [self._layer(id, known) for id in _stack(result)]
+            described = [layer for layer in chain if layer is not None]
+            if described and len(described) == len(chain):
+                found[edge.vertex.digest, edge.index] = [described]
         return found
+
+    def _layer(self, id: str, known: dict[str, Document | None]) -> Document | None:
+        """The descriptor of a layer; None for one that has no blob, or is gone."""
+        if id not in known:
+            layers = self._solving.context.cache.layers
+            blob = (layers.get(id).remote if layers.exists(id) else None) or next(iter(layers.blobs(id)), None)
+            known[id] = None if blob is None else _described(blob)
+        return known[id]
+
+
+def _described(blob: RemoteBlob | LayerBlob) -> Document:
+    media_type = _OCI_NAMES.get(blob.media_type, blob.media_type)
+    return Descriptor(media_type=media_type, digest=blob.digest, size=blob.size).to_json()
+
+
+def _stack(result: Result | CacheRecord) -> Stack:
+    if isinstance(result, CacheRecord):
+        return stack_of_record(result)
+    return result.stack if isinstance(result, Snapshot) else ()
 
 
 def _has_sbom(result: FrontendResult) -> bool:

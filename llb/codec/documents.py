@@ -34,8 +34,9 @@ def op_document(data: bytes) -> Document:
         raise InvalidDefinition("operation is not an LLB message") from error
 
 
-def step_document(data: bytes) -> Document:
-    """As `op_document`, without the inputs and without what is a local source's for one session only.
+def step_document(data: bytes) -> tuple[Document, list[tuple[str, int]]]:
+    """As `op_document`, without what is a local source's for one session only, and apart from it the inputs: digests
+    and outputs.
 
     So a provenance has them (BuildKit solver/llbsolver/provenance.go, toBuildSteps). Raises InvalidDefinition.
     """
@@ -43,11 +44,12 @@ def step_document(data: bytes) -> Document:
         message = pb.Op.FromString(data)
     except DecodeError as error:
         raise InvalidDefinition("operation is not an LLB message") from error
+    inputs = [(each.digest, each.index) for each in message.inputs]
     del message.inputs[:]
     if message.HasField("source"):
         for name in ("local.session", "local.unique"):
             message.source.attrs.pop(name, None)
-    return _document(message)
+    return _document(message), inputs
 
 
 def metadata_document(metadata: OpMetadata) -> Document:

@@ -67,7 +67,7 @@ def predicate(
         _add_steps(made, steps(definition), definition, layers)
     else:
         _leave_out_arguments(made)
-    return jsonbytes.indented(made if options.version is Version.SLSA02 else _as_version_1(made))
+    return jsonbytes.compact(made if options.version is Version.SLSA02 else _as_version_1(made))
 
 
 def _predicate(invocation: Invocation, captured: Capture, options: ProvenanceOptions, finished: float) -> Document:

@@ -14,7 +14,6 @@ from typing import Any
 from buildengine.digest import Digest
 from buildengine.errors import SourceRange
 from buildengine.values import dataclass
-from llb import codec
 from llb.codec.documents import step_document
 from llb.definition import Definition
 from llb.order import postorder
@@ -43,15 +42,15 @@ def steps(definition: Definition) -> Steps:
     if definition.is_scratch:
         return Steps(numbers={}, listed=())
     digests = definition.digests()
-    raw = dict(zip(digests, definition.ops, strict=True))
-    inputs = {digest: codec.decode(data).inputs for digest, data in raw.items()}
-    order = postorder(digests[-1], lambda digest: [edge.digest for edge in inputs[digest]])
+    read = {digest: step_document(data) for digest, data in zip(digests, definition.ops, strict=True)}
+    order = postorder(digests[-1], lambda digest: [Digest(needed) for needed, _ in read[digest][1]])
     numbers = {digest: number for number, digest in enumerate(order)}
     listed = []
     for digest, number in numbers.items():
-        step: Document = {"id": f"step{number}", "op": step_document(raw[digest])}
-        if inputs[digest]:
-            step["inputs"] = [f"step{numbers[edge.digest]}:{edge.index}" for edge in inputs[digest]]
+        document, inputs = read[digest]
+        step: Document = {"id": f"step{number}", "op": document}
+        if inputs:
+            step["inputs"] = [f"step{numbers[Digest(needed)]}:{output}" for needed, output in inputs]
         listed.append(step)
     return Steps(numbers=numbers, listed=tuple(listed))
 
