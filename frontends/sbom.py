@@ -47,17 +47,17 @@ async def open_scanner(gateway: Gateway, scanner: Scanner, build_platform: Platf
     command = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
     if not command:
         raise UserError(
-            f"scanner {found.reference} does not have cmd", hint="an SBOM scanner is an image with a command"
+            f"scanner {scanner.image} does not have cmd", hint="an SBOM scanner is an image with a command"
         )
 
     def scan(name: str, targets: Targets, platform: Platform) -> Attestation:
-        ran = image(found.reference, resolve_mode=mode).run(
+        ran = image(scanner.image, resolve_mode=mode).run(
             command,
             mounts=_mounts(targets),
             env=_environment(config, scanner, targets),
             cwd=config.get("WorkingDir") or "/",
             platform=build_platform,
-            name=f"[{name}] generating sbom using {found.reference}",
+            name=f"[{name}] generating sbom using {scanner.image}",
             ignore_cache=targets.ignore_cache,
         )
         claim = Claim(

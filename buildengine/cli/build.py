@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildengine.builder import BuildOutcome, BuildRequest
-from buildengine.cli import flags
+from buildengine.cli import attests, flags
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.contexts import Inputs, locate
 from buildengine.cli.flags import value
@@ -98,6 +98,25 @@ from buildengine.errors import BuildError, UserError
     type=value(flags.annotation),
     metavar="[TYPE:]KEY=VALUE",
     help="Annotation of the image; TYPE: manifest, index, manifest-descriptor or index-descriptor, with [PLATFORM].",
+)
+@click.option(
+    "--attest",
+    multiple=True,
+    type=value(attests.attest),
+    metavar="type=provenance|sbom[,KEY=VALUE]",
+    help="What to attest of the result.",
+)
+@click.option(
+    "--provenance",
+    type=value(attests.shorthand("provenance")),
+    metavar="true|false|mode=min|mode=max,...",
+    help="Attest how the result was built: --attest type=provenance,...",
+)
+@click.option(
+    "--sbom",
+    type=value(attests.shorthand("sbom")),
+    metavar="true|false|generator=IMAGE,...",
+    help="Attest what is in the result, as a scanner sees it: --attest type=sbom,...",
 )
 @click.option(
     "--network",

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource
+from buildengine.cli.attests import Attest
+from buildengine.cli.attests import options as attest_options
 from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import Annotation, annotated, is_false, named
 from buildengine.cli.namedcontexts import named_contexts
@@ -44,6 +46,9 @@ class BuildFlags:
     ssh: tuple[SshSource, ...] = ()
     label: tuple[Assignment, ...] = ()
     annotation: tuple[Annotation, ...] = ()
+    attest: tuple[Attest, ...] = ()
+    provenance: Attest | None = None
+    sbom: Attest | None = None
     network: str = "default"
     allow: tuple[str, ...] = ()
     ulimit: tuple[tuple[str, int, int], ...] = ()
@@ -99,7 +104,8 @@ def _options(flags: BuildFlags, platforms: Sequence[Platform], environ: Mapping[
         "add-hosts": ",".join(host for hosts in flags.add_host for host in hosts),
         "ulimit": ",".join(f"{name}={soft}:{hard}" for name, soft, hard in _last_by_name(flags.ulimit)),
     }
-    return options | {key: value for key, value in given.items() if value}
+    asked = (*flags.attest, *(one for one in (flags.provenance, flags.sbom) if one is not None))
+    return options | {key: value for key, value in given.items() if value} | attest_options(asked)
 
 
 def _build_args(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:

@@ -28,9 +28,9 @@ def targets(converted: Converted) -> Targets:
 
 def _asks(draft: Draft, name: str) -> bool:
     """What the stage says, else what all are told."""
-    text = draft.args.get(name)
-    if text is None:
-        text = draft.shared.global_args.get(name, "")
+    text = draft.args.get(name) or draft.shared.global_args.get(name)
+    if not text:
+        return False
     try:
         return notation.boolean(text)
     except ValueError:
