@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from buildengine.digest import Digest
 from buildengine.events import EventSink
 from buildengine.platform import Platform
 from buildengine.values import dataclass
+
+if TYPE_CHECKING:  # few builds have any
+    from buildengine.sourcepolicy import Policy
 
 SESSION_HOST = "buildkit-session"  # source/http/transport.go
 ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
@@ -78,6 +81,7 @@ class BuildRequest:
     entitlements: frozenset[str] = frozenset()
     cache_imports: tuple[CacheEntry, ...] = ()
     cache_exports: tuple[CacheEntry, ...] = ()
+    source_policy: Policy | None = None
     layouts: Mapping[str, Path] = field(default_factory=dict)
     inline_dockerfile: bytes | None = None
     context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from buildengine.attestation import Claim
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
+from buildengine.errors import UserError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.definition import Definition
 from llb.ops import SourceOp
+
+if TYPE_CHECKING:  # few builds have any
+    from buildengine.sourcepolicy import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,11 @@ class Reference(Protocol):
     """A definition that the engine has accepted; to read its files solves it. All but `evaluate` raise SourceError for
     what is not there."""
 
+    @property
+    def definition(self) -> Definition:
+        """What is solved: what source policies have made of what was accepted."""
+        ...
+
     async def evaluate(self) -> None:
         """Solve it, if nobody has yet."""
         ...
@@ -61,17 +70,25 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedImage:
-    """An image reference, resolved once for the whole build. `config` is the raw image config."""
+    """An image, resolved once for the whole build. `config` is the raw image config.
 
-    reference: str
+    `source` of this and the next two is what was resolved: what a source policy has put in the place of what was asked.
+    """
+
+    source: SourceOp
     digest: Digest
     config: bytes
+
+    @property
+    def reference(self) -> str:
+        return self.source.identifier.partition("://")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedGit:
     """`checksum` is what `ref` names: a commit, or an annotated tag of `commit_checksum`."""
 
+    source: SourceOp
     ref: str
     checksum: str
     commit_checksum: str
@@ -81,6 +98,7 @@ class ResolvedGit:
 class ResolvedHttp:
     """`modified` is the server's Last-Modified in seconds since the epoch."""
 
+    source: SourceOp
     checksum: Digest
     filename: str
     modified: int | None = None
@@ -89,20 +107,36 @@ class ResolvedHttp:
 ResolvedSource = ResolvedImage | ResolvedGit | ResolvedHttp
 
 
+class NotAnImage(UserError):
+    """A source policy has put something else in the place of the image `reference`."""
+
+    def __init__(self, reference: str, source: SourceOp) -> None:
+        super().__init__(f"ref mutated by policy to non-image: docker-image://{reference} -> {source.identifier}")
+        self.source = source
+
+
 class Gateway(Protocol):
-    async def solve(self, definition: Definition) -> Reference: ...
+    """`policies` are source policies for one question, besides the build's own."""
+
+    async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> Reference: ...
 
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        """Raises SourceError. `mode`: `default`, `pull` (ask the registry) or `local` (the store first).
+        """Raises SourceError, NotAnImage. `mode`: `default`, `pull` (ask the registry) or `local` (the store first).
 
-        `name` is what progress calls it.
+        `name` is what progress calls it. Without a tag and a digest, `reference` means `latest`.
         """
         ...
 
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str = "default",
+        name: str = "",
+        policies: Sequence[Policy] = (),
     ) -> ResolvedSource:
         """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
         ...

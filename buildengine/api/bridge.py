@@ -19,8 +19,9 @@ from buildengine.attestation import Claim
 from buildengine.builder import CacheEntry
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
+from buildengine.sourcepolicy import Policy
 from buildengine.values import dataclass
-from frontends.gateway import FileInfo, ResolvedImage, ResolvedSource
+from frontends.gateway import FileInfo, ResolvedSource
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 
@@ -59,7 +60,7 @@ class SolveOrder:
     """A definition, or the name of a frontend with its options and inputs; neither is the empty tree.
 
     What it gives is looked for in the caches `cache_imports` too. `evaluate`: the answer waits until everything is
-    there, and not only accepted.
+    there, and not only accepted. `policies` are source policies, besides the build's own.
     """
 
     definition: Definition | None = None
@@ -67,6 +68,7 @@ class SolveOrder:
     options: Mapping[str, str] = field(default_factory=lambda: _NONE)
     inputs: Mapping[str, Definition] = field(default_factory=dict)
     cache_imports: tuple[CacheEntry, ...] = ()
+    policies: tuple[Policy, ...] = ()
     evaluate: bool = False
 
 
@@ -123,12 +125,8 @@ class Bridge(Protocol):
 
     async def solve(self, order: SolveOrder) -> Result: ...
 
-    async def resolve_image(
-        self, reference: str, *, platform: Platform | None, mode: str, name: str
-    ) -> ResolvedImage: ...
-
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str
+        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
     ) -> ResolvedSource: ...
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:

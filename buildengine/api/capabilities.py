@@ -38,6 +38,5 @@ _NOT_YET = frozenset({
     "exec.meta.cdi", "exec.meta.security.devices.v1",
     "exporter.session",
     "source.buildop.llbfilename", "source.git.signatureverify", "source.local.metadatatransfer",
-    "source.policy", "source.policy.session",
 })  # fmt: skip  # understood in a definition, and refused when it comes to it
 LLB = tuple(sorted(caps.KNOWN - _NOT_YET))

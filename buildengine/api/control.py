@@ -152,7 +152,6 @@ def build_order(request: pb.SolveRequest) -> BuildOrder:
         inputs={name: _definition(each) for name, each in request.FrontendInputs.items()},
         internal=request.Internal,
         session_exporter=request.EnableSessionExporter,
-        source_policy=request.SourcePolicy.SerializeToString() if request.HasField("SourcePolicy") else b"",
         source_policy_session=request.SourcePolicySession,
     )
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from buildengine import platform as platforms
-from buildengine.api import control_pb2, worker_pb2
+from buildengine.api import control_pb2, policies, worker_pb2
 from buildengine.builder import BuildRequest, CacheEntry, Export, PrunePolicy, UsageInfo
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import Event, LogEvent, Outcome, ProgressGroup, StatusEvent, VertexEvent, WarningEvent
@@ -49,6 +49,7 @@ def build_request(message: control_pb2.SolveRequest) -> BuildRequest:
         platforms=_platforms(message.FrontendAttrs.get("platform", "")),
         exports=tuple(Export(type=e.Type, attrs=dict(e.Attrs)) for e in exporters(message)),
         entitlements=frozenset(message.Entitlements),
+        source_policy=policies.policy(message.SourcePolicy) if message.HasField("SourcePolicy") else None,
         cache_imports=_cache_imports(message.Cache),
         cache_exports=_cache_exports(message.Cache),
     )
@@ -99,6 +100,8 @@ def solve_request(request: BuildRequest, *, session: str) -> control_pb2.SolveRe
             Imports=map(_cache_message, request.cache_imports), Exports=map(_cache_message, request.cache_exports)
         ),
     )
+    if request.source_policy is not None:
+        message.SourcePolicy.CopyFrom(policies.policy_message(request.source_policy))
     for first in request.exports[:1]:  # daemons of before v0.13 look here
         message.ExporterDeprecated = first.type
         message.ExporterAttrsDeprecated.update(first.attrs)

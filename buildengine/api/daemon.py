@@ -23,8 +23,8 @@ class BuildOrder:
     """A Solve: what to build, for whom, and what a request of the command line does not know.
 
     Without `definition` and without a frontend's name in `request` it waits for what its client solves through the
-    gateway. `image_config` is that of a definition's result, b"" for the usual one. `source_policy` is the bytes of a
-    `moby.buildkit.v1.sourcepolicy.Policy`, b"" for none.
+    gateway. `image_config` is that of a definition's result, b"" for the usual one. `source_policy_session` is that of
+    a client who decides about each source.
     """
 
     request: BuildRequest
@@ -34,7 +34,6 @@ class BuildOrder:
     inputs: Mapping[str, Definition] = field(default_factory=dict)
     internal: bool = False
     session_exporter: bool = False
-    source_policy: bytes = b""
     source_policy_session: str = ""
 
     @property

@@ -21,14 +21,16 @@ from buildengine.api.caps_pb2 import APICap
 from buildengine.api.daemon import WorkerInfo
 from buildengine.api.execprocess import Processes, exec_op
 from buildengine.api.fsutil import go_mode
+from buildengine.api.policies import policy
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
+from buildengine.api.sourcemeta import answer, platform_of, source_of
 from buildengine.api.stat_pb2 import Stat
 from buildengine.api.worker_pb2 import WorkerRecord
 from buildengine.builder import CacheEntry
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import WarningEvent
-from buildengine.platform import Platform, normalize
-from frontends.gateway import FileInfo, ResolvedGit, ResolvedImage, ResolvedSource
+from buildengine.reference import parse_repository
+from frontends.gateway import FileInfo, NotAnImage, ResolvedImage
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
@@ -109,15 +111,16 @@ class Gateway:
 
     async def _resolve_image(self, request: pb.ResolveImageConfigRequest, call: _Call) -> pb.ResolveImageConfigResponse:
         bridge = await self._bridge(call)
-        platform = _platform(request.Platform) if request.HasField("Platform") else None
-        mode, name = request.ResolveMode or "default", request.LogName
-        if request.ResolverType == _OCI_LAYOUT:
-            attrs = {"oci.store": request.StoreID, "oci.session": request.SessionID}
-            source = SourceOp(identifier=f"oci-layout://{request.Ref}", attrs=attrs)
-            found = await bridge.resolve_source(source, platform=platform, mode=mode, name=name)
-            assert isinstance(found, ResolvedImage)
-        else:
-            found = await bridge.resolve_image(request.Ref, platform=platform, mode=mode, name=name)
+        source = _image_source(request)
+        found = await bridge.resolve_source(
+            source,
+            platform=platform_of(request.Platform) if request.HasField("Platform") else None,
+            mode=request.ResolveMode or "default",
+            name=request.LogName,
+            policies=tuple(map(policy, request.SourcePolicies)),
+        )
+        if not isinstance(found, ResolvedImage):
+            raise NotAnImage(source.identifier.partition("://")[2], found.source)
         return pb.ResolveImageConfigResponse(Digest=found.digest, Config=found.config, Ref=found.reference)
 
     async def _resolve_source(self, request: pb.ResolveSourceMetaRequest, call: _Call) -> pb.ResolveSourceMetaResponse:
@@ -126,14 +129,14 @@ class Gateway:
             raise RpcError(Code.INVALID_ARGUMENT, "source is required")
         if request.Git.ReturnObject or request.Image.AttestationChain:
             raise RpcError(Code.UNIMPLEMENTED, "neither git objects nor attestation chains can be returned yet")
-        source = request.Source
         found = await bridge.resolve_source(
-            SourceOp(identifier=source.identifier, attrs=dict(source.attrs)),
-            platform=_platform(request.Platform) if request.HasField("Platform") else None,
+            source_of(request.Source),
+            platform=platform_of(request.Platform) if request.HasField("Platform") else None,
             mode=request.ResolveMode or "default",
             name=request.LogName,
+            policies=tuple(map(policy, request.SourcePolicies)),
         )
-        return source_message(source, found, config=not request.Image.NoConfig)
+        return answer(found, config=not request.Image.NoConfig)
 
     async def _read_file(self, request: pb.ReadFileRequest, call: _Call) -> pb.ReadFileResponse:
         bridge = await self._bridge(call)
@@ -210,8 +213,17 @@ def solve_order(request: pb.SolveRequest) -> SolveOrder:
         options=dict(request.FrontendOpt),
         inputs={name: definition(each) for name, each in request.FrontendInputs.items()},
         cache_imports=tuple(CacheEntry(type=each.Type, attrs=dict(each.Attrs)) for each in request.CacheImports),
+        policies=tuple(map(policy, request.SourcePolicies)),
         evaluate=request.Evaluate,
     )
+
+
+def _image_source(request: pb.ResolveImageConfigRequest) -> SourceOp:
+    """The image as a source: a question of before there was one for every source. Raises UserError."""
+    if request.ResolverType == _OCI_LAYOUT:
+        attrs = {"oci.store": request.StoreID, "oci.session": request.SessionID}
+        return SourceOp(identifier=f"oci-layout://{request.Ref}", attrs=attrs)
+    return SourceOp(identifier=f"docker-image://{parse_repository(request.Ref)}")
 
 
 def container_order(request: pb.NewContainerRequest) -> ContainerOrder:
@@ -231,7 +243,7 @@ def container_order(request: pb.NewContainerRequest) -> ContainerOrder:
         id=request.ContainerID,
         op=exec_op(message),
         refs=tuple(refs),
-        platform=_platform(request.platform) if request.HasField("platform") else None,
+        platform=platform_of(request.platform) if request.HasField("platform") else None,
     )
 
 
@@ -280,18 +292,6 @@ def _exporter_attr(request: pb.SolveRequest) -> dict[str, bytes]:
         raise RpcError(Code.INVALID_ARGUMENT, f"ExporterAttr is not a JSON map of bytes: {error}") from error
 
 
-def _platform(message: ops_pb2.Platform) -> Platform:
-    return normalize(
-        Platform(
-            os=message.OS,
-            architecture=message.Architecture,
-            variant=message.Variant,
-            os_version=message.OSVersion,
-            os_features=tuple(message.OSFeatures),
-        )
-    )
-
-
 def _code(number: int) -> Code:
     return Code(number) if number in set(Code) and number != Code.OK else Code.UNKNOWN
 
@@ -319,24 +319,6 @@ def result_message(result: Result, *, refs: bool) -> pb.Result:
 
 def _ref_message(ref: Ref) -> pb.Ref:
     return pb.Ref(id=ref.id, **{"def": definition_message(ref.definition) if ref.definition else None})
-
-
-def source_message(source: ops_pb2.SourceOp, found: ResolvedSource, *, config: bool) -> pb.ResolveSourceMetaResponse:
-    answer = pb.ResolveSourceMetaResponse(Source=source)
-    if isinstance(found, ResolvedImage):
-        answer.Image.CopyFrom(
-            pb.ResolveSourceImageResponse(Digest=found.digest, Config=found.config if config else b"")
-        )
-    elif isinstance(found, ResolvedGit):
-        answer.Git.CopyFrom(
-            pb.ResolveSourceGitResponse(Checksum=found.checksum, Ref=found.ref, CommitChecksum=found.commit_checksum)
-        )
-    else:
-        modified = None if found.modified is None else convert.timestamp(found.modified)
-        answer.HTTP.CopyFrom(
-            pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.filename, LastModified=modified)
-        )
-    return answer
 
 
 def stat_message(info: FileInfo) -> Stat:

@@ -86,6 +86,12 @@ from buildengine.errors import BuildError, UserError
 )
 @click.option("--label", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Label of the image.")
 @click.option(
+    "--source-policy-file",
+    type=Path,
+    metavar="FILE",
+    help="Rules about what may be read, and what is read in its place, as JSON.",
+)
+@click.option(
     "--build-context",
     multiple=True,
     type=value(flags.named_context),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource
 from buildengine.cli.attests import Attest
@@ -19,6 +20,9 @@ from buildengine.cli.namedcontexts import named_contexts
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
+
+if TYPE_CHECKING:  # few builds have any
+    from buildengine.sourcepolicy import Policy
 
 Assignment = tuple[str, str | None]
 
@@ -33,6 +37,7 @@ class BuildFlags:
     target: str | None = None
     build_arg: tuple[Assignment, ...] = ()
     build_context: tuple[tuple[str, str], ...] = ()
+    source_policy_file: Path | None = None
     platform: tuple[tuple[Platform, ...], ...] = ()
     output: tuple[Export, ...] = ()
     load: bool = False
@@ -81,6 +86,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         entitlements=frozenset(entitlements),
         cache_imports=flags.cache_from,
         cache_exports=_cache_exports(flags, environ),
+        source_policy=_source_policy(flags.source_policy_file, environ),
         layouts=contexts.layouts,
         inline_dockerfile=inputs.inline_dockerfile,
         context_archive=inputs.context_archive,
@@ -106,6 +112,21 @@ def _options(flags: BuildFlags, platforms: Sequence[Platform], environ: Mapping[
     }
     asked = (*flags.attest, *(one for one in (flags.provenance, flags.sbom) if one is not None))
     return options | {key: value for key, value in given.items() if value} | attest_options(asked)
+
+
+def _source_policy(file: Path | None, environ: Mapping[str, str]) -> Policy | None:
+    """From the file that is named, or that of buildx's variable."""
+    named = environ.get("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY")
+    path = file or (Path(named) if named else None)
+    if path is None:
+        return None
+
+    from buildengine.sourcepolicy import parse
+
+    try:
+        return parse(path.read_bytes(), what=str(path))
+    except OSError as error:
+        raise UserError(f"the source policy {path} cannot be read: {error.strerror}") from error
 
 
 def _build_args(flags: BuildFlags, environ: Mapping[str, str]) -> dict[str, str]:

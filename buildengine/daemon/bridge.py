@@ -24,6 +24,7 @@ from buildengine.daemon.gateway import LocalGateway
 from buildengine.errors import BuildError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
+from buildengine.sourcepolicy import Policy
 from buildengine.values import dataclass
 from frontends import catalog
 from frontends.gateway import (
@@ -33,7 +34,6 @@ from frontends.gateway import (
     Gateway,
     PlatformResult,
     Reference,
-    ResolvedImage,
     ResolvedSource,
 )
 from llb.definition import Definition
@@ -101,7 +101,7 @@ class Bridge:
                 return await self._run_frontend(order)
             if order.definition is None:
                 return Result()
-            ref = await self._give(order.definition, self._gateway)
+            ref = await self._give(order.definition, self._gateway, order.policies)
             if order.evaluate:
                 await self._evaluate((ref,))
             return Result(ref=ref)
@@ -136,17 +136,13 @@ class Bridge:
             inputs=order.inputs,
         )
 
-    async def resolve_image(self, reference: str, *, platform: Platform | None, mode: str, name: str) -> ResolvedImage:
-        wanted = platform or self._request.build_platform
-        async with self._asked():
-            return await self._gateway.resolve_image(reference, platform=wanted, mode=mode, name=name)
-
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str
+        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
     ) -> ResolvedSource:
-        wanted = platform or self._request.build_platform
         async with self._asked():
-            return await self._gateway.resolve_source(source, platform=wanted, mode=mode, name=name)
+            return await self._gateway.resolve_source(
+                source, platform=platform, mode=mode, name=name, policies=policies
+            )
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
         async with self._reading(ref) as reference:
@@ -206,11 +202,13 @@ class Bridge:
 
     # --- references
 
-    async def _give(self, definition: Definition | None, gateway: Gateway) -> Ref:
+    async def _give(self, definition: Definition | None, gateway: Gateway, policies: Sequence[Policy] = ()) -> Ref:
+        """The client knows what it gave; a result is what source policies have made of that."""
         if definition is None or definition.is_scratch:
             return Ref()
         ref = Ref(id=secrets.token_hex(12), definition=definition)
-        self._given[ref.id] = _Given(definition=definition, reference=await gateway.solve(definition))
+        reference = await gateway.solve(definition, policies)
+        self._given[ref.id] = _Given(definition=reference.definition, reference=reference)
         return ref
 
     def _find(self, ref: str) -> _Given:

@@ -21,6 +21,8 @@ from buildengine.daemon.collector import collect_garbage
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.lazily import Lazily
+from buildengine.daemon.policies import Policies, Verifier
+from buildengine.daemon.resolving import Resolver
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
@@ -104,10 +106,12 @@ class Engine:
         frontend: Frontend | None = None,
         inputs: Mapping[str, Definition] = _NO_INPUTS,
         provenance: Provenance | None = None,
+        verifier: Verifier | None = None,
     ) -> BuildOutcome:
         """Run one build to its end. Raises BuildError; what it had started has ended by then.
 
         `frontend` is taken instead of the one that the request names; `inputs` are the definitions that it gets.
+        `verifier` is asked about every source.
         """
         _check_entitlements(request)
         check_exports(request.cache_exports)
@@ -118,6 +122,7 @@ class Engine:
             frontend=frontend or catalog.find(request.frontend),
             inputs=inputs,
             attesting=_attesting(request, provenance or Provenance()),
+            verifier=verifier,
         )
         try:
             outcome = await self._build_again(start)
@@ -167,12 +172,14 @@ class Engine:
                 entitlements=request.entitlements,
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
-            solving = Solving(context, job)
+            resolver = Resolver(context, on_event)
+            policies = Policies(request.source_policy, start.verifier, resolver.resolve)
+            solving = Solving(context, job, policies)
             if "no-cache" in request.options:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
             async with open_imports(context, job, on_event) as imports:
                 imports.add(request.cache_imports)
-                result, built = await _solve(start, solving, imports, job)
+                result, built = await _solve(start, solving, resolver, imports, job)
             response = await exports.run(built)
             await self._publish(context, exports, on_event)
             outcome = _outcome(request, response | _of_frontend(result), exports)
@@ -188,11 +195,11 @@ class Engine:
 
 
 async def _solve(
-    start: _Start, solving: Solving, imports: CacheImports, job: Job
+    start: _Start, solving: Solving, resolver: Resolver, imports: CacheImports, job: Job
 ) -> tuple[FrontendResult, BuildResult]:
     """What the frontend says, and what has come of it, with all that is to be attested of that."""
     attesting = start.attesting
-    gateway = LocalGateway(solving, imports, start.on_event, attesting.scope if attesting else None)
+    gateway = LocalGateway(solving, resolver, imports, start.on_event, attesting.scope if attesting else None)
     result = await start.frontend.build(gateway, start.asked)
     built = await solving.results(result)
     if attesting is not None:
@@ -219,6 +226,7 @@ class _Start:
     frontend: Frontend
     inputs: Mapping[str, Definition]
     attesting: Attesting | None
+    verifier: Verifier | None
 
     @property
     def asked(self) -> FrontendRequest:

@@ -1,7 +1,7 @@
 """What a frontend may ask of a build: `frontends.gateway.Gateway`, answered by the engine.
 
-A reference is solved when its files are first read, once. A frontend's image references are resolved once for
-the whole build: whoever asks again for the same one gets the same digest, even if the tag moves meanwhile.
+A reference is solved when its files are first read, once. What source policies make of a source is settled before
+anything is asked of it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from buildengine import platform as platforms
 from buildengine.builder import CacheEntry
 from buildengine.daemon.caches import CacheImports
+from buildengine.daemon.resolving import Resolver
 from buildengine.daemon.solving import Solving
-from buildengine.daemon.steps import step
 from buildengine.digest import Digest
-from buildengine.errors import SourceError, UserError
+from buildengine.errors import SourceError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.gateway import FileInfo, Reference, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
+from frontends.gateway import FileInfo, NotAnImage, Reference, ResolvedImage, ResolvedSource
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 from solver.vertex import Result
 from worker.localtree import LocalTree
-from worker.sources import origin as origins
-from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrigin
 
 if TYPE_CHECKING:  # few builds have any
+    from buildengine.sourcepolicy import Policy
     from worker.containers import ClientContainer
     from worker.provenance.scope import Scope
 
@@ -43,7 +43,7 @@ class LocalReference:
 
     def __init__(self, solving: Solving, definition: Definition) -> None:
         self._solving = solving
-        self._definition = definition
+        self.definition = definition
         self._lock = trio.Lock()
         self._result: Result | None = None
         self._solved = False
@@ -58,7 +58,7 @@ class LocalReference:
     async def result(self) -> Result | None:
         async with self._lock:
             if not self._solved:
-                self._result = await self._solving.solve(self._definition)
+                self._result = await self._solving.solve(self.definition)
                 self._solved = True
         return self._result
 
@@ -116,68 +116,57 @@ class LocalGateway:
     """`frontends.gateway.Gateway` for one build."""
 
     def __init__(
-        self, solving: Solving, imports: CacheImports, on_event: EventSink, scope: Scope | None = None
+        self,
+        solving: Solving,
+        resolver: Resolver,
+        imports: CacheImports,
+        on_event: EventSink,
+        scope: Scope | None = None,
     ) -> None:
         """`scope` hears what is asked for here, where the build's provenance is wanted."""
         self._solving = solving
+        self._resolver = resolver
         self._imports = imports
         self._on_event = on_event
         self._scope = scope
-        self._locks: dict[object, trio.Lock] = {}
-        self._resolved: dict[object, ResolvedImage] = {}
 
     def nested(self, frontend: str, options: Mapping[str, str]) -> LocalGateway:
         if self._scope is None:
             return self
-        inner = LocalGateway(self._solving, self._imports, self._on_event, self._scope.nested(frontend, options))
-        inner._locks, inner._resolved = self._locks, self._resolved
-        return inner
+        scope = self._scope.nested(frontend, options)
+        return LocalGateway(self._solving, self._resolver, self._imports, self._on_event, scope)
 
-    async def solve(self, definition: Definition) -> LocalReference:
+    async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> LocalReference:
+        settled = await self._solving.policies.definition(definition, policies)
         if self._scope is not None:
-            self._scope.solved(definition)
-        return LocalReference(self._solving, definition)
+            self._scope.solved(settled)
+        return LocalReference(self._solving, settled)
 
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        origin = ImageOrigin(reference=reference, resolve_mode=mode)
-        return await self._resolve_image(origin, platform, name or f"[internal] load metadata for {reference}")
-
-    async def _resolve_image(self, origin: ImageOrigin | LayoutOrigin, platform: Platform, shown: str) -> ResolvedImage:
-        key = (origin, platform)
-        images = self._solving.context.images
-        async with self._locks.setdefault(key, trio.Lock()):
-            if key not in self._resolved:
-                with step(self._on_event, shown, salt=str(platform)):
-                    if isinstance(origin, LayoutOrigin):
-                        image = await images.resolve_layout(origin, platform=platform)
-                    else:
-                        image = await images.resolve(origin.reference, platform=platform, mode=origin.resolve_mode)
-                    self._resolved[key] = ResolvedImage(
-                        reference=image.reference, digest=image.digest, config=image.config.raw
-                    )
-        if self._scope is not None:
-            digest, is_local = self._resolved[key].digest, isinstance(origin, LayoutOrigin)
-            self._scope.resolved(origin.reference, platform, digest, is_local=is_local)
-        return self._resolved[key]
+        asked = SourceOp(identifier=f"docker-image://{reference}")
+        shown = name or f"[internal] load metadata for {reference}"
+        found = await self.resolve_source(asked, platform=platform, mode=mode, name=shown)
+        if not isinstance(found, ResolvedImage):
+            raise NotAnImage(reference, found.source)
+        return found
 
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str = "default",
+        name: str = "",
+        policies: Sequence[Policy] = (),
     ) -> ResolvedSource:
-        origin = origins.parse(source)
-        if isinstance(origin, ImageOrigin):
-            return await self.resolve_image(origin.reference, platform=platform, mode=mode, name=name)
-        shown = name or f"resolve image config for {source.identifier}"
-        if isinstance(origin, LayoutOrigin):
-            return await self._resolve_image(origin, platform, shown)
-        if isinstance(origin, GitOrigin):
-            with step(self._on_event, shown):
-                return await self._resolve_git(origin)
-        if isinstance(origin, HttpOrigin):
-            with step(self._on_event, shown):
-                return await self._resolve_http(origin)
-        raise UserError(f"{source.identifier}: only images, git repositories and downloads can be resolved")
+        settled = await self._solving.policies.source(source, platform, policies)
+        found = await self._resolver.resolve(settled, platform, mode, name)
+        if self._scope is not None and isinstance(found, ResolvedImage):
+            wanted, is_local = platform or platforms.local(), settled.identifier.startswith("oci-layout:")
+            self._scope.resolved(found.reference, wanted, found.digest, is_local=is_local)
+        return found
 
     def keep_failures(self) -> None:
         """From now on `failed` knows of steps that fail, until `forget_failures`."""
@@ -207,21 +196,6 @@ class LocalGateway:
         opened = open_container(self._solving.context, op, results, platform=platform, name=name)
         async with opened as container:
             yield container
-
-    async def _resolve_git(self, origin: GitOrigin) -> ResolvedGit:
-        from worker.ops.git import open_access
-
-        context = self._solving.context
-        async with open_access(context.session, origin) as access:
-            found = await (await context.remotes()).git().resolve(origin, access)
-        commit = found.commit if found.commit != found.object else ""
-        return ResolvedGit(ref=found.ref, checksum=found.object, commit_checksum=commit)
-
-    async def _resolve_http(self, origin: HttpOrigin) -> ResolvedHttp:
-        context = self._solving.context
-        source = await (await context.remotes()).http()
-        found = await source.resolve(origin, context.session.secrets)
-        return ResolvedHttp(checksum=found.digest, filename=found.filename, modified=found.modified)
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
         self._imports.add(caches)

@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import field, replace
+from functools import partial
 
 import trio
 
@@ -26,6 +27,7 @@ from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
+from buildengine.api.verifying import Verifier
 from buildengine.builder import BuildOutcome, Predicate, PrunePolicy, RunnablePlatform, StoreCheck, UsageInfo
 from buildengine.daemon import residency
 from buildengine.daemon.bridge import Bridge
@@ -146,7 +148,12 @@ class Service:
             frontend=self._frontend(order),
             inputs=order.inputs,
             provenance=Provenance(is_remembered=not order.internal, environment=self._settings.provenance),
+            verifier=self._verifier(order),
         )
+
+    def _verifier(self, order: BuildOrder) -> Verifier | None:
+        id = order.source_policy_session
+        return Verifier(partial(self.sessions.get, id)) if id else None
 
     def _frontend(self, order: BuildOrder) -> Frontend | None:
         """None: the one that the request names."""
@@ -165,8 +172,6 @@ class Service:
                 f"granting entitlement {entitlement} is not allowed by build daemon configuration",
                 hint=f"start the daemon with --allow-insecure-entitlement {entitlement}",
             )
-        if order.source_policy or order.source_policy_session:
-            raise UserError("source policies are not supported", hint="build without --source-policy-file")
         if order.session_exporter:
             raise UserError("exporters that the client finds after the build are not supported")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from buildengine.daemon.policies import Policies
 from buildengine.digest import Digest
 from cache.layerrows import RemoteBlob
 from frontends.gateway import Attestation as Attested
@@ -24,8 +25,9 @@ from worker.worker import renew_cache_mounts, resolver
 class Solving:
     """One build's way to the solver."""
 
-    def __init__(self, context: BuildContext, job: Job) -> None:
+    def __init__(self, context: BuildContext, job: Job, policies: Policies) -> None:
         self.context = context
+        self.policies = policies
         self._job = job
         self._graphs: dict[int, tuple[Definition, graph.Graph]] = {}  # of what is solved, by the definition's identity
 
@@ -33,7 +35,7 @@ class Solving:
         """The result of a definition; None is the empty tree."""
         if definition.is_scratch:
             return None
-        loaded = graph.load(definition)
+        loaded = await self._graph(definition)
         result = (await self._job.solve([await self._load(loaded)]))[0]
         self._graphs[id(definition)] = definition, loaded
         return result
@@ -54,7 +56,7 @@ class Solving:
         """All platforms at once, with what is attested, in one graph: what they share is solved once."""
         definitions = [made.definition or Definition() for made in result.results]
         definitions += [said.definition for made in result.results for said in made.attestations if said.definition]
-        loaded = {id(each): (each, graph.load(each)) for each in definitions if not each.is_scratch}
+        loaded = {id(each): (each, await self._graph(each)) for each in definitions if not each.is_scratch}
         edges = {key: await self._load(each) for key, (_, each) in loaded.items()}
         solved = dict(zip(edges, await self._job.solve([*edges.values()]), strict=True))
         self._graphs |= loaded
@@ -94,6 +96,9 @@ class Solving:
             )
             for blob, diff_id in image.layers
         )
+
+    async def _graph(self, definition: Definition) -> graph.Graph:
+        return graph.load(await self.policies.definition(definition))
 
     async def _load(self, loaded: graph.Graph) -> Edge:
         await renew_cache_mounts(self.context, loaded)

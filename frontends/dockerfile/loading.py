@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from buildengine import reference
@@ -21,7 +22,7 @@ from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import SCRATCH, Graph, Loaded, Stage
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.together import gather
-from frontends.gateway import FrontendRequest, Gateway, ResolvedImage
+from frontends.gateway import FrontendRequest, Gateway, NotAnImage, ResolvedImage
 from llb import giturl
 from llb.ops import SourceOp
 from llb.sourcemap import SourceFile
@@ -98,7 +99,7 @@ class Loader:
         config = imageconfig.parse(resolved.config)
         platform = self._detected(stage, config, platform)
         self._check_platform(stage, config, platform)
-        state = self._pulled(stage, contexts.with_digest(stage.image, resolved.digest), platform)
+        state = self._pulled(stage, _pinned(stage.image, resolved), platform)
         return Loaded(
             state=state if config.has_layers else scratch().with_platform(platform),
             image=config,
@@ -156,7 +157,7 @@ class Loader:
     async def _context(self, stage: Stage, context: NamedContext, platform: Platform) -> Loaded:
         match context.scheme:
             case "docker-image":
-                return await self._image_context(context, platform)
+                return await self._image_context(stage, context, platform)
             case "git" | "http" | "https" | "ssh":
                 state = _remote(context)
             case "local":
@@ -173,17 +174,21 @@ class Loader:
                 )
         return Loaded(state=state, image=Image(), platform=platform)
 
-    async def _image_context(self, context: NamedContext, platform: Platform) -> Loaded:
+    async def _image_context(self, stage: Stage, context: NamedContext, platform: Platform) -> Loaded:
+        """What is no image by now, because of a source policy, is the context that it has become."""
         if context.rest == SCRATCH:
             return Loaded(state=scratch(), image=Image(), platform=platform)
         name = reference.normalize(context.rest)
-        resolved = await self.gateway.resolve_image(
-            name,
-            platform=platform,
-            mode=self.options.resolve_mode,
-            name=f"[context {context.label}] load metadata for {name}",
-        )
-        pinned = contexts.with_digest(context.rest, resolved.digest)
+        try:
+            resolved = await self.gateway.resolve_image(
+                name,
+                platform=platform,
+                mode=self.options.resolve_mode,
+                name=f"[context {context.label}] load metadata for {name}",
+            )
+        except NotAnImage as error:
+            return await self._context(stage, replace(context, value=error.source.identifier), platform)
+        pinned = _pinned(context.rest, resolved)
         state = image(pinned, platform=platform, name=f"[context {context.label}] {context.rest}")
         return Loaded(
             state=state.with_image_config(resolved.config),
@@ -248,6 +253,12 @@ class Loader:
             return Loaded(state=state, image=Image(), platform=platform)
         state = state.with_image_config(config)
         return Loaded(state=state, image=imageconfig.parse(config), platform=platform, base=config)
+
+
+def _pinned(written: str, resolved: ResolvedImage) -> str:
+    """As it was written, with the digest; a name that a source policy has put in its place is not shortened."""
+    is_same = reference.normalize(written) == resolved.reference
+    return contexts.with_digest(written if is_same else resolved.reference, resolved.digest)
 
 
 def _input_config(metadata: Mapping[str, str], name: str) -> bytes | None:

@@ -8,6 +8,6 @@ InvalidDefinition for what cannot be an operation. Whether the operations fit to
 """
 
 from llb.codec.definitions import decode_definition, encode_definition
-from llb.codec.operations import decode, encode
+from llb.codec.operations import decode, encode, rewritten
 
-__all__ = ["decode", "decode_definition", "encode", "encode_definition"]
+__all__ = ["decode", "decode_definition", "encode", "encode_definition", "rewritten"]

@@ -40,6 +40,24 @@ def decode(data: bytes) -> ops.Op:
         raise InvalidDefinition(f"operation cannot be decoded: {error}") from error
 
 
+def rewritten(data: bytes, inputs: Mapping[Digest, Digest], source: ops.SourceOp | None = None) -> bytes:
+    """The bytes of another operation: with other `inputs`, by those it has, and with another `source`.
+
+    All else stays, also what nobody here knows. Raises InvalidDefinition.
+    """
+    try:
+        message = pb.Op.FromString(data)
+        for edge in message.inputs:
+            edge.digest = inputs.get(Digest(edge.digest), edge.digest)
+        if source is not None:
+            message.source.identifier = source.identifier
+            message.source.attrs.clear()
+            message.source.attrs.update(source.attrs)
+        return message.SerializeToString(deterministic=True)
+    except (ValueError, DecodeError) as error:
+        raise InvalidDefinition(f"operation cannot be encoded: {error}") from error
+
+
 def _frame(op: ops.Op) -> pb.Op:
     """Everything but the payload."""
     filtered = op.payload is not None or op.constraints

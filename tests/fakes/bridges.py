@@ -20,7 +20,8 @@ from buildengine.api.rpc import RpcError
 from buildengine.api.status import to_rpc
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
-from frontends.gateway import FileInfo, ResolvedImage, ResolvedSource
+from buildengine.sourcepolicy import Policy
+from frontends.gateway import FileInfo, ResolvedSource
 from llb.definition import Definition
 from llb.ops import SourceOp
 from tests.fakes.gateway import AMD64
@@ -46,13 +47,10 @@ class FakeBridge:
     async def solve(self, order: SolveOrder) -> Result:
         return self._answer("solve", order) or Result(ref=Ref(id="r1", definition=order.definition))
 
-    async def resolve_image(self, reference: str, *, platform: Platform | None, mode: str, name: str) -> ResolvedImage:
-        return self._answer("resolve_image", reference, platform, mode, name)
-
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str
+        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
     ) -> ResolvedSource:
-        return self._answer("resolve_source", source.identifier, dict(source.attrs), platform, mode, name)
+        return self._answer("resolve_source", source.identifier, dict(source.attrs), platform, mode, name, policies)
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
         return self._answer("read_file", ref, path, offset, length)

@@ -16,11 +16,14 @@ from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError, UserError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
+from buildengine.sourcepolicy import Policy
 from frontends.gateway import (
     FileInfo,
     FrontendRequest,
     FrontendResult,
+    NotAnImage,
     PlatformResult,
+    ResolvedHttp,
     ResolvedImage,
     ResolvedSource,
 )
@@ -77,17 +80,19 @@ class FakeReference:
 
 @dataclass(slots=True)
 class FakeGateway:
-    """`trees` by source identifier (`local://context`, a URL), `images` by full reference."""
+    """`trees` by source identifier (`local://context`, a URL), `images` by full reference; `replaced` is what a source
+    policy puts in the place of a source, by identifiers."""
 
     trees: Mapping[str, Files] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     solved: list[Definition] = field(default_factory=list)
-    resolved: list[tuple[str, Platform, str]] = field(default_factory=list)
+    resolved: list[tuple[str, Platform | None, str]] = field(default_factory=list)
     resolving: list[str] = field(default_factory=list)
     warnings: list[WarningEvent] = field(default_factory=list)
     caches: list[CacheEntry] = field(default_factory=list)
 
-    async def solve(self, definition: Definition) -> FakeReference:
+    async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
         self.solved.append(definition)
         payload = codec.decode(definition.ops[0]).payload
         identifier = payload.identifier if isinstance(payload, SourceOp) else ""
@@ -96,18 +101,32 @@ class FakeGateway:
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
+        asked = SourceOp(identifier=f"docker-image://{reference}")
+        found = await self.resolve_source(asked, platform=platform, mode=mode, name=name)
+        if not isinstance(found, ResolvedImage):
+            raise NotAnImage(reference, found.source)
+        return found
+
+    async def resolve_source(
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str = "default",
+        name: str = "",
+        policies: Sequence[Policy] = (),
+    ) -> ResolvedSource:
+        reference = source.identifier.partition("://")[2]
         self.resolved.append((reference, platform, mode))
         self.resolving.append(name)
+        source = SourceOp(identifier=self.replaced.get(source.identifier, source.identifier), attrs=source.attrs)
+        if source.identifier.startswith("https://"):
+            return ResolvedHttp(source=source, checksum=Digest.sha256(b""), filename="")
+        reference = source.identifier.partition("://")[2]
         config = self.images.get(f"{reference} {platform}", self.images.get(reference))
         if config is None:
             raise RegistryError(f"{reference}: not found", status=404)
-        return ResolvedImage(reference=reference, digest=Digest.sha256(config), config=config)
-
-    async def resolve_source(
-        self, source: SourceOp, *, platform: Platform, mode: str = "default", name: str = ""
-    ) -> ResolvedSource:
-        reference = source.identifier.partition("://")[2]
-        return await self.resolve_image(reference, platform=platform, mode=mode, name=name)
+        return ResolvedImage(source=source, digest=Digest.sha256(config), config=config)
 
     def nested(self, frontend: str, options: Mapping[str, str]) -> FakeGateway:
         return self

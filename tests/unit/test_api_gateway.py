@@ -11,6 +11,7 @@ from google.protobuf.any_pb2 import Any as Anything
 from google.rpc.status_pb2 import Status
 
 from buildengine.api import gateway_pb2 as pb
+from buildengine.api import policy_pb2
 from buildengine.api.attestations import heard
 from buildengine.api.bridge import Attestation, Ref, Result
 from buildengine.api.capabilities import LLB
@@ -19,8 +20,10 @@ from buildengine.attestation import Claim, Kind, Subject, SubjectKind
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
+from buildengine.sourcepolicy import Action, Policy, Rule, Selector
 from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage
 from llb.definition import Definition
+from llb.ops import SourceOp
 from llb.pb import ops_pb2
 from llb.state import image, local, scratch
 from tests.fakes.bridges import WORKER, FakeBridge, served
@@ -64,7 +67,7 @@ async def test_a_runtime_without_containers_promises_none() -> None:
 
 async def test_what_is_refused_in_a_build_is_not_promised() -> None:
     assert {"mergeop", "diffop", "exec.mount.secret", "file.symlink.create"} <= set(LLB)
-    assert not {"exec.meta.cdi", "source.policy"} & set(LLB)
+    assert not {"exec.meta.cdi", "source.git.signatureverify"} & set(LLB)
 
 
 async def test_a_build_that_is_not_there_is_named_with_the_call() -> None:
@@ -183,20 +186,27 @@ async def test_an_error_keeps_its_class_on_the_way() -> None:
 
 # --- sources -----------------------------------------------------------------------------------------------------
 
-IMAGE = ResolvedImage(reference="docker.io/library/a@sha256:1", digest=DIGEST, config=b"{}")
+GIT, FILE = SourceOp(identifier="git://x"), SourceOp(identifier="https://x/f")
+REPLACED = SourceOp(identifier="docker-image://docker.io/library/b:1")
+IMAGE = ResolvedImage(source=REPLACED, digest=DIGEST, config=b"{}")
 
 
 async def test_an_image_is_resolved_for_a_platform() -> None:
-    bridge = FakeBridge(resolve_image=IMAGE)
+    bridge = FakeBridge(resolve_source=IMAGE)
+    rules = policy_pb2.Policy(rules=[policy_pb2.Rule(selector=policy_pb2.Selector(identifier="*"))])
     async with served(bridge) as call:
         platform = ops_pb2.Platform(OS="linux", Architecture="aarch64")
         request = pb.ResolveImageConfigRequest(Ref="a", Platform=platform, ResolveMode="pull", LogName="load a")
         answer = await call("ResolveImageConfig", request)
-        await call("ResolveImageConfig", pb.ResolveImageConfigRequest(Ref="a"))
-    assert (answer.Digest, answer.Config, answer.Ref) == (DIGEST, b"{}", "docker.io/library/a@sha256:1")
-    assert bridge.asked == [
-        ("resolve_image", "a", ARM64, "pull", "load a"),
-        ("resolve_image", "a", None, "default", ""),
+        await call("ResolveImageConfig", pb.ResolveImageConfigRequest(Ref="a:1", SourcePolicies=[rules]))
+        bridge.answers["resolve_source"] = ResolvedHttp(source=FILE, checksum=DIGEST, filename="f")
+        with pytest.raises(RpcError, match=r"ref mutated by policy to non-image: .*/library/a -> https://x/f"):
+            await call("ResolveImageConfig", pb.ResolveImageConfigRequest(Ref="a"))
+    assert (answer.Digest, answer.Config, answer.Ref) == (DIGEST, b"{}", "docker.io/library/b:1")
+    allow = Policy(rules=(Rule(action=Action.ALLOW, selector=Selector(identifier="*")),))
+    assert bridge.asked[:2] == [
+        ("resolve_source", "docker-image://docker.io/library/a", {}, ARM64, "pull", "load a", ()),
+        ("resolve_source", "docker-image://docker.io/library/a:1", {}, None, "default", "", (allow,)),
     ]
 
 
@@ -207,7 +217,7 @@ async def test_an_image_of_a_layout_is_a_source_of_its_own() -> None:
         answer = await call("ResolveImageConfig", request)
     assert (answer.Digest, answer.Config) == (DIGEST, b"{}")
     attrs = {"oci.store": "store", "oci.session": "s1"}
-    assert bridge.asked == [("resolve_source", "oci-layout://a@sha256:1", attrs, None, "default", "")]
+    assert bridge.asked == [("resolve_source", "oci-layout://a@sha256:1", attrs, None, "default", "", ())]
 
 
 async def test_sources_of_every_kind_are_resolved() -> None:
@@ -216,16 +226,18 @@ async def test_sources_of_every_kind_are_resolved() -> None:
     async with served(bridge) as call:
         without = pb.ResolveSourceMetaRequest(Source=source, Image=pb.ResolveSourceImageRequest(NoConfig=True))
         as_image = await call("ResolveSourceMeta", without)
-        bridge.answers["resolve_source"] = ResolvedGit(ref="refs/heads/a", checksum="c" * 40, commit_checksum="")
+        found = ResolvedGit(source=GIT, ref="refs/heads/a", checksum="c" * 40, commit_checksum="")
+        bridge.answers["resolve_source"] = found
         as_git = await call("ResolveSourceMeta", pb.ResolveSourceMetaRequest(Source=source))
-        bridge.answers["resolve_source"] = ResolvedHttp(checksum=DIGEST, filename="f", modified=7)
+        bridge.answers["resolve_source"] = ResolvedHttp(source=FILE, checksum=DIGEST, filename="f", modified=7)
         as_http = await call("ResolveSourceMeta", pb.ResolveSourceMetaRequest(Source=source))
         with pytest.raises(RpcError, match="source is required"):
             await call("ResolveSourceMeta", pb.ResolveSourceMetaRequest())
-    assert (as_image.Source, as_image.Image.Digest, as_image.Image.Config) == (source, DIGEST, b"")
+    assert as_image.Source == ops_pb2.SourceOp(identifier=REPLACED.identifier)
+    assert (as_image.Image.Digest, as_image.Image.Config) == (DIGEST, b"")
     assert (as_git.Git.Ref, as_git.Git.Checksum, as_git.HasField("Image")) == ("refs/heads/a", "c" * 40, False)
     assert (as_http.HTTP.Checksum, as_http.HTTP.Filename, as_http.HTTP.LastModified.seconds) == (DIGEST, "f", 7)
-    assert bridge.asked[0] == ("resolve_source", "docker-image://a", {"image.checksum": "x"}, None, "default", "")
+    assert bridge.asked[0] == ("resolve_source", "docker-image://a", {"image.checksum": "x"}, None, "default", "", ())
 
 
 # --- the last word, inputs, warnings -----------------------------------------------------------------------------

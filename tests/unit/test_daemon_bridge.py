@@ -18,12 +18,14 @@ from buildengine.daemon.returned import CONFIG, PLATFORMS, heard
 from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
 from buildengine.platform import Platform, local
+from buildengine.sourcepolicy import Policy
 from frontends.gateway import FrontendRequest
 from llb import codec
 from llb.definition import Definition
+from llb.ops import SourceOp
 from llb.state import image
 from llb.state import local as directory
-from tests.fakes.gateway import AMD64, ARM64, FakeGateway, FakeReference, gateway, request
+from tests.fakes.gateway import ARM64, FakeGateway, FakeReference, gateway, request
 
 CONTEXT = directory("context").marshal()
 FILES = {"a": b"0123456789", "d/b": b"b"}
@@ -47,7 +49,7 @@ class FailingGateway(FakeGateway):
         super().__init__()
         self.error = error
 
-    async def solve(self, definition: Definition) -> FakeReference:
+    async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
         reference = FailingReference(definition=definition, files={})
         reference.error = self.error
         return reference
@@ -153,11 +155,12 @@ async def test_a_frontend_that_nobody_knows() -> None:
 # --- sources, inputs, warnings -----------------------------------------------------------------------------------
 
 
-async def test_images_are_resolved_for_the_builds_platform_unless_another_is_asked_for() -> None:
+async def test_sources_are_resolved_as_they_are_asked_for() -> None:
     on = gateway("")
+    source = SourceOp(identifier="docker-image://docker.io/library/busybox:latest")
     for platform in (None, ARM64):
-        await bridge(on).resolve_image("docker.io/library/busybox:latest", platform=platform, mode="pull", name="")
-    assert [platform for _, platform, _ in on.resolved] == [AMD64, ARM64]
+        await bridge(on).resolve_source(source, platform=platform, mode="pull", name="")
+    assert on.resolved == [(source.identifier.partition("://")[2], each, "pull") for each in (None, ARM64)]
 
 
 async def test_inputs_are_those_of_the_request() -> None:
@@ -211,7 +214,7 @@ class HangingGateway(FakeGateway):
         super().__init__()
         self.begun = trio.Event()
 
-    async def solve(self, definition: Definition) -> FakeReference:
+    async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
         self.begun.set()
         await trio.sleep_forever()
         raise AssertionError
