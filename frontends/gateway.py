@@ -104,7 +104,14 @@ class ResolvedHttp:
     modified: int | None = None
 
 
-ResolvedSource = ResolvedImage | ResolvedGit | ResolvedHttp
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedDirectory:
+    """A directory of the client's: what it holds now is known when it is read."""
+
+    source: SourceOp
+
+
+ResolvedSource = ResolvedImage | ResolvedGit | ResolvedHttp | ResolvedDirectory
 
 
 class NotAnImage(UserError):
@@ -138,7 +145,7 @@ class Gateway(Protocol):
         name: str = "",
         policies: Sequence[Policy] = (),
     ) -> ResolvedSource:
-        """What any source is now, without fetching it. Raises SourceError; UserError for one that has no answer."""
+        """What any source is now, without fetching it. Raises SourceError."""
         ...
 
     def nested(self, frontend: str, options: Mapping[str, str]) -> Gateway:

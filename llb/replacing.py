@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from buildengine.digest import Digest
@@ -29,19 +29,20 @@ def with_sources(definition: Definition, changed: Mapping[Digest, SourceOp]) -> 
     data = dict(zip(definition.digests(), definition.ops, strict=True))
     new: dict[Digest, Digest] = {}
     ops: list[bytes] = []
-    for digest in _order(definition, data):
-        ops.append(codec.rewritten(data[digest], new, changed.get(digest)))
+    inputs = {digest: [edge.digest for edge in codec.decode(op).inputs] for digest, op in data.items()}
+    for digest in _order(inputs, definition.digests()[-1]):
+        is_new = digest in changed or any(new[needed] != needed for needed in inputs[digest])
+        ops.append(codec.rewritten(data[digest], new, changed.get(digest)) if is_new else data[digest])
         new[digest] = Digest.sha256(ops[-1])
     metadata = {new[digest]: known for digest, known in definition.metadata.items() if digest in new}
     places = {new[digest]: known for digest, known in definition.source.places.items() if digest in new}
     return Definition(ops=tuple(ops), metadata=metadata, source=replace(definition.source, places=places))
 
 
-def _order(definition: Definition, data: Mapping[Digest, bytes]) -> list[Digest]:
+def _order(inputs: Mapping[Digest, Sequence[Digest]], terminal: Digest) -> list[Digest]:
     """Inputs before users, the terminal operation last; what nothing needs is left out."""
-    inputs = {digest: [edge.digest for edge in codec.decode(op).inputs] for digest, op in data.items()}
     try:
-        return postorder(definition.digests()[-1], lambda digest: inputs[digest])
+        return postorder(terminal, lambda digest: inputs[digest])
     except KeyError as missing:
         raise InvalidDefinition(f"input {missing.args[0]} is not in the definition") from None
     except Cycle as cycle:

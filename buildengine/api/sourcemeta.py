@@ -8,7 +8,7 @@ from __future__ import annotations
 from buildengine.api import convert
 from buildengine.api import gateway_pb2 as pb
 from buildengine.platform import Platform, normalize
-from frontends.gateway import ResolvedGit, ResolvedImage, ResolvedSource
+from frontends.gateway import ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
 
@@ -44,7 +44,7 @@ def answer(found: ResolvedSource, *, config: bool) -> pb.ResolveSourceMetaRespon
         message.Git.CopyFrom(
             pb.ResolveSourceGitResponse(Checksum=found.checksum, Ref=found.ref, CommitChecksum=found.commit_checksum)
         )
-    else:
+    elif isinstance(found, ResolvedHttp):
         modified = None if found.modified is None else convert.timestamp(found.modified)
         message.HTTP.CopyFrom(
             pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.filename, LastModified=modified)

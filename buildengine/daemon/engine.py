@@ -173,8 +173,7 @@ class Engine:
             )
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
             resolver = Resolver(context, on_event)
-            policies = Policies(request.source_policy, start.verifier, resolver.resolve)
-            solving = Solving(context, job, policies)
+            solving = Solving(context, job, Policies(request.source_policy, start.verifier, resolver.resolve))
             if "no-cache" in request.options:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
             async with open_imports(context, job, on_event) as imports:

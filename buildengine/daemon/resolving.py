@@ -10,15 +10,14 @@ import trio
 
 from buildengine import platform as platforms
 from buildengine.daemon.steps import step
-from buildengine.errors import UserError
 from buildengine.events import EventSink
 from buildengine.platform import Platform
-from frontends.gateway import ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
+from frontends.gateway import ResolvedDirectory, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.ops import SourceOp
 from worker.context import BuildContext
 from worker.images import BaseImage
 from worker.sources import origin as origins
-from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrigin
+from worker.sources.origin import GitOrigin, HttpOrigin, ImageOrigin, LayoutOrigin, LocalOrigin
 
 
 class Resolver:
@@ -31,7 +30,7 @@ class Resolver:
         self._resolved: dict[object, BaseImage] = {}
 
     async def resolve(self, source: SourceOp, platform: Platform | None, mode: str, name: str) -> ResolvedSource:
-        """`name` is what progress calls it. Raises SourceError; UserError for what has no answer."""
+        """`name` is what progress calls it. Raises SourceError."""
         origin = origins.parse(source)
         shown = name or f"resolve image config for {source.identifier}"
         match origin:
@@ -44,7 +43,8 @@ class Resolver:
             case HttpOrigin():
                 with step(self._on_event, shown):
                     return await self._http(source, origin)
-        raise UserError(f"{source.identifier}: only images, git repositories and downloads can be resolved")
+            case LocalOrigin():
+                return ResolvedDirectory(source=source)
 
     async def _image(self, origin: ImageOrigin | LayoutOrigin, platform: Platform, mode: str, shown: str) -> BaseImage:
         key = (origin, platform, mode)
