@@ -29,7 +29,7 @@ from worker.exporters.options import flag
 from worker.layers.outcome import one_error
 
 if TYPE_CHECKING:  # few builds have any
-    from worker.remotecache.imported import ImportedCache, ImportedConfig
+    from worker.remotecache.imported import ImportedCache, KeyIndex
 
 _EXPORTERS = frozenset({"inline"})
 
@@ -77,16 +77,18 @@ class CacheImports:
                 self._nursery.start_soon(self._import, entry, id, cache)
 
     async def _import(self, entry: CacheEntry, id: str, cache: ImportedCache) -> None:
-        found: Sequence[ImportedConfig] = ()
+        from worker.remotecache.imported import KeyIndex
+
+        index = KeyIndex()
         try:
             with step(self._on_event, f"importing cache manifest from {id}") as reporter:
-                found = await self._read(entry, reporter)
+                index = await self._read(entry, reporter)
         except BuildError:
             pass  # the step has said it
         finally:
-            cache.fill(found)
+            cache.fill(index)
 
-    async def _read(self, entry: CacheEntry, reporter: Reporter) -> Sequence[ImportedConfig]:
+    async def _read(self, entry: CacheEntry, reporter: Reporter) -> KeyIndex:
         from worker.remotecache import registry
 
         if entry.type != "registry":
@@ -96,10 +98,10 @@ class CacheImports:
         reference = parse(entry.attrs["ref"])
         if flag(entry.attrs, "registry.insecure", False):
             await self._context.images.allow_insecure(reference.domain)
-        tree, configs = await registry.read(self._context.images, reference)
+        tree, index = await registry.read(self._context.images, reference)
         now = time.time()
         reporter.status(f"inferred cache manifest type: {tree.documents[0].media_type}", started=now, completed=now)
-        return configs
+        return index
 
 
 def _id(entry: CacheEntry) -> str:

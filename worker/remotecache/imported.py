@@ -52,7 +52,7 @@ class ImportedResult:
 class KeyIndex:
     """The records of several configs as one graph, numbered through."""
 
-    def __init__(self, configs: Sequence[ImportedConfig]) -> None:
+    def __init__(self, configs: Sequence[ImportedConfig] = ()) -> None:
         self._roots: dict[str, list[int]] = defaultdict(list)
         self._targets: dict[tuple[int, str, int, str], list[int]] = defaultdict(list)
         self._owners: list[tuple[ImportedConfig, int]] = []
@@ -98,13 +98,13 @@ class ImportedCache:
     def __init__(self, id: str, layers: Layers) -> None:
         self._id = id
         self._layers = layers
-        self._index = KeyIndex(())
+        self._index = KeyIndex()
         self._ready = trio.Event()
         self._added: dict[Digest, str] = {}  # the layers that this build has from here, by their chain ids
 
-    def fill(self, configs: Sequence[ImportedConfig]) -> None:
-        """This is what was imported; nothing, when it could not be had."""
-        self._index = KeyIndex(configs)
+    def fill(self, index: KeyIndex) -> None:
+        """This is what was imported; an empty one, when it could not be had."""
+        self._index = index
         self._ready.set()
 
     async def ready(self) -> None:

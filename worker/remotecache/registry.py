@@ -15,13 +15,14 @@ from typing import Protocol
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
+from buildengine.limits import HASH, offload
 from buildengine.reference import Reference
 from cache.layers import RemoteBlob
 from worker.layers.compress import compression_of
 from worker.oci.types import Descriptor, ImageConfig, Index, Manifest
 from worker.registry.puller import RemoteTree
 from worker.remotecache import document
-from worker.remotecache.imported import ImportedConfig, ImportedLayer
+from worker.remotecache.imported import ImportedConfig, ImportedLayer, KeyIndex
 
 _DIFF_ID = "containerd.io/uncompressed"
 _CREATED = "buildkit/createdat"
@@ -36,18 +37,23 @@ class Documents(Protocol):
     async def fetch_config(self, reference: Reference, descriptor: Descriptor) -> bytes: ...
 
 
-async def read(documents: Documents, reference: Reference) -> tuple[RemoteTree, tuple[ImportedConfig, ...]]:
-    """The caches of all platforms, and what they were read from. Raises SourceError."""
+async def read(documents: Documents, reference: Reference) -> tuple[RemoteTree, KeyIndex]:
+    """The caches of all platforms as one, and what they were read from. Raises SourceError."""
     tree = await documents.ask_all(reference)
     root = tree.documents[0]
     offered = root.manifests if isinstance(root, Index) else root.layers
     own = [each for each in offered if each.media_type == document.MEDIA_TYPE] if isinstance(root, Index) else []
     if isinstance(root, Manifest) and root.config.media_type == document.MEDIA_TYPE:
         own = [root.config]
-    if own:
-        raw = await documents.fetch_config(reference, own[-1])
-        return tree, (_separate(document.parse(raw, what=f"cache of {reference.familiar}"), offered, reference),)
-    return tree, tuple(_inline_all(tree, reference))
+    raw = await documents.fetch_config(reference, own[-1]) if own else None
+
+    def parse() -> KeyIndex:  # of a large one a second
+        if raw is None:
+            return KeyIndex(tuple(_inline_all(tree, reference)))
+        config = document.parse(raw, what=f"cache of {reference.familiar}")
+        return KeyIndex((_separate(config, offered, reference),))
+
+    return tree, await offload(parse, limiter=HASH)
 
 
 def _separate(config: document.CacheConfig, offered: Sequence[Descriptor], reference: Reference) -> ImportedConfig:
