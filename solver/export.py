@@ -58,6 +58,16 @@ def key_graph(root: ActiveEdge) -> KeyGraph:
     return KeyGraph(keys=tuple(writer.keys))
 
 
+def _known(edge: ActiveEdge) -> tuple[str, ...]:
+    """The keys of the result that this build has, with what sources say of it; of one that it never took, all keys.
+
+    By one definition there may be others, of results that were made at other times.
+    """
+    if not edge.keys:
+        return edge.state.keys
+    return (*edge.keys, *filter(cachekey.is_imported, edge.state.keys))
+
+
 class _Writer:
     def __init__(self) -> None:
         self.keys: list[Key] = []
@@ -71,7 +81,7 @@ class _Writer:
         self.numbers[edge] = ()
         if lookup is None:
             return
-        known = tuple(dict.fromkeys((*edge.keys, *edge.state.keys)))
+        known = _known(edge)
         inputs = tuple([self._links(edge, index, known) for index in range(len(edge.vertex.inputs))])
         if not all(inputs):
             return

@@ -139,7 +139,8 @@ class CacheRecord:
 class CacheSource(Protocol):
     """A cache that was made elsewhere: read-only, and believed only by the jobs that named it (`Job.sources`).
 
-    It knows the ids where paths begin (`solver.cachekey`) by their names, and gives every other key an id of its own.
+    It knows the ids where paths begin (`solver.cachekey`) by their names, and gives every other key an id of its own,
+    which no other source takes for one of its own: jobs that share a vertex may have different sources.
     """
 
     async def ready(self) -> None:

@@ -72,7 +72,7 @@ class CacheImports:
                 from worker.remotecache.imported import ImportedCache
 
                 self._known.add(id)
-                cache = ImportedCache(id, self._context.cache.layers)
+                cache = ImportedCache(self._context.cache.layers)
                 self._job.sources.append(cache)
                 self._nursery.start_soon(self._import, entry, id, cache)
 

@@ -206,3 +206,17 @@ async def test_what_cannot_be_kept_is_made(world: World, stores: list[MemoryCach
     assert (await build(full, steps(world), exported(graph)))[0] == "top"
     assert sorted(world.calls.execs) == ["base", "copy", "top", "tree"]
     full.close()
+
+
+async def test_only_what_this_build_has_had_is_exported(world: World, stores: list[MemoryCacheStore]) -> None:
+    """The tree was made twice, and differently; both are in the store."""
+
+    def graph(value: str, *, fresh: bool) -> Edge:
+        tree = world.vertex("tree", seed="tree", value=value, ignore_cache=fresh)
+        copy = world.vertex("copy", seed="copy", value="copy of " + value, inputs=[tree], content=[0])
+        return world.vertex("top", seed="top", value="top", inputs=[copy])
+
+    _, alone = await build(stores[1], graph("new", fresh=False))
+    await build(stores[0], graph("old", fresh=False))
+    _, exported_now = await build(stores[0], graph("new", fresh=True))
+    assert told(exported_now) == told(alone)

@@ -6,6 +6,7 @@ a hit, and of that the layers stay where they are until somebody reads them.
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -95,8 +96,8 @@ class KeyIndex:
 class ImportedCache:
     """One cache of one build. It is empty, and nobody asks it, until `fill`."""
 
-    def __init__(self, id: str, layers: Layers) -> None:
-        self._id = id
+    def __init__(self, layers: Layers) -> None:
+        self._id = secrets.token_hex(8)  # another build's import of the same reference numbers its keys otherwise
         self._layers = layers
         self._index = KeyIndex()
         self._ready = trio.Event()
