@@ -46,9 +46,7 @@ async def open_scanner(gateway: Gateway, scanner: Scanner, build_platform: Platf
     config = _config(scanner.image, found.config)
     command = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
     if not command:
-        raise UserError(
-            f"scanner {scanner.image} does not have cmd", hint="an SBOM scanner is an image with a command"
-        )
+        raise UserError(f"scanner {scanner.image} does not have cmd", hint="an SBOM scanner is an image with a command")
 
     def scan(name: str, targets: Targets, platform: Platform) -> Attestation:
         ran = image(scanner.image, resolve_mode=mode).run(
