@@ -103,6 +103,7 @@ class InboundCall(Call):
         super().__init__(link, number, incoming, request.encoding)
         self._request = request
         self.scope = trio.CancelScope()
+        self.stopped = False
 
     @property
     def path(self) -> str:
@@ -114,6 +115,11 @@ class InboundCall(Call):
 
     def ended(self, status: Status) -> None:
         super().ended(status)
+        self.scope.cancel()
+
+    def stop(self) -> None:
+        """The server wants it to end."""
+        self.stopped = True
         self.scope.cancel()
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:

@@ -37,6 +37,9 @@ from buildengine.errors import BuildError, leading
 
 RECEIVE = 256 << 10  # bytes of one read
 FAREWELL = 1.0  # seconds for the last frame: why we close
+# Seconds without a sign of the other side before it is asked for one, and for its answer; those of grpc-go's servers
+# (internal/transport/defaults.go). TCP finds out sooner about a host that has gone, where there is TCP.
+SILENCE, ANSWER = 2 * 3600.0, 20.0
 
 _In = TypeVar("_In", bound=Message)
 _Out = TypeVar("_Out", bound=Message)
@@ -53,12 +56,23 @@ def describe(error: BaseException) -> RpcError:
     return RpcError(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-async def serve_connection(stream: trio.abc.Stream, services: rpc.Services, *, describe: Describe = describe) -> None:
-    """Until the other side closes, or breaks the protocol. Raises nothing: what goes wrong is a call's status.
+class Closing:
+    """How a server ends all of its connections. Each is closed with its last call."""
 
-    `describe` makes a status of whatever a handler raises.
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.begun = trio.Event()  # no more calls are taken
+        self.over = trio.Event()  # those that still run end as UNAVAILABLE, for `reason`
+
+
+async def serve_connection(
+    stream: trio.abc.Stream, services: rpc.Services, *, describe: Describe = describe, closing: Closing | None = None
+) -> None:
+    """Until the other side closes, breaks the protocol or is not there any more, or we are `closing`.
+
+    Raises nothing: what goes wrong is a call's status. `describe` makes one of whatever a handler raises.
     """
-    server = _Server(stream, services, describe)
+    server = _Server(stream, services, describe, closing or Closing(""))
     await server.run()
 
 
@@ -90,7 +104,9 @@ class _Connection(ABC):
         self._calls: dict[int, Any] = {}
         self._wanted = trio.Event()
         self._written = trio.lowlevel.ParkingLot()
+        self._all_written = True
         self._draining: dict[int, trio.Event] = {}
+        self._heard = trio.current_time()
         self.closed = ""  # why, once it is
 
     async def run(self) -> None:
@@ -104,6 +120,7 @@ class _Connection(ABC):
             self._nursery = nursery
             try:
                 nursery.start_soon(self._write)
+                self._begin()
                 await self._read()
                 with trio.move_on_after(FAREWELL):
                     while self.core.broken and self.core.wants_output:
@@ -114,6 +131,7 @@ class _Connection(ABC):
 
     def wake(self) -> None:
         if self.core.wants_output:
+            self._all_written = False
             self._wanted.set()
 
     async def drained(self, number: int) -> None:
@@ -125,6 +143,7 @@ class _Connection(ABC):
                 data = await self._stream.receive_some(RECEIVE)
                 if not data:
                     return
+                self._heard = trio.current_time()
                 for event in self.core.receive(bytes(data)):
                     self._handle(event)
                 self._has_received()
@@ -142,9 +161,15 @@ class _Connection(ABC):
                 while data := self.core.output():
                     await self._stream.send_all(data)
                     self._has_written()
+                self._all_written = True
+                self._written.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # What the other side has sent before it went may still be read.
             self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """The tasks that only one of the roles has."""
 
     @abstractmethod
     def _has_received(self) -> None:
@@ -188,11 +213,41 @@ class _Connection(ABC):
 
 
 class _Server(_Connection):
-    def __init__(self, stream: trio.abc.Stream, services: rpc.Services, describe: Describe) -> None:
+    def __init__(self, stream: trio.abc.Stream, services: rpc.Services, describe: Describe, closing: Closing) -> None:
         super().__init__(stream, Core(client=False))
         self._services = services
         self._describe = describe
+        self._closing = closing
         self.wake()
+
+    def _begin(self) -> None:
+        self._nursery.start_soon(self._keep_alive)
+        self._nursery.start_soon(self._leave)
+        self._nursery.start_soon(self._stop_calls)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep_until(self._heard + SILENCE)
+            asked = trio.current_time()
+            if self._heard + SILENCE <= asked:
+                self.core.ping()
+                self.wake()
+                await trio.sleep(ANSWER)
+                if self._heard < asked:
+                    self._nursery.cancel_scope.cancel()
+
+    async def _leave(self) -> None:
+        await self._closing.begun.wait()
+        self.core.go_away()
+        self.wake()
+        while self._calls or not self._all_written:
+            await self._written.park()
+        self._nursery.cancel_scope.cancel()
+
+    async def _stop_calls(self) -> None:
+        await self._closing.over.wait()
+        for call in self._calls.values():
+            call.stop()
 
     def _handle_more(self, event: Event) -> None:
         if not isinstance(event, CallOpened):
@@ -223,6 +278,7 @@ class _Server(_Connection):
             self.wake()
         finally:
             del self._calls[number]
+            self._written.unpark_all()
 
     async def _outcome(self, call: InboundCall, method: rpc.Method[Any, Any]) -> Status:
         try:
@@ -234,6 +290,8 @@ class _Server(_Connection):
             return Status(code=told.code, message=told.message, details=told.details)
         except BaseExceptionGroup as group:  # tasks of it failed as we were cancelled: nobody is there to be told
             raise group.split(Exception)[1] or group from None
+        if call.stopped:
+            return Status(code=Code.UNAVAILABLE, message=self._closing.reason)
         return Status(code=Code.DEADLINE_EXCEEDED, message="context deadline exceeded")
 
 
@@ -244,6 +302,9 @@ class _Client(_Connection):
         super().__init__(stream, Core(client=True, agent=f"pybuild/{__version__}"))
         self._openers = trio.lowlevel.ParkingLot()
         self.wake()
+
+    def _begin(self) -> None:
+        """A client that waits for no answer needs no other side."""
 
     async def unary(
         self,

@@ -58,6 +58,7 @@ class Core:
         self._resets = Allowance(4096, 512, clock)
         self._nuisances = Allowance(4096, 512, clock)
         self._settled = False  # the other side has told its settings
+        self._leaving = False  # we take no more calls
         self.going_away = ""  # why the other side takes no more calls
         self.broken = ""  # why the connection is over
 
@@ -190,6 +191,9 @@ class Core:
 
     def _request(self, event: h2.events.RequestReceived, events: list[Event]) -> None:
         stream = self._streams[event.stream_id] = Stream(event.stream_id)
+        if self._leaving:
+            self.reset(stream.number, _Error.REFUSED_STREAM)
+            return
         try:
             request = headers.parse_request(event.headers)
         except headers.NotGrpc as error:
@@ -328,6 +332,17 @@ class Core:
         if not (stream.local_ended and stream.remote_ended):
             self._h2.reset_stream(number, code)
             self._outbox.control()
+
+    def ping(self) -> None:
+        """Whoever is there answers."""
+        self._h2.ping(bytes(8))
+        self._outbox.control()
+
+    def go_away(self) -> None:
+        """Server: no more calls. Those that have begun go on; the other side may try later ones elsewhere."""
+        self._leaving = True
+        payload = struct.pack("!II", self._h2.highest_inbound_stream_id, _Error.NO_ERROR)
+        self._outbox.control(framing.frame(framing.GOAWAY, 0, 0, payload))
 
     def taken(self, number: int, messages: Collection[framing.Message]) -> None:
         """The servicer or caller has them: the other side may send as much again."""

@@ -26,6 +26,9 @@ class Stopped(BuildError):
 
     grpc_code = 14  # UNAVAILABLE
 
+    def __init__(self) -> None:
+        super().__init__("the daemon is shutting down")
+
 
 class RunningBuild:
     """`path` is the file of the journal, until somebody moves it elsewhere. `is_recorded`: the history has it all."""
@@ -75,7 +78,7 @@ class Builds:
     def begun(self, ref: str) -> Iterator[RunningBuild]:
         """One build, for as long as the block lasts. Raises BuildError for a ref that is in use, Stopped."""
         if self._stopped:
-            raise Stopped("the daemon is shutting down")
+            raise Stopped
         known = self._builds.get(ref)
         if known is not None and not known.ended.is_set():
             raise BuildError(f"job ID {ref} exists")
@@ -88,7 +91,7 @@ class Builds:
                 with build.scope:
                     yield build
                 if build.scope.cancelled_caught:
-                    raise Stopped("the daemon is shutting down")
+                    raise Stopped
             finally:
                 self._end(build)
 

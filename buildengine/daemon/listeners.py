@@ -21,6 +21,9 @@ from buildengine.values import dataclass
 
 _BACKLOG = 1024
 _SCHEMES = ("unix", "tcp", "fd")
+# Of TCP, in seconds: silence before the other host is asked for a sign, between two questions, and until it counts as
+# gone, also when it does not acknowledge what we have sent. What only its clients wanted ends then. tcp(7)
+_SILENCE, _AGAIN, _QUESTIONS, _GONE = 15, 10, 3, 45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class Listener:
 
     def listen(self) -> None:
         """To be called in trio."""
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            _notice_the_gone(self._socket)
         self._socket.listen(_BACKLOG)
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
 
@@ -70,6 +75,15 @@ class Listener:
             with suppress(OSError):
                 os.unlink(path)
         self._socket.close()
+
+
+def _notice_the_gone(listening: socket.socket) -> None:
+    """Every connection has these from its listening socket."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _AGAIN)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _QUESTIONS)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE * 1000)
 
 
 def bind(

@@ -133,7 +133,7 @@ class Service:
             if order.internal:
                 return (await self._run(order, build)).metadata
             return await self._remembered(order, build)
-        raise Stopped("the daemon is shutting down")  # the block was cancelled; mypy does not know that it raised
+        raise Stopped  # the block was cancelled; mypy does not know that it raised
 
     async def stop(self) -> int:
         """End every build, and let none begin; how many ran."""

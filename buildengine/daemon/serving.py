@@ -15,7 +15,7 @@ from functools import partial
 import trio
 
 from buildengine.api import rpc, status, traces
-from buildengine.api.connection import serve_connection
+from buildengine.api.connection import Closing, serve_connection
 from buildengine.api.content import SERVICE as CONTENT
 from buildengine.api.content import Content
 from buildengine.api.control import SERVICE, Control
@@ -30,11 +30,13 @@ from buildengine.api.reflection import reflection
 from buildengine.api.session import remote_credentials
 from buildengine.api.traces import SERVICE as TRACES
 from buildengine.daemon import residency, systemd
+from buildengine.daemon.builds import Stopped
 from buildengine.daemon.daemonconfig import DaemonConfig
 from buildengine.daemon.engine import open_engine
 from buildengine.daemon.history import Limits, open_history
 from buildengine.daemon.listeners import Access, Listener, TlsFiles, bind
 from buildengine.daemon.log import Log
+from buildengine.daemon.running import ending_signals
 from buildengine.daemon.service import Service, open_service
 from buildengine.daemon.workerfacts import settings_of
 from buildengine.errors import BuildError, HostError, InternalError, SolveError
@@ -42,15 +44,14 @@ from cache.opened import Cache
 
 LAST = 9.5  # seconds from the signal to the end, at most
 _HANDSHAKE = 10.0
-_FAREWELL = 0.1  # seconds for the last answers to go out
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FAREWELL = 1.0  # seconds for the last answers to go out
+_AGAIN = 0.1  # seconds until we try again to accept
 _NO_MORE_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 async def serve(config: DaemonConfig, environment: Mapping[str, str], log: Log) -> None:
     """Until a signal comes. Raises BuildError before it serves."""
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as signals:
+    with ending_signals() as signals:
         async with _listening(config, environment) as bound, _running(config) as service:
             for listener in bound:
                 log.info(f"running server on {listener.address}")
@@ -109,10 +110,11 @@ async def _serve_all(
     log: Log,
 ) -> None:
     services = all_services(service)
+    closing = Closing(Stopped().message)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             for listener in bound:
-                accepting.start_soon(_accept, listener, services, connections, log)
+                accepting.start_soon(_accept, listener, services, connections, closing, log)
             systemd.notify(environment, "READY=1")
             async for _ in signals:
                 break
@@ -122,10 +124,10 @@ async def _serve_all(
             accepting.cancel_scope.cancel()
         for listener in bound:
             listener.close()
-        with trio.CancelScope(shield=True):
-            if await service.stop():
-                await trio.sleep(_FAREWELL)
-        connections.cancel_scope.cancel()
+        closing.begun.set()
+        await service.stop()
+        closing.over.set()
+        connections.cancel_scope.deadline = trio.current_time() + _FAREWELL
 
 
 def all_services(service: Service) -> rpc.Services:
@@ -139,7 +141,9 @@ def all_services(service: Service) -> rpc.Services:
     return rpc.merged(served, reflection(served))
 
 
-async def _accept(listener: Listener, services: rpc.Services, connections: trio.Nursery, log: Log) -> None:
+async def _accept(
+    listener: Listener, services: rpc.Services, connections: trio.Nursery, closing: Closing, log: Log
+) -> None:
     while True:
         try:
             stream = await listener.accept()
@@ -147,12 +151,12 @@ async def _accept(listener: Listener, services: rpc.Services, connections: trio.
             if error.errno not in _NO_MORE_FILES:
                 raise
             log.warning(f"cannot accept a connection: {error.strerror}")
-            await trio.sleep(_FAREWELL)
+            await trio.sleep(_AGAIN)
             continue
-        connections.start_soon(_serve, stream, services, log)
+        connections.start_soon(_serve, stream, services, closing, log)
 
 
-async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> None:
+async def _serve(stream: trio.abc.Stream, services: rpc.Services, closing: Closing, log: Log) -> None:
     """One connection; nothing that goes wrong on it is the daemon's end."""
 
     def describe(error: BaseException) -> rpc.RpcError:
@@ -164,7 +168,7 @@ async def _serve(stream: trio.abc.Stream, services: rpc.Services, log: Log) -> N
         if isinstance(stream, trio.SSLStream):
             with trio.fail_after(_HANDSHAKE):
                 await stream.do_handshake()
-        await serve_connection(stream, services, describe=describe)
+        await serve_connection(stream, services, describe=describe, closing=closing)
     except (trio.BrokenResourceError, trio.TooSlowError):
         return
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Clients by the hundred, in a process of their own: `python -m tests.fakes.daemon_load sessions | pings ADDRESS ...`.
+"""Clients by the hundred, in a process of their own: `with load("sessions" | "pings", ADDRESS, ...) as process`.
 
 sessions ADDRESS IDLE CONTEXT OUT    IDLE sessions, and a build with a session for each directory of CONTEXT, all at
                                      a time; build N leaves its files in OUT/N. Prints a line of JSON once all builds
@@ -13,9 +13,11 @@ import asyncio
 import json
 import os
 import select
+import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from buildengine.api import control_pb2 as pb
@@ -29,13 +31,25 @@ _PAUSE = 0.005  # seconds between two pings
 _FIRST = -10  # the niceness of who pings: what is measured is the daemon, not how long we wait for a processor
 
 
+@contextmanager
+def load(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """It is killed at the end of the block."""
+    argv = [sys.executable, "-m", "tests.fakes.daemon_load", *map(str, words)]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 async def sessions(address: str, idle: int, contexts: Path, out: Path) -> None:
     async with AsyncExitStack() as stack:
         for number in range(idle):
             connection = await stack.enter_async_context(connect(address))
-            offered = offer(BuildRequest(ref=str(number)), docker_config=None, environment={}, stdout=1)
+            offered = offer(BuildRequest(ref=str(number)), None, docker_config=None, environment={}, stdout=1)
             await stack.enter_async_context(session(connection, offered, str(number)))
-        names = sorted(each.name for each in contexts.iterdir())
+        names = sorted(os.listdir(contexts))
         ran = await asyncio.gather(*(_build(address, contexts / name, out / name) for name in names))
         print(json.dumps(dict(zip(names, ran, strict=True))), flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +18,7 @@ from buildengine.api import control_pb2 as pb
 from tests.builds import FIXTURES, Store, write
 from tests.fakes import leftovers
 from tests.fakes.daemon import daemon
+from tests.fakes.daemon_load import load
 
 pytest_plugins = [FIXTURES]
 
@@ -64,17 +61,6 @@ class Usage:
             mounts=len((proc / "mountinfo").read_text().splitlines()),
             processes=sum(map(len, children)),
         )
-
-
-@contextmanager
-def load(*words: object) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-m", "tests.fakes.daemon_load", *map(str, words)]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def contexts(place: Path) -> Path:
