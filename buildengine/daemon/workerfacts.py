@@ -71,11 +71,12 @@ def _labels(cache: Cache) -> dict[str, str]:
 
 
 def _platforms(config: DaemonConfig) -> tuple[Platform, ...]:
-    """Those that were named, else this host's and what it can emulate."""
+    """Those that were named, else this host's, with the levels of its processor, and what it can emulate."""
     if config.platforms:
         return tuple(map(platforms.parse, config.platforms))
 
-    from worker.runtime import runnable
+    from worker.runtime import levels, runnable
 
+    local = platforms.local()
     found = [row.platform for row in runnable.table(directory=config.engine.worker.emulators) if row.how]
-    return tuple(dict.fromkeys([platforms.local(), *found]))
+    return tuple(dict.fromkeys([local, *levels.variants(local, levels.processor_flags()), *found]))
