@@ -200,7 +200,9 @@ class Loader:
     async def _layout_context(self, context: NamedContext, platform: Platform) -> Loaded:
         """An image of a layout of the client's, called by the name of the context: what the store is called may be
         made up."""
-        store, at, digest = context.rest.partition("@")
+        written, at, digest = context.rest.partition("@")
+        places, slash, last = written.rpartition("/")
+        store = places + slash + last.partition(":")[0]  # a tag is for who reads it: buildx puts one there
         if not at:
             raise UserError(f'oci-layout reference "{context.rest}" has no digest', hint="write NAME@sha256:...")
         name = contexts.with_digest(context.name, digest)

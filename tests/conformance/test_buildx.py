@@ -322,6 +322,15 @@ def test_named_contexts(place: Place) -> None:
     assert files_in(place.work / "out") == TREE | {"srv/word": "from a directory"}
 
 
+def test_a_layout_of_the_client(place: Place) -> None:
+    layout = place.work / "layout"
+    place.buildx.build(place.context, "-o", f"type=oci,tar=false,dest={layout}", "-t", "app:1")
+    for name in ("", ":1"):
+        flags = ("--build-context", f"mine=oci-layout://{layout}{name}", "-o", place.work / f"out{name}")
+        place.buildx.build(place.context, *flags, "-f", "-", stdin=b"FROM mine\nCOPY a.txt /more\n")
+        assert files_in(place.work / f"out{name}") == TREE | {"more": "public"}
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------
 
 
