@@ -189,6 +189,16 @@ async def test_two_platforms(side: Side, store: Store, elsewhere: Store, context
     assert inspect(name) == first
 
 
+async def test_an_image_with_attestations(side: Side, store: Store, elsewhere: Store, context: Path) -> None:
+    """Its index has manifests that are no images, and hold no cache."""
+    name = f"{side.host}/app:1"
+    await store.build(context, "-t", name, "--push", "--provenance", "true", *INLINE)
+    assert len(json.loads(inspect(name))["manifests"]) == 2
+    built = await elsewhere.build(context, "-t", name, "--push", "--cache-from", name)
+    assert built.ran == []
+    assert built.step(imported(name)).outcome == "done"
+
+
 async def test_the_cache_of_a_base_is_not_that_of_the_image(side: Side, store: Store, context: Path) -> None:
     name = f"{side.host}/app:1"
     await store.build(context, "-t", name, "--push", *INLINE)
