@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def test_a_record_of_a_build(client: Client, running: Daemon) -> None:
     assert (record.numTotalSteps, record.numCompletedSteps, record.numCachedSteps) == (2, 2, 0)
     assert record.logs.media_type == "application/vnd.buildkit.status.v0"
     assert not record.HasField("error")
+
+
+def test_a_record_has_a_provenance(client: Client, running: Daemon) -> None:
+    """Whatever the client asked for; it is read as any other document, also through the content service."""
+    asked = {
+        "attest:provenance": "mode=min,builder-id=https://ci.example",
+        "build-arg:BUILDKIT_HISTORY_PROVENANCE_V1": "1",
+    }
+    client.solve(files("one"), ref="provenance", FrontendAttrs=asked)
+    (blob,) = client.record("provenance").Result.Attestations
+    assert blob.media_type == "application/vnd.in-toto+json"
+    assert dict(blob.annotations) == {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}
+    root = Path(running.process.args[running.process.args.index("--root") + 1])
+    data = (root / "history" / blob.digest.removeprefix("sha256:")).read_bytes()
+    assert len(data) == blob.size
+    predicate = json.loads(data)
+    assert predicate["runDetails"]["builder"] == {"id": "https://ci.example"}
+    steps = predicate["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"]
+    assert "file" in steps[0]["op"]["Op"]
+    client.solve(files("one"), ref="internal-provenance", Internal=True)
+    assert client.history(Ref="internal-provenance") == []
+    with pytest.raises(grpc.RpcError):
+        client.solve(missing(), ref="failed-provenance")
+    assert not client.record("failed-provenance").HasField("Result")
 
 
 def test_what_the_logs_are(client: Client, running: Daemon) -> None:
