@@ -43,11 +43,23 @@ class LocalIndex:
         """
         return await offload(self._scan, directory, keep, filter_key, limiter=DISK)
 
-    async def scan_again(self, scan: LocalScan, directory: Path, only: Collection[str] | None) -> LocalScan:
-        """A new scan, and only of these directories: the caller knows that all else is as `scan` has seen it. None: of
-        all. Both are to be closed. Raises ContextError."""
+    async def scan_again(
+        self, scan: LocalScan, directory: Path, only: Collection[bytes] | None, digests: Mapping[bytes, bytes]
+    ) -> LocalScan:
+        """A new scan of what was scanned whole, for whoever has changed it, and nobody else has: in the directories
+        `only` (None: anywhere); `digests` are of files that he has written, which have no extended attributes. Both
+        scans are to be closed. Raises ContextError."""
+        return await offload(self._scan_again, scan, directory, only, digests, limiter=DISK)
+
+    def _scan_again(
+        self, scan: LocalScan, directory: Path, only: Collection[bytes] | None, digests: Mapping[bytes, bytes]
+    ) -> LocalScan:
         seen = {"listings": scan.listings, "memo": scan.memo, "root": scan.top}
-        return await offload(self._look, directory, None, scan.key, seen, only, scan.changed, limiter=DISK)
+        names = None if only is None else {os.fsdecode(name) for name in only}
+        again = self._look(directory, None, scan.key, seen, names, scan.changed)
+        for path, digest in digests.items():
+            again.learn(os.fsdecode(path), digest)
+        return again
 
     def keep(self, scan: LocalScan) -> None:
         """Remember what `scan` has found out, also after it was closed, with the next `flush`."""

@@ -65,8 +65,7 @@ async def receive(
         await say(stream, failure.message)
         raise failure from error
     finally:
-        with trio.CancelScope(shield=True):
-            await offload(receiver.close, limiter=DISK)
+        await receiver.close()
 
 
 class _Receiver:
@@ -77,8 +76,10 @@ class _Receiver:
         self._progress = progress
         self._wake = trio.Event()
 
-    def close(self) -> None:
-        self._writer.close()
+    async def close(self) -> None:
+        if not self._writer.is_closed:
+            with trio.CancelScope(shield=True):
+                await offload(self._writer.close, limiter=DISK)
 
     async def run(self, known: dict[bytes, Entry], *, trust: bool, wanted: Callable[[str], bool] | None) -> Received:
         receiving = Receiving(known, trust=trust, attributes=partial(attributes_of, self._root))
@@ -94,7 +95,7 @@ class _Receiver:
                     await offload(do, intake.work(), limiter=DISK)
             nursery.cancel_scope.cancel()  # nothing is left to be asked for
         self._progress(intake.bytes)
-        await offload(do, intake.last_work(), limiter=DISK)
+        await offload(do, [*intake.last_work(), self._writer.close], limiter=DISK)
         await self._stream.send(Packet(type=Packet.FIN))
         await self._drain()
         return intake.received()

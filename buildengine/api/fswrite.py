@@ -101,6 +101,11 @@ class Writer:
             except OSError as error:
                 raise _named(error, path) from error
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing of it is open."""
+        return not (self._files or self._opened)
+
     def close(self) -> None:
         for file in self._files.values():
             os.close(file.fd)

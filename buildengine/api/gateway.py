@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from buildengine.api import attestations, convert, rpc
@@ -91,12 +92,8 @@ class Gateway:
         record = WorkerRecord(
             ID=worker.id, Labels=worker.labels, platforms=map(convert.platform_message, worker.platforms)
         )
-        ours = GATEWAY + CONTAINERS if worker.containers else GATEWAY
-        return pb.PongResponse(
-            FrontendAPICaps=[APICap(ID=name, Enabled=True, Deprecated=name in DEPRECATED) for name in ours],
-            LLBCaps=[APICap(ID=name, Enabled=True) for name in LLB],
-            Workers=[record],
-        )
+        frontend, llb = _capabilities(containers=worker.containers)
+        return pb.PongResponse(FrontendAPICaps=frontend, LLBCaps=llb, Workers=[record])
 
     async def _solve(self, request: pb.SolveRequest, call: _Call) -> pb.SolveResponse:
         bridge = await self._bridge(call)
@@ -200,6 +197,16 @@ class Gateway:
 
 
 # --- what is asked -----------------------------------------------------------------------------------------------
+
+
+@cache
+def _capabilities(*, containers: bool) -> tuple[tuple[APICap, ...], tuple[APICap, ...]]:
+    """A frontend's and LLB's: the same for every client, and each asks twice."""
+    ours = GATEWAY + CONTAINERS if containers else GATEWAY
+    return (
+        tuple(APICap(ID=name, Enabled=True, Deprecated=name in DEPRECATED) for name in ours),
+        tuple(APICap(ID=name, Enabled=True) for name in LLB),
+    )
 
 
 def solve_order(request: pb.SolveRequest) -> SolveOrder:

@@ -9,7 +9,6 @@ Facts: BuildKit source/local/source.go (the key), session/filesync/filesync.go (
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +18,6 @@ from urllib.parse import quote_plus
 
 import trio
 
-from buildengine.api.fsintake import Digests
 from buildengine.api.fsknown import entries
 from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import Packets, receive
@@ -95,22 +93,19 @@ async def fill(
     It is looked at once, while the client lists its own, and then again only where something was changed; what was
     written is hashed already. Raises ContextError, RpcError.
     """
-    before = await index.scan(path)
+    scan = await index.scan(path)
     try:
-        known = await offload(entries, before, limiter=DISK)
+        known = await offload(entries, scan, limiter=DISK)
         trust = origin.differ != "none"
-        received = await receive(stream, before.root, known, trust=trust, wanted=_wanted(origin), progress=progress)
-        affected = None if received.affected is None else {os.fsdecode(name) for name in received.affected}
-        scan = await index.scan_again(before, path, affected)
-    finally:
-        before.close()
-    await offload(_learn, scan, received.digests, limiter=DISK)
-    return scan
-
-
-def _learn(scan: LocalScan, digests: Digests) -> None:
-    for path, digest in digests.items():
-        scan.learn(os.fsdecode(path), digest)
+        received = await receive(stream, scan.root, known, trust=trust, wanted=_wanted(origin), progress=progress)
+        if received.affected == frozenset():
+            return scan
+        after = await index.scan_again(scan, path, received.affected, received.digests)
+    except BaseException:
+        scan.close()
+        raise
+    scan.close()
+    return after
 
 
 async def _answered(session: ClientSession, origin: LocalOrigin, fill: Callable[[Packets], Awaitable[_T]]) -> _T:
