@@ -4,6 +4,9 @@ No blob and no layer is fsync'ed on its own: that would cost a disk round trip e
 `unsynced` under the incarnation of the file system, and one syncfs(2) per batch, at the latest before a command
 ends, makes all of them durable. After a power cut the incarnation is another, and what is still unsynced may be
 torn: it is dropped when the store is opened (`cache.recovery`).
+
+A build that finds everything in the cache has used cache mounts and received directories, and made nothing. For those
+alone nobody waits for the disk, which others may keep busy: a power cut costs what they save.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from buildengine.errors import StoreError
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache.db import Database
+
+_MOST = 1000  # marks that pile up
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,10 +63,11 @@ class Durability:
         )
 
     async def sync(self) -> None:
-        """Return when all that was committed before this call, by any process, survives a power cut."""
+        """Return when all that was committed before this call, by any process, survives a power cut; if that is more
+        than cache mounts."""
         async with self._lock:
             newest = self._db.read(_newest)
-            if newest is None:
+            if not newest:
                 return  # also: whoever had the lock before us has flushed ours too
             await offload(_flush, self._root, limiter=DISK)
             reach("sync.flushed")
@@ -71,9 +77,11 @@ class Durability:
             reach("sync.done")
 
 
-def _newest(connection: sqlite3.Connection) -> int | None:
-    number: int | None = connection.execute("SELECT max(number) FROM unsynced").fetchone()[0]
-    return number
+def _newest(connection: sqlite3.Connection) -> int:
+    """The number of the newest mark; 0 when there is nothing worth a flush."""
+    query = "SELECT max(number), count(*), sum(kind != 'cachemount') FROM unsynced"
+    newest, marks, others = connection.execute(query).fetchone()
+    return newest if others or marks > _MOST else 0
 
 
 def _flush(root: Path) -> None:

@@ -126,6 +126,23 @@ async def interrupted(root: Path) -> AsyncIterator[Cache]:
             raise KeyboardInterrupt
 
 
+async def test_for_cache_mounts_alone_nobody_waits_for_the_disk(tmp_path: Path) -> None:
+    async with open_cache(tmp_path / "store") as cache:
+
+        async def marks() -> set[str]:
+            await cache.sync()
+            return cache.db.read(lambda c: {kind for (kind,) in c.execute("SELECT kind FROM unsynced")})
+
+        async with cache.cachemounts.acquire("mount"):
+            assert await marks() == {"cachemount"}
+        await (await cache.layers.create(())).commit()
+        assert await marks() == set()
+        for _ in range(501):  # a mark at the beginning and one at the end
+            async with cache.cachemounts.acquire("mount"):
+                pass
+        assert await marks() == set()
+
+
 async def test_after_another_boot_what_was_not_flushed_is_gone(tmp_path: Path) -> None:
     root = tmp_path / "store"
     async with open_cache(root, boot="one") as cache:
