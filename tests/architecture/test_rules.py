@@ -50,8 +50,12 @@ def test_no_check_is_silenced_and_nothing_is_left_undone(path: Path) -> None:
 
 
 def test_the_parts_that_decide_import_nothing_that_acts() -> None:
-    """The edge machine, the layer names, the documents of images and what is attested of them: no trio, no os."""
-    documents = ("worker/exporters/document.py", "worker/exporters/statement.py")
+    """The edge machine, the layer names, the documents of images, caches and what is attested: no trio, no os."""
+    documents = (
+        "worker/exporters/document.py",
+        "worker/exporters/statement.py",
+        "worker/remotecache/document.py",
+    )
     provenance = [str(path.relative_to(ROOT)) for path in (ROOT / "worker/provenance").glob("*.py")]
     for name in ("solver/edge.py", "worker/layers/tar.py", *documents, *provenance):
         imported = {
