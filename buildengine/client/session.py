@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +25,12 @@ from buildengine.client.filesync import FILE_SEND, FileSend, FileSync
 from buildengine.client.secrets import Secrets
 from buildengine.client.serving import serve
 from buildengine.client.ssh import SshAgents
-from buildengine.client.stores import Stores
 from buildengine.client.upload import Upload
 from buildengine.values import dataclass
 
 if TYPE_CHECKING:
     from buildengine.client.layout import LayoutTarget
+    from buildengine.client.stores import Stores
 
 _SESSION = "/moby.buildkit.v1.Control/Session"
 _EXPOSED = "x-docker-expose-session"
@@ -44,18 +43,19 @@ class Offered:
 
     methods: rpc.Services
     exports: FileSend
-    stores: Stores = field(default_factory=Stores)
+    stores: Stores | None = None
 
     def find(self, path: str, metadata: Metadata) -> rpc.Method[Any, Any] | None:
         if path == FILE_SEND and self.exports.takes_any:
             return self.exports.method(metadata)
-        if path in self.stores.paths:
+        if self.stores is not None and path in self.stores.paths:
             return self.stores.method(path, metadata)
         return self.methods.get(path)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return (*self.methods, *self.stores.paths, *([FILE_SEND] if self.exports.takes_any else []))
+        of_stores = () if self.stores is None else self.stores.paths
+        return (*self.methods, *of_stores, *([FILE_SEND] if self.exports.takes_any else []))
 
 
 def offer(
@@ -77,8 +77,16 @@ def offer(
             _HEALTH,
         ),
         exports=FileSend(request.exports, stdout),
-        stores=Stores(request.layouts, layout.services if layout is not None else {}),
+        stores=_stores(request, layout),
     )
+
+
+def _stores(request: BuildRequest, layout: LayoutTarget | None) -> Stores | None:
+    if not request.layouts and layout is None:
+        return None
+    from buildengine.client.stores import Stores
+
+    return Stores(request.layouts, layout.services if layout is not None else {})
 
 
 def _upload(request: BuildRequest) -> rpc.Services:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, cast
 
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.config import Config
@@ -14,24 +12,15 @@ from buildengine.daemon.registries import registry_config
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.events import EventSink
-from buildengine.limits import DISK, PIPE, offload
+from buildengine.limits import DISK, offload
 from buildengine.platform import Platform, local, rank
 from buildengine.reference import parse
 from cache import prune
 from cache.images import StoredImage
 from cache.opened import Cache
-from worker.exporters.archive import image_blobs
 from worker.images import manifests_of, open_images
-from worker.layers.decompress import decompress
-from worker.oci import dockertar, layout
-from worker.oci.chain import chain_ids
-from worker.oci.layout import NamedImage
-from worker.oci.load import LoadedImage, load_tar
 from worker.oci.types import ImageConfig, Manifest, parse_manifest_or_index
 from worker.session import Credentials
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 
 class StoreImages:
@@ -64,20 +53,14 @@ class StoreImages:
         return [infos[image.digest] for image in gone if image.digest in infos]
 
     async def save(self, references: Sequence[str], write: Callable[[bytes], object]) -> None:
-        named = [_named(self._cache, reference) for reference in references]
-        images = [image for image, _ in named]
-        extra = dockertar.files([entry for _, entry in named if entry is not None])
-        blobs = image_blobs(self._cache.store, images)
-        with self._cache.activity():
-            await offload(lambda: layout.write_tar(_Sink(write), images, blobs, extra=extra), limiter=PIPE)
+        from buildengine.daemon import image_archives
+
+        await image_archives.save(self._cache, references, write)
 
     async def load(self, read: Callable[[int], bytes]) -> Sequence[str]:
-        stream = cast(BinaryIO, io.BufferedReader(_Pulled(read), 1 << 20))
-        with self._cache.activity():
-            loaded = await offload(lambda: load_tar(decompress(stream), self._cache.store), limiter=PIPE)
-            names = [await _add(self._cache, image) for image in loaded]
-        await self._cache.sync()
-        return names
+        from buildengine.daemon import image_archives
+
+        return await image_archives.load(self._cache, read)
 
     async def push(
         self, reference: str, names: Sequence[str], credentials: Credentials, on_event: EventSink
@@ -102,27 +85,6 @@ class StoreImages:
             pulled = await pull(self._cache, images, request, on_layer)
         await self._cache.sync()
         return pulled
-
-
-class _Pulled(io.RawIOBase):
-    """A raw stream on a function that reads at most so many bytes."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)
-        data = self._read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-
-class _Sink:
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self.write = write
 
 
 # --- finding ---------------------------------------------------------------------------------------------------
@@ -200,27 +162,3 @@ async def _remove(cache: Cache, *, reference: str, force: bool) -> Sequence[str]
         lines.append(f"Deleted: {gone}")
         await prune.collect(cache)
     return lines
-
-
-async def _add(cache: Cache, image: LoadedImage) -> str:
-    names = [str(parse(name)) for name in image.names]
-    blobs: list[Digest] = []
-    chains: list[Digest] = []
-    for loaded in image.manifests:
-        manifest = loaded.manifest
-        blobs += [manifest.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
-        if loaded.config is not None:
-            chains += chain_ids(loaded.config.diff_ids)
-    await cache.images.add(image.target.digest, names=names, blobs=blobs, chains=chains)
-    return ", ".join(parse(name).familiar for name in names) or str(image.target.digest)
-
-
-def _named(cache: Cache, reference: str) -> tuple[NamedImage, tuple[Manifest, Sequence[str]] | None]:
-    """An image to save: under the name it was asked by, or under none. Docker's part knows single images only."""
-    image = find_image(cache, reference)[0]
-    target = parse_manifest_or_index(cache.store.read(image.digest))
-    by_name = bool(image.name) and as_name(reference) == image.name
-    named = NamedImage(target=target.descriptor, names=(image.name,) if by_name else ())
-    if not isinstance(target, Manifest):
-        return named, None
-    return named, (target, [parse(image.name).familiar] if by_name else [])
