@@ -14,6 +14,7 @@ from cache.opened import Cache
 from solver.reporter import Reporter
 from worker.failures import Failures
 from worker.images import Images
+from worker.ops.clipping import OutputLimits
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
@@ -47,6 +48,7 @@ class BuildContext:
     runtime: Callable[[], Awaitable[Runtime]]
     limits: StepLimits
     dns: Dns = Dns()
+    output: OutputLimits = OutputLimits()
     emulators: Path | None = None  # the directory that has them, if not the usual ones
     entitlements: frozenset[str] = frozenset()
     renewed_mounts: set[str] = field(default_factory=set)

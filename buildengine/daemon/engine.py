@@ -38,6 +38,7 @@ from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext, Dns
 from worker.exporters.result import BuildResult
 from worker.images import open_images
+from worker.ops.clipping import OutputLimits
 from worker.runtime.spec import StepLimits
 from worker.session import Session
 from worker.trees import Trees
@@ -168,6 +169,7 @@ class Engine:
                 runtime=self._runtime,
                 limits=_limits(self.config),
                 dns=_dns(self.config),
+                output=OutputLimits.of(self.config.environment),
                 emulators=self.config.worker.emulators,
                 entitlements=request.entitlements,
             )

@@ -19,6 +19,7 @@ from solver.vertex import Result
 from worker.context import OpContext, step_id
 from worker.failures import Failed
 from worker.ops import users
+from worker.ops.clipping import Clipping
 from worker.ops.hostfiles import host_files
 from worker.ops.stepmounts import Prepared, StepMounts
 from worker.results import Snapshot
@@ -78,20 +79,28 @@ class Step:
     async def _run(self, runtime: Runtime, prepared: Prepared, how: How) -> None:
         spec, secrets = await self.spec(prepared, how)
         tail = bytearray()
+        streams = {number: Clipping(self._context.build.output) for number in (1, 2)}
+        log = self._context.reporter.log
 
         def on_output(stream: int, data: bytes) -> None:
             tail.extend(data)
             if len(tail) > 2 * _TAIL:
                 del tail[:-_TAIL]
-            self._context.reporter.log(stream, data)
+            if told := streams[stream].told(data):
+                log(stream, told)
 
         try:
             ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
+            self._check(ended, bytes(tail[-_TAIL:]), how)
         except UserError as error:
             if not error.message.startswith("exec: "):
                 raise
             raise UserError(self._failed(error.message), hint=error.hint) from error
-        self._check(ended, bytes(tail[-_TAIL:]), how)
+        except ExecFailed:
+            for number, stream in streams.items():
+                if end := stream.end():
+                    log(number, end)
+            raise
 
     def _check(self, ended: Exit, tail: bytes, how: How) -> None:
         meta = self._op.meta
