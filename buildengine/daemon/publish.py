@@ -122,14 +122,13 @@ class _Rows:
     def __init__(self, reporter: Reporter, *, clock: Callable[[], float] = time.time) -> None:
         self._reporter = reporter
         self._clock = clock
-        self._number = 0
         self._name = ""
         self._started = 0.0
         self._sent: dict[Digest, tuple[int, int]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self._number, self._name, self._started = self._number + 1, name, self._clock()
+        self._name, self._started = name, self._clock()
         self._sent.clear()
         self._tell(None)
         yield
@@ -142,8 +141,7 @@ class _Rows:
 
     def _tell(self, completed: float | None) -> None:
         self._reporter.status(
-            f"{self._name} {self._number}",
-            name=self._name,
+            self._name,
             current=sum(current for current, _ in self._sent.values()),
             total=sum(total for _, total in self._sent.values()),
             started=self._started,

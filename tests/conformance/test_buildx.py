@@ -178,6 +178,18 @@ def test_standard_output(place: Place) -> None:
     is_a_tar(place)
 
 
+def test_what_buildx_asks_for_by_itself(place: Place) -> None:
+    """Provenance, in an image beside the image."""
+    name, flags = f"{place.registry}/default:1", ("--push", "--metadata-file", f"{place.work}/metadata")
+    place.buildx.build(place.context, "-t", name, *flags, BUILDX_NO_DEFAULT_ATTESTATIONS="0")
+    index = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
+    image, beside = index["manifests"]
+    assert beside["annotations"]["vnd.docker.reference.type"] == "attestation-manifest"
+    assert beside["annotations"]["vnd.docker.reference.digest"] == image["digest"]
+    statement = json.loads(place.buildx("imagetools", "inspect", "--format={{json .Provenance}}", name))["SLSA"]
+    assert statement["invocation"]["parameters"]["frontend"] == "dockerfile.v0"
+
+
 def test_a_pull_is_shown_at_its_step(place: Place, store_with_base: Store, tmp_path: Path) -> None:
     place.buildx.build(place.context, "-t", f"{place.registry}/pulled:1", "--push")
     dockerfile = place.filled(

@@ -85,6 +85,18 @@ def test_inspect_and_ls(buildx: Buildx) -> None:
     assert "pybuildd" not in buildx("ls", BUILDX_BUILDER="")
 
 
+def test_two_nodes_make_one_image(buildx: Buildx, running: Daemon, context: Path, tmp_path: Path) -> None:
+    """Each builds its platform and pushes it by digest; the client puts both into an index."""
+    with docker_registry(tmp_path) as host, daemon(tmp_path / "root", tmp_path / "other") as other:
+        for platform, node, how in (("linux/amd64", running, ()), ("linux/arm64", other, ("--append",))):
+            remote = node.address.replace("unix:", "unix://")
+            buildx("create", "--name=both", *how, "--driver=remote", f"--platform={platform}", remote)
+        flags = ("--builder=both", "--platform=linux/amd64,linux/arm64", "-t", f"{host}/app:1", "--push")
+        buildx.build(context, *flags, "-f", "-", stdin=b"FROM scratch\nCOPY a.txt /\n")
+        index = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{host}/app:1"))
+    assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
+
+
 def test_usage_and_prune(buildx: Buildx, context: Path) -> None:
     buildx.build(context)
     told = buildx("du", "--verbose")
