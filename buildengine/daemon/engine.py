@@ -37,7 +37,7 @@ from solver.scheduler import Scheduler, open_scheduler
 from worker.cachestore import WorkerCacheStore
 from worker.context import BuildContext, Dns
 from worker.exporters.result import BuildResult
-from worker.images import open_images
+from worker.images import Images, open_images
 from worker.ops.clipping import OutputLimits
 from worker.runtime.spec import StepLimits
 from worker.session import Session
@@ -160,19 +160,7 @@ class Engine:
                 opened = open_remotes(self.cache, self._registries(), self.config.environment, session.uploads)
                 return await later.enter_async_context(opened)
 
-            context = BuildContext(
-                cache=self.cache,
-                images=images,
-                remotes=Lazily(remotes),
-                trees=Trees(self.cache, images),
-                session=session,
-                runtime=self._runtime,
-                limits=_limits(self.config),
-                dns=_dns(self.config),
-                output=OutputLimits.of(self.config.environment),
-                emulators=self.config.worker.emulators,
-                entitlements=request.entitlements,
-            )
+            context = self._context(start, images, Lazily(remotes))
             exports = Exports(context, request, on_event)  # what is wrong with an output is said before anything runs
             resolver = Resolver(context, on_event)
             solving = Solving(context, job, Policies(request.source_policy, start.verifier, resolver.resolve))
@@ -186,6 +174,22 @@ class Engine:
             outcome = _outcome(request, response | _of_frontend(result), exports)
             told = await start.attesting.remembered(several=built.multi_platform) if start.attesting else {}
             return replace(outcome, provenance=told)
+
+    def _context(self, start: _Start, images: Images, remotes: Lazily[Remotes]) -> BuildContext:
+        """What the build's ops are made with."""
+        return BuildContext(
+            cache=self.cache,
+            images=images,
+            remotes=remotes,
+            trees=Trees(self.cache, images),
+            session=start.session,
+            runtime=self._runtime,
+            limits=_limits(self.config),
+            dns=_dns(self.config),
+            output=OutputLimits.of(self.config.environment),
+            emulators=self.config.worker.emulators,
+            entitlements=start.request.entitlements,
+        )
 
     async def _publish(self, context: BuildContext, exports: Exports, on_event: EventSink) -> None:
         """The pushes of a build: only once everything else of it is done."""
