@@ -16,6 +16,8 @@ from solver.job import Job
 from solver.loader import load
 from solver.vertex import Edge, Result
 from worker.context import BuildContext
+from worker.exporters.annotations import Annotations
+from worker.exporters.annotations import parse as parse_annotations
 from worker.exporters.attestations import Attestation
 from worker.exporters.document import described
 from worker.exporters.result import BaseLayer, BuildResult, PlatformImage
@@ -65,7 +67,11 @@ class Solving:
             await self._image(made, edges.get(key), solved.get(key))
             for made, key in zip(result.results, keys, strict=True)
         ]
-        return BuildResult(images=tuple(images), multi_platform=result.multi_platform or len(images) > 1)
+        return BuildResult(
+            images=tuple(images),
+            multi_platform=result.multi_platform or len(images) > 1,
+            annotations=_annotations(result),
+        )
 
     async def _image(self, made: PlatformResult, edge: Edge | None, tree: Result | None) -> PlatformImage:
         return PlatformImage(
@@ -103,3 +109,11 @@ class Solving:
     async def _load(self, loaded: graph.Graph) -> Edge:
         await renew_cache_mounts(self.context, loaded)
         return load(loaded, resolver(self.context))
+
+
+def _annotations(result: FrontendResult) -> Annotations:
+    """What the frontend wants annotated: its metadata has the names of the exporters' attributes (exptypes)."""
+    given = {name: value for name, value in result.metadata.items() if name.startswith("annotation")}
+    if not given:
+        return Annotations()
+    return parse_annotations({name: value.decode(errors="replace") for name, value in given.items()})[0]

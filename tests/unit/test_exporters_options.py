@@ -156,3 +156,28 @@ def test_annotations_without_a_place() -> None:
     other.check(["linux/amd64", "linux/arm64"], multi_platform=True)
     with pytest.raises(UserError, match="no platform linux/arm64 in the result"):
         other.check(["linux/amd64"], multi_platform=False)
+
+
+def test_a_frontend_annotates_too() -> None:
+    """What it says wins over what the output was asked for, and needs OCI's documents as much."""
+    asked = read("image", {"annotation.a": "asked", "annotation.b": "asked", "annotation-index.i": "asked"})
+    said = read("image", {"annotation[linux/amd64].a": "said", "annotation-index.j": "said"}).annotations
+    both = asked.annotated(said)
+    assert both.oci_media_types
+    assert both.annotations.manifest("linux/amd64") == {"a": "said", "b": "asked"}
+    assert both.annotations.manifest("linux/arm64") == {"a": "asked", "b": "asked"}
+    assert both.annotations.index == {"i": "asked", "j": "said"}
+    plain = read("image", {"annotation.a": "asked"})
+    assert plain.annotated(read("image", {}).annotations) == plain
+
+
+def test_attestations() -> None:
+    """Inline is what registries and stores hold. What is to be attested is asked of the build, not of an output."""
+    assert read("image", {"attest:provenance": "mode=max"}) == read("image", {})
+    assert [read(kind, {}).inline_attestations for kind in ("image", "oci", "docker")] == [True, False, False]
+    assert read("oci", {"attestation-inline": "true"}).inline_attestations
+    artifact = read("image", {"oci-artifact": "true"})
+    assert (artifact.artifacts, artifact.oci_media_types) == (True, True)
+    assert read("tar", {"attestation-prefix": "x."}).attestation_prefix == "x."
+    with pytest.raises(UserError, match="is no beginning of a file name"):
+        read("local", {"attestation-prefix": "../"})

@@ -43,6 +43,14 @@ class Annotations:
         descriptors = any(scope == "manifest-descriptor" for scope, _, _ in self.by_platform)
         return bool(self.index or self.index_descriptor or descriptors)
 
+    def merged(self, other: Annotations) -> Annotations:
+        """These, and over them those of `other`."""
+        return Annotations(
+            by_platform=(*self.by_platform, *other.by_platform),
+            index={**self.index, **other.index},
+            index_descriptor={**self.index_descriptor, **other.index_descriptor},
+        )
+
     def check_platforms(self, built: Iterable[str]) -> None:
         """Refuse those for a platform that is not `built`. Raises UserError."""
         known = sorted(built)

@@ -75,6 +75,11 @@ class ExportOptions:
     dangling_empty_only: bool = False
     name_canonical: bool = False
 
+    def annotated(self, more: Annotations) -> ExportOptions:
+        """With `more` annotations, over those that were asked for."""
+        merged = self.annotations.merged(more)
+        return replace(self, annotations=merged, oci_media_types=self.oci_media_types or merged.need_oci)
+
     @property
     def layer_epoch(self) -> int | None:
         """The latest time that a layer made here may hold; None leaves its times."""
@@ -169,7 +174,7 @@ def _is_delete(mode: str) -> bool:
 
 def _check_names(kind: str, attrs: Mapping[str, str]) -> None:
     for name in attrs:
-        if name not in KNOWN[kind]:
+        if name not in KNOWN[kind] and not name.startswith("attest:"):  # an option of the build, not of an exporter
             close = meant(name, KNOWN[kind])
             hint = f"did you mean {close}?" if close else f"type={kind} takes {', '.join(sorted(KNOWN[kind]))}"
             raise UserError(f"unknown attribute {name!r} for an export of type {kind}", hint=hint)

@@ -9,6 +9,7 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from cache.layerrows import RemoteBlob
 from solver.export import KeyGraph
+from worker.exporters.annotations import Annotations
 from worker.exporters.attestations import Attestation
 from worker.results import Stack
 
@@ -47,10 +48,14 @@ class PlatformImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """`multi_platform`: a set by platform, an index then, though it may have one member only."""
+    """`multi_platform`: a set by platform, an index then, though it may have one member only.
+
+    `annotations` are those that the frontend gave; they win over an exporter's.
+    """
 
     images: tuple[PlatformImage, ...]
     multi_platform: bool = False
+    annotations: Annotations = Annotations()
 
     @property
     def platforms(self) -> tuple[str, ...]:
