@@ -29,6 +29,7 @@ from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
+from cache.explicit import has_opaque, write_explicit
 from cache.holds import Holds
 from cache.layerrows import Layer, LayerBlob, LayerMissing, RemoteBlob
 from cache.locks import Locks
@@ -116,8 +117,27 @@ class Layers:
 
     # --- making -------------------------------------------------------------------------------------------
 
-    async def create(self, stack: Sequence[str], *, kind: str = "regular", description: str = "") -> NewLayer:
-        """A writable tree on top of `stack`, which the caller holds. Commit it or discard it."""
+    async def explicit(self, id: str, below: Sequence[str]) -> str:
+        """The filled layer `id`, which was made on `below`, as one that means the same on other layers: itself, if it
+        has no opaque directory (`cache.explicit`)."""
+        directory = self.directory(id)
+        if not await offload(has_opaque, directory, limiter=DISK):
+            return id
+        layer = await self.create(below, description=self.get(id).description, raw=True)
+        try:
+            lowers = [self.directory(each) for each in reversed(below)]
+            await offload(write_explicit, directory, lowers, layer.directory, limiter=DISK)
+            return await layer.commit()
+        finally:
+            await layer.discard()
+
+    async def create(
+        self, stack: Sequence[str], *, kind: str = "regular", description: str = "", raw: bool = False
+    ) -> NewLayer:
+        """A writable tree on top of `stack`, which the caller holds. Commit it or discard it.
+
+        `raw`: what is written, in overlay upper format, is the layer itself.
+        """
         stack = tuple(stack)
         layer = self._new(stack, kind=kind, description=description)
         new = NewLayer(
@@ -127,7 +147,7 @@ class Layers:
         def begin() -> TreeMount:
             self._db.write_nowait(write)
             with explained("cannot make a layer"):
-                return self._snapshots.begin(layer.id, stack)
+                return self._snapshots.begin(layer.id, () if raw else stack)
 
         def write(connection: sqlite3.Connection) -> None:
             below = rows.find_all(connection, stack)

@@ -28,8 +28,25 @@ class Merge:
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         trees = self._context.trees
         stacks = [await trees.stack_of(inputs[index] if index >= 0 else None) for index in self._op.inputs]
-        merged = merge_stacks(stacks)
+        merged = await self._explicit(merge_stacks(stacks), stacks)
         return [Snapshot(self._context.cache.layers, merged) if merged else None]
+
+    async def _explicit(self, merged: Stack, stacks: Sequence[Stack]) -> Stack:
+        """What a layer hides is what it was made on, and nothing of the other inputs that lies below it here.
+
+        A layer that came as a blob is not looked into: it may be lazy, and is to stay the very blob.
+        """
+        layers = self._context.cache.layers
+        below = {id: stack[:position] for stack in stacks for position, id in enumerate(stack)}
+        made = {layer.id for layer in layers.of(merged) if layer.filled and layer.remote is None}
+        return tuple(
+            [
+                await layers.explicit(id, below[id])
+                if id in made and below[id] and below[id] != merged[:position]
+                else id
+                for position, id in enumerate(merged)
+            ]
+        )
 
 
 def merge_stacks(stacks: Sequence[Stack]) -> Stack:
