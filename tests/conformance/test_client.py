@@ -91,6 +91,23 @@ def test_a_layout_in_a_directory(there: Remote, context: Path, tmp_path: Path) -
     assert all((tmp_path / "layout/blobs" / entry["digest"].replace(":", "/")).is_file() for entry in entries)
 
 
+def test_history(there: Remote, context: Path, tmp_path: Path) -> None:
+    there.run("history", "rm", "--all")
+    there.run("build", context, "--label", "one=1")
+    there.run("build", write(tmp_path / "bad", {"Dockerfile": "FROM scratch\nCOPY nothing /\n"}), status=1)
+    listed = [json.loads(line) for line in there.run("history", "ls", "--format", "json").stdout.splitlines()]
+    assert [record["status"] for record in listed] == ["Error", "Completed"]
+    assert there.run("history", "ls", "--filter", "status=error").stdout.count("\n") == 2
+    assert "\nLABEL\tVALUE\none\t1\n" in there.run("history", "inspect", "^1").stdout
+    failed = there.run("history", "inspect").stdout
+    assert "Dockerfile:2\n" in failed
+    assert ">>> COPY nothing /" in failed
+    told = there.run("history", "logs", "^1", "--progress", "rawjson")
+    assert told.step("COPY tree /tree").outcome in ("done", "cached")
+    there.run("history", "rm", "^0")
+    assert len(there.run("history", "ls").stdout.splitlines()) == 2
+
+
 @pytest.mark.parametrize("words", [("image", "ls"), ("push", "app"), ("pull", "app"), ("image", "save", "app")])
 def test_what_only_pybuildd_has(there: Remote, words: tuple[str, ...]) -> None:
     said = there.run(*words, status=1).error

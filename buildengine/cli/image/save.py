@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from buildengine.builder import Builder
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.groups import Command
 from buildengine.errors import UserError
-from buildengine.wholefile import whole_file
+from buildengine.wholefile import destination
 
 
 @click.command(cls=Command)
@@ -28,13 +27,5 @@ def command(app: App, /, images: tuple[str, ...], output: Path | None) -> None:
             builder.images.save(images, sys.stdout.buffer.write)
             sys.stdout.buffer.flush()
         else:
-            _save(builder, images, output)
-
-
-def _save(builder: Builder, images: tuple[str, ...], output: Path) -> None:
-    """Into a file that takes its name only when it is whole."""
-    try:
-        with whole_file(output) as fd, os.fdopen(fd, "wb", closefd=False) as file:
-            builder.images.save(images, file.write)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+            with destination(output) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+                builder.images.save(images, file.write)
