@@ -79,7 +79,7 @@ def parse_repository(text: str) -> Reference:
     if not _DOMAIN.fullmatch(domain):
         _invalid(text, f"{domain[:100]!r} is not a registry host")
     if path != path.lower():
-        _invalid(text, "the repository name must be lower case")
+        _invalid(text, f"repository name ({path[:100]}) must be lowercase")
     if not _PATH.fullmatch(path):
         _invalid(text, f"{path[:100]!r} is not a repository name")
     if _IDENTIFIER.fullmatch(rest):

@@ -28,6 +28,7 @@ from llb.ops import SourceOp
 from llb.sourcemap import SourceFile
 from llb.state import State, http, image, local, oci_layout, scratch
 
+_CHECK_NAME = "is the name right, and the tag?"
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora", "python", "node")
 
 
@@ -76,7 +77,7 @@ class Loader:
             name = reference.normalize(stage.image)
         except UserError as error:
             suggestion = did_you_mean(stage.image, self.graph.names)
-            message = f'failed to parse stage name "{stage.image}": {error.message}{suggestion}'
+            message = f'failed to parse stage name "{stage.image}": {_as_go_says(error)}{suggestion}'
             meant = self.graph.find(stage.image)
             hint = f"FROM takes stage names in lower case: {meant.name}" if meant else error.hint
             raise UserError(message, hint=hint) from None
@@ -94,7 +95,9 @@ class Loader:
                 name=f"[{where}] load metadata for {name}",
             )
         except SourceError as error:
-            error.hint = "; ".join(part for part in (self._advice(stage), error.hint) if part) or None
+            suggestion = did_you_mean(stage.image, [*self.graph.names, *_COMMON_IMAGES])
+            error.message = f"{stage.image}: failed to resolve source metadata for {name}: {error.message}{suggestion}"
+            error.hint = "; ".join(part for part in (self._advice(stage), error.hint) if part) or _CHECK_NAME
             raise
         config = imageconfig.parse(resolved.config)
         platform = self._detected(stage, config, platform)
@@ -116,10 +119,9 @@ class Loader:
                 "is this stage itself" if named is stage else "is defined later; a stage can only use those above it"
             )
             return f"the stage {stage.image} {where}"
-        suggestion = did_you_mean(stage.image, [*self.graph.names, *_COMMON_IMAGES]).strip(" ()")
         if stage.implicit and "/" not in stage.image:
-            return f"no stage above is called {stage.image}, so it was taken for an image. {suggestion}".strip()
-        return suggestion
+            return f"no stage above is called {stage.image}, so it was taken for an image"
+        return ""
 
     def _pulled(self, stage: Stage, pinned: str, platform: Platform) -> State:
         shown = str(platform) if self.show_platform else ""
@@ -261,6 +263,11 @@ def _pinned(written: str, resolved: ResolvedImage) -> str:
     """As it was written, with the digest; a name that a source policy has put in its place is not shortened."""
     is_same = reference.normalize(written) == resolved.reference
     return contexts.with_digest(written if is_same else resolved.reference, resolved.digest)
+
+
+def _as_go_says(error: UserError) -> str:
+    """What is wrong with an image's name, behind the words of Go's library (github.com/distribution/reference)."""
+    return f"invalid reference format: {error.message.partition(': ')[2]}"
 
 
 def _input_config(metadata: Mapping[str, str], name: str) -> bytes | None:

@@ -37,6 +37,8 @@ def instructions(dockerfile: Dockerfile) -> Iterator[ins.Instruction]:
     for line in dockerfile.lines:
         try:
             found = instruction(line, dockerfile.escape)
+        except shapes.ShapeError:
+            raise
         except ParseError as error:
             message = f"dockerfile parse error on line {line.first}: {error.message}"
             raise ParseError(message, hint=error.hint, locations=error.locations) from None
@@ -75,8 +77,6 @@ def instruction(line: LogicalLine, escape: str = "\\") -> ins.Instruction:
     try:
         return make(parse(line, keyword, start, escape))
     except ParseError as error:
-        if name not in error.message:
-            error = ParseError(f"{name}: {error.message}", hint=error.hint, locations=error.locations)
         raise error.located(line.location) from None
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
+from buildengine.errors import ParseError
 from frontends.dockerfile.grammar import Parsed
 from frontends.dockerfile.instructions import KeyValue
 from frontends.dockerfile.terminals import BLANK, exec_form, is_other_json_array
 from frontends.dockerfile.words import quote
+
+if TYPE_CHECKING:
+    from lark import Token
+
+
+class ShapeError(ParseError):
+    """What BuildKit's parser refuses before it looks at instructions: its message does not begin with the line."""
 
 
 def quoted_words(p: Parsed) -> list[str]:
@@ -25,13 +34,14 @@ def key_values(p: Parsed) -> tuple[KeyValue, ...]:
     if words and "=" not in words[0]:  # the old form: ENV name and the rest of the line
         key, *rest = re.split(rf"[{BLANK}]+", p.rest, maxsplit=1)
         if not rest:
-            raise p.error(f"{p.name} must have two arguments", f"write {p.name} {key}=value", p.tokens[0])
+            raise _misshapen(p, f"{p.name} must have two arguments", f"write {p.name} {key}=value", p.tokens[0])
         return (KeyValue(key=key, value=rest[0], legacy=True),)
     pairs = []
     for word, token in zip(words, p.tokens, strict=False):
         key, equals, value = word.partition("=")
         if not equals:
-            raise p.error(
+            raise _misshapen(
+                p,
                 f"Syntax error - can't find = in {quote(word)}. Must be of the form: name=value",
                 "put a value with spaces in quotes",
                 token,
@@ -55,11 +65,16 @@ def command(p: Parsed) -> tuple[tuple[str, ...], bool]:
 
 def _reject_other_json(p: Parsed) -> None:
     if is_other_json_array(p.rest):
-        raise p.error(
+        raise _misshapen(
+            p,
             "when using JSON array syntax, arrays must be comprised of strings only",
             'put every item in double quotes: ["a", "b"]',
             p.tokens[0],
         )
+
+
+def _misshapen(p: Parsed, message: str, hint: str, token: Token) -> ShapeError:
+    return ShapeError(message, hint=hint, locations=(p.at(token),))
 
 
 def paths(p: Parsed) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
     "FROM no digest": ("FROM base@sha256:xyz\n", ("invalid digest 'sha256:xyz'",), 1),
     "FROM an empty variable": ("FROM base:${TAG}\n", ("'' is not a tag",), 1),
     "a platform of four parts": ("FROM --platform=a/b/c/d base\n", ("invalid platform 'a/b/c/d'",), 1),
-    "an unknown flag": ("FROM --foo base\n", ("FROM: unknown flag: --foo", "hint: FROM takes --platform"), 1),
+    "an unknown flag": ("FROM --foo base\n", ("unknown flag: --foo", "hint: FROM takes --platform"), 1),
     "an unknown instruction": ("FROM base\nRUNN x\n", ("unknown instruction: RUNN (did you mean RUN?)",), 2),
     "a stage from itself": (
         "FROM a.invalid/a AS a\nFROM scratch AS b\nCOPY --from=b / /\n",

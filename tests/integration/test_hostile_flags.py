@@ -15,7 +15,7 @@ pytest_plugins = ["tests.fakes.hostile_fixtures"]
 FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
     "an unknown flag": (("--frob",), ("no such option '--frob'", "See 'pybuild build --help'"), 2),
     "a flag without a value": (("--tag",), ("option '--tag' requires an argument",), 2),
-    "a tag in capitals": (("-t", "UPPER"), ("-t/--tag: invalid image reference 'UPPER'", "lower case", "hint:"), 2),
+    "a tag in capitals": (("-t", "UPPER"), ("-t/--tag: invalid image reference 'UPPER'", "lowercase", "hint:"), 2),
     "a tag that climbs": (("-t", "../../x"), ("'..' is not a registry host",), 2),
     "a tag with a digest": (("-t", f"a@sha256:{'0' * 64}"), ("has a digest", "hint: an image gets its digest"), 2),
     "a tag of control characters": (("-t", "a\x1b[31m\n"), ("is not a repository name",), 2),

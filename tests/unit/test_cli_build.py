@@ -156,7 +156,7 @@ def test_global_flags_reach_the_configuration(tmp_path: Path) -> None:
         ([".", "x"], 2, "error: got unexpected extra argument (x)"),
         (["--nonsense", "."], 2, "error: no such option '--nonsense'"),
         (["--buildarg", "A=b", "."], 2, "Did you mean '--build-arg'?"),
-        (["--tag", "App", "."], 2, "error: -t/--tag: invalid image reference 'App': the repository name"),
+        (["--tag", "App", "."], 2, "error: -t/--tag: invalid image reference 'App': repository name"),
         (["-o", "type=x", "."], 2, "error: -o/--output: unknown output type 'x'\nhint: the types are image, oci"),
         (["--platform", "a/b/c/d", "."], 2, "error: --platform: invalid platform 'a/b/c/d'"),
         (["--secret", "x", "."], 2, "error: --secret: 'x' in 'x' is not key=value"),

@@ -122,7 +122,7 @@ def test_what_a_value_means(parse: Callable[[str], Any], text: str, found: Any) 
         (flags.entitlement, "network.host=1", "unknown entitlement", "network.host"),
         (flags.network, "bridge", "unknown network mode 'bridge'", "default, none and host"),
         (flags.memory, "lots", "invalid size 'lots'", "64MB"),
-        (flags.tag, "App", "the repository name must be lower case", "a reference looks like"),
+        (flags.tag, "App", "must be lowercase", "a reference looks like"),
         (flags.tag, "app:" + "x" * 129, "invalid image reference", "a reference looks like"),
         (flags.tag, "app@sha256:" + "0" * 64, "has a digest", "what is in it"),
         (flags.tag, "", "invalid image reference ''", "a reference looks like"),

@@ -45,7 +45,7 @@ def test_a_descriptor_keeps_what_it_says() -> None:
     ("text", "problem"),
     [
         ("sha256:abc", "invalid digest"),
-        ("UPPER", "must be lower case"),
+        ("UPPER", "must be lowercase"),
         ("", "is not a repository name"),
         ("{", "is not valid JSON"),
         ("{}", "digest is missing"),

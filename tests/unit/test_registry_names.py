@@ -64,8 +64,8 @@ def test_the_parts_of_a_reference() -> None:
     ("text", "problem"),
     [
         ("", "is not a repository name"),
-        ("UPPER", "must be lower case"),
-        ("a/UPPER", "must be lower case"),
+        ("UPPER", "must be lowercase"),
+        ("a/UPPER", "must be lowercase"),
         ("app:", "is not a tag"),
         ("app:-x", "is not a tag"),
         ("app:" + "x" * 129, "is not a tag"),
