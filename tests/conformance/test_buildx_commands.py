@@ -91,8 +91,9 @@ def test_two_nodes_make_one_image(buildx: Buildx, running: Daemon, context: Path
         for platform, node, how in (("linux/amd64", running, ()), ("linux/arm64", other, ("--append",))):
             remote = node.address.replace("unix:", "unix://")
             buildx("create", "--name=both", *how, "--driver=remote", f"--platform={platform}", remote)
+        write(context, {"Dockerfile": "FROM scratch\nCOPY a.txt /\n"})
         flags = ("--builder=both", "--platform=linux/amd64,linux/arm64", "-t", f"{host}/app:1", "--push")
-        buildx.build(context, *flags, "-f", "-", stdin=b"FROM scratch\nCOPY a.txt /\n")
+        buildx.build(context, *flags)
         index = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{host}/app:1"))
     assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {"amd64", "arm64"}
 
