@@ -17,6 +17,7 @@ from buildengine.events import EventSink
 from buildengine.values import dataclass
 
 LOGS = "application/vnd.buildkit.status.v0"  # the status stream, see `api.journal`
+TRACE = "application/vnd.buildkit.otlp.json.v0"  # see `api.spans`
 ERROR = "application/vnd.googeapis.google.rpc.status+proto"  # spelt so by BuildKit (solver/llbsolver/history.go)
 
 

@@ -80,7 +80,8 @@ class Control:
     async def _solve(
         self, request: pb.SolveRequest, call: ServerCall[pb.SolveRequest, pb.SolveResponse]
     ) -> pb.SolveResponse:
-        return pb.SolveResponse(ExporterResponse=await self._daemon.solve(build_order(request)))
+        order = replace(build_order(request), traceparent=rpc.value(call.metadata, "traceparent"))
+        return pb.SolveResponse(ExporterResponse=await self._daemon.solve(order))
 
     async def _status(self, request: pb.StatusRequest, call: ServerCall[pb.StatusRequest, pb.StatusResponse]) -> None:
         await call.send_initial_metadata(self._now())

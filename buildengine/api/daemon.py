@@ -24,7 +24,8 @@ class BuildOrder:
 
     Without `definition` and without a frontend's name in `request` it waits for what its client solves through the
     gateway. `image_config` is that of a definition's result, b"" for the usual one. `source_policy_session` is that of
-    a client who decides about each source.
+    a client who decides about each source. `traceparent` is the span of the client that this is part of (W3C Trace
+    Context), "" for none.
     """
 
     request: BuildRequest
@@ -35,6 +36,7 @@ class BuildOrder:
     internal: bool = False
     session_exporter: bool = False
     source_policy_session: str = ""
+    traceparent: str = ""
 
     @property
     def is_clients(self) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 import trio
 
 from buildengine.api import convert
 from buildengine.api.control_pb2 import StatusResponse
 from buildengine.api.vertexstream import VertexStream
-from buildengine.events import Event, LogEvent
+from buildengine.events import Event, LogEvent, VertexEvent
 from buildengine.history import Steps
 
 _PIECE = 1 << 20  # bytes of one read
@@ -38,6 +38,10 @@ class Journal:
     @property
     def steps(self) -> Steps:
         return self._vertices.steps
+
+    @property
+    def vertices(self) -> Collection[VertexEvent]:
+        return self._vertices.vertices
 
     def tell(self, event: Event) -> None:
         if self.has_ended:

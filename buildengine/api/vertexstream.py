@@ -6,7 +6,7 @@ stream, what has started and not ended ends. Source: BuildKit solver/progress.go
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from buildengine.events import Event, Outcome, VertexEvent, WarningEvent
@@ -16,7 +16,7 @@ from buildengine.history import Steps
 class VertexStream:
     def __init__(self) -> None:
         self._newest: dict[str, VertexEvent] = {}
-        self._seen: dict[str, bool] = {}  # by digest, whether it has completed
+        self._told: dict[str, VertexEvent] = {}  # the last of each, or that with which it has completed
         self._cached: set[str] = set()
         self._below_cached: set[str] = set()
         self._warnings = 0
@@ -24,11 +24,16 @@ class VertexStream:
     @property
     def steps(self) -> Steps:
         return Steps(
-            total=len(self._seen),
-            completed=sum(self._seen.values()),
+            total=len(self._told),
+            completed=sum(event.completed is not None for event in self._told.values()),
             cached=len(self._cached),
             warnings=self._warnings,
         )
+
+    @property
+    def vertices(self) -> Collection[VertexEvent]:
+        """All of them, as they ended, or as they stand."""
+        return self._told.values()
 
     def told(self, event: Event) -> Iterator[Event]:
         """The event, behind those that it implies."""
@@ -80,7 +85,9 @@ class VertexStream:
             self._below_cached.add(one)
 
     def _counted(self, event: VertexEvent) -> VertexEvent:
-        self._seen[event.digest] = self._seen.get(event.digest, False) or event.completed is not None
+        known = self._told.get(event.digest)
+        if known is None or known.completed is None or event.completed is not None:
+            self._told[event.digest] = event
         if event.outcome is Outcome.CACHED:
             self._cached.add(event.digest)
         return event

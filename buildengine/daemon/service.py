@@ -17,6 +17,7 @@ from functools import partial
 import trio
 
 from buildengine import __version__
+from buildengine.api import spans
 from buildengine.api import status as statuses
 from buildengine.api.bridges import Bridges, unknown_job
 from buildengine.api.control_pb2 import StatusResponse
@@ -39,7 +40,7 @@ from buildengine.daemon.image_store import StoreImages
 from buildengine.daemon.main import VERSION
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError, leading
-from buildengine.history import ERROR, LOGS, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
+from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -190,12 +191,12 @@ class Service:
             outcome = await self._run(order, build)
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                await self._complete(record, build, failure=self._failure(error))
+                await self._complete(replace(record, failure=self._failure(error)), build, order)
             raise
         made = {key: self._kept(predicate) for key, predicate in outcome.provenance.items()}
         results = {key: ResultInfo(attestations=(blob,)) for key, blob in made.items() if key}
         whole = replace(_result(outcome), attestations=(made[""],) if "" in made else ())
-        await self._complete(replace(record, response=outcome.metadata, result=whole, results=results), build)
+        await self._complete(replace(record, response=outcome.metadata, result=whole, results=results), build, order)
         return outcome.metadata
 
     def _kept(self, predicate: Predicate) -> Blob:
@@ -203,13 +204,13 @@ class Service:
         blob = self.history_store.keep(predicate.data, MEDIA_TYPE)
         return replace(blob, annotations={PREDICATE_TYPE: predicate.type})
 
-    async def _complete(self, record: BuildRecord, build: RunningBuild, failure: Failure | None = None) -> None:
+    async def _complete(self, record: BuildRecord, build: RunningBuild, order: BuildOrder) -> None:
         build.journal.end()
+        record = replace(record, completed=time.time(), steps=build.journal.steps)
         with suppress(OSError, BuildError):  # the build is done: that its logs cannot be kept is not its failure
-            logs = await self.history_store.keep_file(build.path, LOGS)
-            record = replace(record, logs=logs)
-        steps = build.journal.steps
-        await self.history_store.completed(replace(record, completed=time.time(), steps=steps, failure=failure))
+            record = replace(record, trace=self.history_store.keep(_trace(record, build, order), TRACE))
+            record = replace(record, logs=await self.history_store.keep_file(build.path, LOGS))
+        await self.history_store.completed(record)
         build.is_recorded = record.logs is not None
 
     def _failure(self, raised: BaseException) -> Failure:
@@ -282,6 +283,17 @@ async def _rest(builds: Builds, engine: Engine, history: History) -> None:
         await history.rest()
         await engine.rest()
         residency.give_back()
+
+
+def _trace(record: BuildRecord, build: RunningBuild, order: BuildOrder) -> bytes:
+    call = spans.Call(
+        name="moby.buildkit.v1.Control/Solve",
+        traceparent=order.traceparent,
+        started=record.created,
+        ended=record.completed or record.created,
+        error=record.failure.message if record.failure else "",
+    )
+    return spans.document(call, build.journal.vertices)
 
 
 def _result(outcome: BuildOutcome) -> ResultInfo:

@@ -28,6 +28,11 @@ def client(running: Daemon) -> Iterator[Client]:
         yield connected
 
 
+@pytest.fixture
+def root(running: Daemon) -> Path:
+    return Path(running.process.args[running.process.args.index("--root") + 1])
+
+
 def files(name: str) -> Definition:
     return scratch().file(mkdir("/srv").mkfile("/srv/it", name.encode()), name=f"write {name}").marshal()
 
@@ -41,7 +46,7 @@ def update(client: Client, ref: str, **what: bool) -> None:
     client.unary("UpdateBuildHistory", pb.UpdateBuildHistoryRequest(Ref=ref, **what), pb.UpdateBuildHistoryResponse)
 
 
-def test_a_record_of_a_build(client: Client, running: Daemon) -> None:
+def test_a_record_of_a_build(client: Client) -> None:
     attrs = {"context": "https://example.com/them/app.git"}
     client.solve(files("record"), ref="record", FrontendAttrs=attrs, Exporters=[pb.Exporter(Type="image")])
     record = client.record("record")
@@ -53,7 +58,7 @@ def test_a_record_of_a_build(client: Client, running: Daemon) -> None:
     assert not record.HasField("error")
 
 
-def test_a_record_has_a_provenance(client: Client, running: Daemon) -> None:
+def test_a_record_has_a_provenance(client: Client, root: Path) -> None:
     """Whatever the client asked for; it is read as any other document, also through the content service."""
     asked = {
         "attest:provenance": "mode=min,builder-id=https://ci.example",
@@ -63,7 +68,6 @@ def test_a_record_has_a_provenance(client: Client, running: Daemon) -> None:
     (blob,) = client.record("provenance").Result.Attestations
     assert blob.media_type == "application/vnd.in-toto+json"
     assert dict(blob.annotations) == {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}
-    root = Path(running.process.args[running.process.args.index("--root") + 1])
     data = (root / "history" / blob.digest.removeprefix("sha256:")).read_bytes()
     assert len(data) == blob.size
     predicate = json.loads(data)
@@ -77,11 +81,10 @@ def test_a_record_has_a_provenance(client: Client, running: Daemon) -> None:
     assert not client.record("failed-provenance").HasField("Result")
 
 
-def test_what_the_logs_are(client: Client, running: Daemon) -> None:
+def test_what_the_logs_are(client: Client, root: Path) -> None:
     """The status stream, message by message: other tools read it so."""
     client.solve(files("logs"), ref="logs")
     logs = client.record("logs").logs
-    root = Path(running.process.args[running.process.args.index("--root") + 1])
     data = (root / "history" / logs.digest.removeprefix("sha256:")).read_bytes()
     assert len(data) == logs.size
     assert [response for response, _ in messages(data)] == list(client.status("logs").responses)
@@ -190,3 +193,32 @@ def test_old_records_go(tmp_path: Path) -> None:
         update(client, "pinned", Pinned=True)
     with daemon(tmp_path / "root", tmp_path, "--config", config) as second, second.client() as client:
         assert {event.record.Ref for event in client.history()} == {"pinned", "newest"}
+
+
+def test_the_trace_of_a_build_is_part_of_its_clients(client: Client, root: Path) -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    request = client.request(files("traced"), ref="traced")
+    metadata = [("traceparent", f"00-{trace}-{span}-01")]
+    client.unary("Solve", request, pb.SolveResponse, metadata=metadata)
+    update(client, "traced", Finalize=True)
+    kept = client.record("traced").trace
+    assert kept.media_type == "application/vnd.buildkit.otlp.json.v0"
+    lines = (root / "history" / kept.digest.removeprefix("sha256:")).read_bytes().splitlines()
+    call, *steps = [json.loads(line) for line in lines]
+    assert call["Name"] == "moby.buildkit.v1.Control/Solve"
+    assert call["Parent"]["SpanID"] == span
+    assert [step["Name"] for step in steps] == ["write traced"]
+    assert steps[0]["Parent"]["SpanID"] == call["SpanContext"]["SpanID"]
+    assert {each["SpanContext"]["TraceID"] for each in (call, *steps)} == {trace}
+    assert call["StartTime"] <= steps[0]["StartTime"] <= steps[0]["EndTime"] <= call["EndTime"]
+
+
+def test_the_trace_of_a_build_that_failed(client: Client, root: Path) -> None:
+    with pytest.raises(grpc.RpcError):
+        client.solve(missing(), ref="broken trace")
+    kept = client.record("broken trace").trace
+    lines = (root / "history" / kept.digest.removeprefix("sha256:")).read_bytes().splitlines()
+    call, *_ = [json.loads(line) for line in lines]
+    assert call["Status"]["Code"] == 1
+    assert "nowhere" in call["Status"]["Description"]
+    assert call["Parent"]["TraceID"] == "0" * 32
