@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
 
 SESSION_HOST = "buildkit-session"  # source/http/transport.go
+ATTEST_OPTIONS = ("attest:", "build-arg:BUILDKIT_ATTEST_")  # what they begin with: frontend/attestations/parse.go
 ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
 
 
@@ -100,6 +101,11 @@ class Predicate:
 
     type: str
     data: bytes = field(repr=False)
+
+
+def asks_to_attest(options: Mapping[str, str]) -> bool:
+    """Whether a build with these options is to attest something of its results."""
+    return any(name.startswith(ATTEST_OPTIONS) for name in options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

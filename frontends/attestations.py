@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from buildengine import reference
+from buildengine.builder import ATTEST_OPTIONS
 from buildengine.errors import UserError, meant
 from buildengine.values import dataclass
 from frontends.dockerfile import notation
 
 SBOM, PROVENANCE = "sbom", "provenance"
-_PREFIXES = ("attest:", "build-arg:BUILDKIT_ATTEST_")
 _SCANNER = "docker/buildkit-syft-scanner:stable-1"  # what BuildKit takes where nobody names one
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {SBOM: {"generator": _SCANNER}, PROVENANCE: {"version": "v0.2"}}
 
@@ -34,7 +34,7 @@ def read(options: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """The attributes of each kind of attestation that is asked for. Raises UserError."""
     asked: dict[str, str] = {}
     for name, value in options.items():
-        for prefix in _PREFIXES:
+        for prefix in ATTEST_OPTIONS:
             if name.startswith(prefix):
                 asked[name.removeprefix(prefix).lower()] = value
     found = {kind: {**_DEFAULTS.get(kind, {}), **_attributes(kind, text)} for kind, text in asked.items()}

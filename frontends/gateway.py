@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
-from buildengine.attestation import Claim
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -22,6 +21,9 @@ from llb.ops import SourceOp
 
 if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
+
+if TYPE_CHECKING:  # few builds attest anything
+    from buildengine.attestation import Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

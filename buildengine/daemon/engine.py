@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from buildengine import platform as platforms
-from buildengine.builder import BuildOutcome, BuildRequest
+from buildengine.builder import BuildOutcome, BuildRequest, asks_to_attest
 from buildengine.config import Config
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.collector import collect_garbage
@@ -49,7 +49,6 @@ if TYPE_CHECKING:  # a cached build starts none of these
     from worker.remotes import Remotes
     from worker.runtime.runtime import Kind, Runtime
 
-_ASKED = ("attest:", "build-arg:BUILDKIT_ATTEST_")
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 
 
@@ -214,7 +213,7 @@ async def _solve(
 
 def _attesting(request: BuildRequest, provenance: Provenance) -> Attesting | None:
     """None for a build of which nothing is to be said. Raises UserError."""
-    if not provenance.is_remembered and not any(name.startswith(_ASKED) for name in request.options):
+    if not provenance.is_remembered and not asks_to_attest(request.options):
         return None
     from buildengine.daemon.attesting import Attesting
 

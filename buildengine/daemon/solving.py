@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from buildengine.daemon.policies import Policies
 from buildengine.digest import Digest
@@ -18,10 +19,12 @@ from solver.vertex import Edge, Result
 from worker.context import BuildContext
 from worker.exporters.annotations import Annotations
 from worker.exporters.annotations import parse as parse_annotations
-from worker.exporters.attestations import Attestation
 from worker.exporters.document import described
 from worker.exporters.result import BaseLayer, BuildResult, PlatformImage
 from worker.worker import renew_cache_mounts, resolver
+
+if TYPE_CHECKING:  # few results have any
+    from worker.exporters.attestations import Attestation
 
 
 class Solving:
@@ -49,6 +52,8 @@ class Solving:
 
     async def attested(self, said: Attested) -> Attestation:
         """Something that is attested, with its tree. The tree is the job's."""
+        from worker.exporters.attestations import Attestation
+
         definition = said.definition
         if definition is None:
             return Attestation(claim=said.claim)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from buildengine.builder import asks_to_attest
 from buildengine.errors import (
     BuildError,
     ParseError,
@@ -18,8 +19,7 @@ from buildengine.errors import (
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends import attestations
-from frontends.dockerfile import directives, lines, lint, options, parse, plan, scanned, source, stages
+from frontends.dockerfile import directives, lines, lint, options, parse, plan, source, stages
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.conversion import Converted, convert
 from frontends.dockerfile.convert.draft import Shared
@@ -103,18 +103,26 @@ class _Building:
         return len(self.request.platforms) > 1 if asked is None else asked
 
     async def run(self) -> FrontendResult:
-        scanner = attestations.scanner(self.request.options)
         converted = await self._all(self.request.platforms, self._warn)
-        if scanner is None:
-            return self._result(converted, [()] * len(converted))
-        from frontends.sbom import open_scanner  # few builds ask for one
+        return self._result(converted, await self._scans(converted))
 
+    async def _scans(self, converted: Sequence[Converted]) -> Sequence[tuple[Attestation, ...]]:
+        """What a scanner is to write of each result, if one is asked for."""
+        none: Sequence[tuple[Attestation, ...]] = [()] * len(converted)
+        if not asks_to_attest(self.request.options):
+            return none
+        from frontends import attestations  # few builds do
+        from frontends.dockerfile import scanned
+        from frontends.sbom import open_scanner
+
+        scanner = attestations.scanner(self.request.options)
+        if scanner is None:
+            return none
         scan = await open_scanner(self.gateway, scanner, self.request.build_platform, mode=self.options.resolve_mode)
-        scans = [
+        return [
             (scan(str(platform), scanned.targets(found), platform),)
             for platform, found in zip(self.request.platforms, converted, strict=True)
         ]
-        return self._result(converted, scans)
 
     async def answer(self) -> FrontendResult:
         """What was asked instead of a build. Raises Unsupported."""

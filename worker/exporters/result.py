@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from buildengine.digest import Digest
 from buildengine.platform import Platform
@@ -10,8 +11,10 @@ from buildengine.values import dataclass
 from cache.layerrows import RemoteBlob
 from solver.export import KeyGraph
 from worker.exporters.annotations import Annotations
-from worker.exporters.attestations import Attestation
 from worker.results import Stack
+
+if TYPE_CHECKING:  # few results have any
+    from worker.exporters.attestations import Attestation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
