@@ -139,7 +139,7 @@ class LocalGateway:
     async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> LocalReference:
         settled = await self._solving.policies.definition(definition, policies)
         if self._scope is not None:
-            self._scope.solved(settled)
+            self._scope.solved(definition, settled)
         return LocalReference(self._solving, settled)
 
     async def resolve_image(

@@ -144,6 +144,16 @@ def test_a_result_is_of_the_frontend_that_made_it() -> None:
     assert whole.locals == ("context", "dockerfile", "own")
 
 
+def test_what_a_policy_puts_in_the_place_of_a_definition_is_of_the_same_frontend() -> None:
+    outer = Scope()
+    inner = outer.nested("dockerfile.v0", {})
+    asked, settled = local("asked").marshal(), local("settled").marshal()
+    inner.solved(asked, settled)
+    assert outer.of(asked) is outer.of(settled) is inner
+    found = inner.capture(settled, [settled], lambda one: of(one) if one is settled else None)
+    assert found == Capture(locals=("settled",))
+
+
 def test_what_nobody_solved_is_not_told() -> None:
     scope = Scope()
     made, unsolved = local("context").marshal(), image("busybox").run("x").marshal()

@@ -43,9 +43,10 @@ class Scope:
         image = ImageMaterial(reference=reference, digest=str(digest), platform=platform, is_local=is_local)
         self._images.append(image)
 
-    def solved(self, definition: Definition) -> None:
-        """The frontend has asked for this, whether or not it was solved in the end."""
-        self._solved.append(definition)
+    def solved(self, definition: Definition, settled: Definition | None = None) -> None:
+        """The frontend has asked for this, whether or not it was solved in the end. A policy may have `settled` that
+        another is built in its place: the frontend's result is known by either."""
+        self._solved += [definition] if settled is None or settled is definition else [definition, settled]
 
     def has_result(self, definition: Definition) -> None:
         """This is a result: of this very frontend, if none of the inner ones has it."""
