@@ -45,7 +45,10 @@ class VertexEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusEvent:
-    """Progress inside a step: a layer's download, `transferring context`, `exporting layers`."""
+    """Progress inside a step: a layer's download, `transferring context`, `exporting layers`.
+
+    `id` is what people read, as BuildKit's clients show it; `name` is the kind of thing, in a word.
+    """
 
     id: str
     vertex: str

@@ -133,7 +133,7 @@ def _worth_printing(last: StatusEvent, status: StatusEvent) -> bool:
 
 
 def _status_line(status: StatusEvent) -> str:
-    text = safe(status.name or status.id)
+    text = safe(status.id)
     if status.total:
         text += f" {show_progress(status.current)} / {show_progress(status.total)}"
     elif status.current:

@@ -124,7 +124,7 @@ class TtyPainter:
         return self._line(f" => {name}", f"{step.seconds(self._clock()):.1f}s", style)
 
     def _status_line(self, status: StatusEvent, style: str = "") -> Text:
-        text = f" => => {safe(status.name or status.id)}"
+        text = f" => => {safe(status.id)}"
         if status.total:
             text += f" {show_progress(status.current)} / {show_progress(status.total)}"
         elif status.current:
