@@ -19,7 +19,7 @@ from buildengine.limits import DISK, offload
 from cache.opened import Cache
 
 STAMP = "collected"
-_INTERVAL = 60.0
+INTERVAL = 60.0  # seconds between two collections
 
 
 async def collect_garbage(cache: Cache, config: WorkerConfig) -> None:
@@ -32,7 +32,7 @@ async def collect_garbage(cache: Cache, config: WorkerConfig) -> None:
 def _is_due(stamp: Path) -> bool:
     """Whether it is time again; then the stamp is new, so that no other process begins as well."""
     with suppress(FileNotFoundError):
-        if 0 <= time.time() - stamp.stat().st_mtime < _INTERVAL:
+        if 0 <= time.time() - stamp.stat().st_mtime < INTERVAL:
             return False
     os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     os.utime(stamp)

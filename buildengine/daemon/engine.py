@@ -88,6 +88,10 @@ class Engine:
         """For who stays: the first step is to find what runs steps there already. Raises HostError."""
         (await self._runtime()).rest()
 
+    async def collect(self) -> None:
+        """Make the store smaller by the rules for it, unless that was done within the last minute."""
+        await collect_garbage(self.cache, self.config.worker)
+
     async def rest(self) -> None:
         """No build is near: give back what the last ones have left."""
         await self.cache.db.rest()
@@ -130,9 +134,9 @@ class Engine:
                 self._runtime.made.rest()
             await self.cache.sync()
         except BuildError:
-            await collect_garbage(self.cache, self.config.worker)  # a full disk may be why
+            await self.collect()  # a full disk may be why
             raise
-        await collect_garbage(self.cache, self.config.worker)
+        await self.collect()
         return outcome
 
     async def _build_again(self, start: _Start) -> BuildOutcome:

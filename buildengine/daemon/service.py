@@ -33,6 +33,7 @@ from buildengine.builder import BuildOutcome, Predicate, PrunePolicy, RunnablePl
 from buildengine.daemon import residency
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.builds import Builds, RunningBuild, Stopped
+from buildengine.daemon.collector import INTERVAL
 from buildengine.daemon.engine import Engine, Provenance
 from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
@@ -273,6 +274,7 @@ async def open_service(engine: Engine, history: History, settings: Settings) -> 
     async with trio.open_nursery() as nursery, open_received(cache) as received:
         builds = Builds(cache.root / "ingest", cache.lease.id, nursery)
         nursery.start_soon(_rest, builds, engine, history)
+        nursery.start_soon(_collect, builds, engine)
         yield Service(engine, history, builds, Sessions(), received, settings)
         nursery.cancel_scope.cancel()
 
@@ -283,6 +285,14 @@ async def _rest(builds: Builds, engine: Engine, history: History) -> None:
         await history.rest()
         await engine.rest()
         residency.give_back()
+
+
+async def _collect(builds: Builds, engine: Engine) -> None:
+    """What builds leave to the collector that end within a minute of its last run, and what is there at the start."""
+    while True:
+        await engine.collect()
+        await builds.quiet()
+        await trio.sleep(INTERVAL)
 
 
 def _trace(record: BuildRecord, build: RunningBuild, order: BuildOrder) -> bytes:

@@ -295,7 +295,7 @@ async def test_a_collector_that_is_off_or_has_nothing_to_do(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = write(tmp_path / "context", {"Dockerfile": "FROM base\nRUN echo 1 > /1\n"})
-    monkeypatch.setattr(collector, "_INTERVAL", 0)
+    monkeypatch.setattr(collector, "INTERVAL", 0)
     assert (await store.build(context)).ran
     assert (await store.build(context)).ran == []
     store.environment |= {"PYBUILD_WORKER_MAX_USED_SPACE": "1", "PYBUILD_WORKER_GC": "false"}
