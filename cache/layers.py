@@ -29,7 +29,7 @@ from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
-from cache.explicit import has_opaque, write_explicit
+from cache.explicit import write_changes
 from cache.holds import Holds
 from cache.layerrows import Layer, LayerBlob, LayerMissing, RemoteBlob
 from cache.locks import Locks
@@ -119,15 +119,12 @@ class Layers:
 
     async def explicit(self, id: str, below: Sequence[str]) -> str:
         """The filled layer `id`, which was made on `below`, as one that means the same on other layers: itself, if it
-        has no opaque directory (`cache.explicit`)."""
-        directory = self.directory(id)
-        if not await offload(has_opaque, directory, limiter=DISK):
-            return id
+        is nothing but its changes (`cache.explicit`)."""
         layer = await self.create(below, description=self.get(id).description, raw=True)
         try:
             lowers = [self.directory(each) for each in reversed(below)]
-            await offload(write_explicit, directory, lowers, layer.directory, limiter=DISK)
-            return await layer.commit()
+            is_other = await offload(write_changes, self.directory(id), lowers, layer.directory, limiter=DISK)
+            return await layer.commit() if is_other else id
         finally:
             await layer.discard()
 

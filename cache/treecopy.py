@@ -47,7 +47,7 @@ def attributes(fd: int) -> Attributes:
         uid=info.st_uid,
         gid=info.st_gid,
         times=(info.st_atime_ns, info.st_mtime_ns),
-        xattrs=_xattrs(f"/proc/self/fd/{fd}"),
+        xattrs=xattrs(f"/proc/self/fd/{fd}"),
     )
 
 
@@ -76,7 +76,7 @@ class Copier:
         os.chown(name, info.st_uid, info.st_gid, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISLNK(info.st_mode):
             os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=target)
-        for key, value in _xattrs(f"/proc/self/fd/{source}/{name}").items():
+        for key, value in xattrs(f"/proc/self/fd/{source}/{name}").items():
             os.setxattr(f"/proc/self/fd/{target}/{name}", key, value, follow_symlinks=False)
         os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
@@ -144,7 +144,7 @@ def drop_overlay_xattrs(name: str, directory: int) -> None:
                 os.removexattr(path, key, follow_symlinks=False)
 
 
-def _xattrs(path: str) -> dict[str, bytes]:
+def xattrs(path: str) -> dict[str, bytes]:
     """`path` is a descriptor under /proc, or one name under one: os.listxattr takes no directory descriptor."""
     follow = path.count("/") == 4  # the descriptor itself is a magic link
     return {

@@ -77,6 +77,16 @@ class Trees:
                     await here[layer.id].wait()
                     await self._unpack(layer, stack[: stack.index(layer.id)])
 
+    async def explicit(self, stack: Stack) -> str:
+        """The topmost layer of `stack`, as it can lie on other layers too.
+
+        One that came as a blob is not looked into: it may be lazy, and is to stay the very blob.
+        """
+        *below, id = stack
+        layers = self._cache.layers
+        layer = layers.get(id)
+        return await layers.explicit(id, below) if below and layer.filled and layer.remote is None else id
+
     async def fetch_blobs(self, layers: Sequence[Layer]) -> None:
         """Only the blobs: what an export needs of an untouched base."""
         with one_error():

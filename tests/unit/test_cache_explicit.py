@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.explicit import has_opaque, write_explicit
-from cache.merged import merged
+from cache.explicit import write_changes
+from cache.merged import is_opaque, merged
 from cache.overlay import OPAQUE_XATTR
 
 _NAMES = st.sampled_from(("a", "b", "c"))
@@ -62,8 +62,8 @@ def test_on_its_own_layers_it_is_the_same_tree(
     lowers = [layer(place / str(n), entries) for n, entries in enumerate(below)]
     original = layer(place / "top", top)
     (place / "explicit").mkdir()
-    write_explicit(original, lowers, place / "explicit")
-    assert not has_opaque(place / "explicit")
+    write_changes(original, lowers, place / "explicit")
+    assert not any(is_opaque(fd) for *_, fd in os.fwalk(place / "explicit"))
     assert seen(place / "explicit", *lowers) == seen(original, *lowers)
 
 
@@ -72,9 +72,8 @@ def test_on_other_layers_only_what_it_was_made_on_is_hidden(tmp_path: Path) -> N
     entries = {"made": (True, {"b": (False, {})}), "new": (True, {"a": "file"})}
     original = layer(tmp_path / "top", entries)
     other = layer(tmp_path / "other", {"made": (False, {"x": "file", "a": "file"}), "new": (False, {"b": "file"})})
-    assert has_opaque(original)
     (tmp_path / "explicit").mkdir()
-    write_explicit(original, [own], tmp_path / "explicit")
+    write_changes(original, [own], tmp_path / "explicit")
     assert set(seen(tmp_path / "explicit", other)) == {"", "made", "made/b", "made/x", "new", "new/a", "new/b"}
     assert (tmp_path / "explicit/new/a").samefile(original / "new/a")
     times = [os.stat(each / "made").st_mtime_ns for each in (original, tmp_path / "explicit")]

@@ -1,6 +1,6 @@
 """The diff op: what turns the lower tree into the upper one, as layers.
 
-Where the upper tree was made on the lower one, the difference is the layers on top: nothing is compared or copied.
+Where the upper tree was made on the lower one, the difference is the layers on top, without what is no change in them.
 Otherwise a writable tree on the lower one is made equal to the upper one, and what that took is the layer.
 """
 
@@ -35,7 +35,8 @@ class Diff:
             await trees.stack_of(inputs[index] if index >= 0 else None) for index in (self._op.lower, self._op.upper)
         ]
         if upper[: len(lower)] == lower:
-            difference = upper[len(lower) :]
+            added = range(len(lower), len(upper))
+            difference = tuple([await trees.explicit(upper[: position + 1]) for position in added])
         else:
             difference = await self._compared(lower, upper)
         return [Snapshot(self._context.cache.layers, difference) if difference else None]

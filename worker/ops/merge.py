@@ -32,18 +32,12 @@ class Merge:
         return [Snapshot(self._context.cache.layers, merged) if merged else None]
 
     async def _explicit(self, merged: Stack, stacks: Sequence[Stack]) -> Stack:
-        """What a layer hides is what it was made on, and nothing of the other inputs that lies below it here.
-
-        A layer that came as a blob is not looked into: it may be lazy, and is to stay the very blob.
-        """
-        layers = self._context.cache.layers
-        below = {id: stack[:position] for stack in stacks for position, id in enumerate(stack)}
-        made = {layer.id for layer in layers.of(merged) if layer.filled and layer.remote is None}
+        """What a layer replaces and hides is what it was made on, and nothing of the inputs that lie below it here."""
+        own = {id: stack[: position + 1] for stack in stacks for position, id in enumerate(stack)}
+        trees = self._context.trees
         return tuple(
             [
-                await layers.explicit(id, below[id])
-                if id in made and below[id] and below[id] != merged[:position]
-                else id
+                id if own[id] == merged[: position + 1] else await trees.explicit(own[id])
                 for position, id in enumerate(merged)
             ]
         )
