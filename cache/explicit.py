@@ -93,10 +93,8 @@ class _Writer:
                 os.mknod(name, stat.S_IFCHR, 0, dir_fd=there)
 
     def _is_change(self, path: str, info: os.stat_result, before: Found | None) -> bool:
-        if before is None:
-            return not is_whiteout(info)
-        if _identity(info) != _identity(before.info):
-            return True
+        if before is None or _identity(info) != _identity(before.info):
+            return True  # and a whiteout is always one: of a difference, what it was made on is known in part only
         with ExitStack() as opened:
             directory, _, name = path.rpartition("/")
             roots = (self._source, self._lowers[before.layer])
