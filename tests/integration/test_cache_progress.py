@@ -54,7 +54,7 @@ async def test_a_page_of_cached_steps_reads_from_top_to_bottom(store: Store, con
     await store.build(context)
     page = store.command("build", "--progress", "plain", context).error
     assert re.findall(r"#\d+ \[\S+ (\d/\d \w+ .*?)(?:@.*)?\n#\d+ CACHED", page.replace("] ", " ")) == [
-        "1/3 FROM docker.io/library/base",
+        "1/3 FROM docker.io/library/base:latest",
         "2/3 COPY a /a",
         "3/3 RUN cat /a",
         "2/4 COPY --from=one /a /a",
