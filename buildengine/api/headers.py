@@ -14,7 +14,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from google.protobuf.message import DecodeError
 
-from buildengine.api.rpc import Code, Detail, Metadata
+from buildengine.api import statusbytes
+from buildengine.api.rpc import Code, Detail, Metadata, RpcError
 from buildengine.values import dataclass
 
 Headers = list[tuple[bytes, bytes]]
@@ -125,7 +126,7 @@ def trailers(status: Status, limit: int) -> Headers:
         headers.append((b"grpc-message", re.sub("%[^%]?\\Z", "", message[: max(room, 0)]).encode()))
         room -= len(headers[-1][1])
     if status.details:
-        details = encode_binary(_encode_status(status))
+        details = encode_binary(statusbytes.encode(RpcError(status.code, status.message, status.details)))
         if len(details) <= room:
             headers.append((b"grpc-status-details-bin", details))
     return headers
@@ -210,23 +211,11 @@ def decode_binary(text: bytes) -> bytes:
         raise ValueError(f"binary metadata is not base64: {error}") from error
 
 
-def _encode_status(status: Status) -> bytes:
-    from google.rpc import status_pb2
-
-    message = status_pb2.Status(code=int(status.code), message=status.message)
-    for detail in status.details:
-        message.details.add(type_url=detail.type_url, value=detail.value)
-    return message.SerializeToString()
-
-
 def _parse_details(text: bytes) -> tuple[Detail, ...]:
-    from google.rpc import status_pb2
-
     try:
-        message = status_pb2.Status.FromString(decode_binary(text))
+        return statusbytes.decode(decode_binary(text)).details
     except (DecodeError, ValueError):
         return ()
-    return tuple(Detail(type_url=detail.type_url, value=detail.value) for detail in message.details)
 
 
 def _http_status(found: dict[bytes, bytes]) -> Status:

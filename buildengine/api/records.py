@@ -8,10 +8,10 @@ from contextlib import suppress
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from buildengine.api import control_pb2
+from buildengine.api import control_pb2, statusbytes
 from buildengine.api.control_pb2 import BuildHistoryEvent, BuildHistoryRecord, BuildResultInfo, Descriptor
 from buildengine.api.convert import seconds, timestamp
-from buildengine.api.rpc import Code, Detail, RpcError
+from buildengine.api.rpc import Code, RpcError
 from buildengine.api.status import from_rpc
 from buildengine.builder import Export
 from buildengine.digest import Digest
@@ -33,21 +33,6 @@ def decode(data: bytes) -> BuildRecord:
     return record(BuildHistoryRecord.FromString(data))
 
 
-def status_bytes(error: RpcError) -> bytes:
-    """All of an error, as a google.rpc.Status."""
-    message = Status(code=int(error.code), message=error.message)
-    for detail in error.details:
-        message.details.add(type_url=detail.type_url, value=detail.value)
-    return message.SerializeToString()
-
-
-def read_status(data: bytes) -> RpcError:
-    """What `status_bytes` wrote. Raises DecodeError."""
-    message = Status.FromString(data)
-    details = tuple(Detail(type_url=each.type_url, value=each.value) for each in message.details)
-    return RpcError(Code(message.code), message.message, details)
-
-
 def failure_of(record: BuildRecord, document: Callable[[Digest], bytes | None]) -> BuildError | None:
     """Why the build of `record` failed, as far as it is still known."""
     failure = record.failure
@@ -56,8 +41,8 @@ def failure_of(record: BuildRecord, document: Callable[[Digest], bytes | None]) 
     told = RpcError(Code(failure.code), failure.message)
     data = document(failure.blob.digest) if failure.blob is not None else None
     if data is not None:
-        with suppress(DecodeError):
-            told = read_status(data)
+        with suppress(DecodeError, ValueError):
+            told = statusbytes.decode(data)
     return from_rpc(told)
 
 
@@ -72,9 +57,10 @@ def query(request: control_pb2.BuildHistoryRequest) -> HistoryQuery:
 
 
 def event_message(event: HistoryEvent) -> BuildHistoryEvent:
-    if event.happening is Happening.DELETED:
-        return BuildHistoryEvent(type=control_pb2.DELETED, record=BuildHistoryRecord(Ref=event.record.ref))
-    return BuildHistoryEvent(type=_TYPES[event.happening], record=record_message(event.record))
+    """Of what is deleted only the ref is told."""
+    gone = event.happening is Happening.DELETED
+    record = BuildHistoryRecord(Ref=event.record.ref) if gone else record_message(event.record)
+    return BuildHistoryEvent(type=_TYPES[event.happening], record=record)
 
 
 def record_message(record: BuildRecord) -> BuildHistoryRecord:

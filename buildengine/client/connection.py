@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from buildengine.api import statusbytes
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError
 
 if TYPE_CHECKING:
@@ -109,13 +110,10 @@ def _details(metadata: Iterable[tuple[str, bytes]] | None) -> tuple[Detail, ...]
     status = next((value for key, value in metadata or () if key == _DETAILS), b"")
     if not status:
         return ()
-    from google.rpc import status_pb2
-
     try:
-        message = status_pb2.Status.FromString(status)
-    except DecodeError:
+        return statusbytes.decode(status).details
+    except (DecodeError, ValueError):
         return ()
-    return tuple(Detail(type_url=each.type_url, value=each.value) for each in message.details)
 
 
 def _serialized(message: Message) -> bytes:

@@ -17,14 +17,13 @@ from functools import partial
 import trio
 
 from buildengine import __version__
-from buildengine.api import spans
+from buildengine.api import spans, statusbytes
 from buildengine.api import status as statuses
 from buildengine.api.bridges import Bridges, unknown_job
 from buildengine.api.control_pb2 import StatusResponse
 from buildengine.api.daemon import BuildOrder, Version, WorkerInfo
 from buildengine.api.journal import read
 from buildengine.api.received import ReceivedDirectories, open_received
-from buildengine.api.records import status_bytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.session import remote_session
 from buildengine.api.sessions import Sessions
@@ -219,7 +218,7 @@ class Service:
         told = statuses.to_rpc(error) if isinstance(error, Exception) else RpcError(Code.CANCELLED, "context canceled")
         blob: Blob | None = None
         with suppress(OSError, BuildError):
-            blob = self.history_store.keep(status_bytes(told), ERROR)
+            blob = self.history_store.keep(statusbytes.encode(told), ERROR)
         return Failure(code=int(told.code), message=told.message, blob=blob)
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 
 from buildengine.api import images_pb2 as pb
-from buildengine.api.records import status_bytes
+from buildengine.api import statusbytes
 from buildengine.api.status import to_rpc
 from buildengine.client.connect import connect
 from buildengine.client.images import DaemonImages
@@ -34,7 +34,7 @@ def failing(error: BuildError) -> Method:
 
     async def method(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         told = to_rpc(error)
-        context.set_trailing_metadata((("grpc-status-details-bin", status_bytes(told)),))
+        context.set_trailing_metadata((("grpc-status-details-bin", statusbytes.encode(told)),))
         code = next(code for code in grpc.StatusCode if code.value[0] == told.code)
         await context.abort(code, told.message)
         yield b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buildengine import filters
-from buildengine.api import records
+from buildengine.api import records, statusbytes
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.builder import Export
 from buildengine.daemon import historyfilters
@@ -64,7 +64,7 @@ def test_all_of_an_error_is_kept() -> None:
     from google.rpc.status_pb2 import Status
 
     error = RpcError(Code.NOT_FOUND, "gone", (Detail(type_url="t", value=b"v"),))
-    status = Status.FromString(records.status_bytes(error))
+    status = Status.FromString(statusbytes.encode(error))
     assert (status.code, status.message, status.details[0].type_url, status.details[0].value) == (5, "gone", "t", b"v")
 
 
