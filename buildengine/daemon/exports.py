@@ -74,7 +74,7 @@ class Exports:
     async def _run_one(
         self, number: int, options: ExportOptions, result: BuildResult, reporter: Reporter
     ) -> dict[str, str]:
-        options = options.annotated(result.annotations)
+        options = options.annotated(result.annotations).named(result.names)
         options.check_platforms(len(result.images), multi_platform=result.multi_platform)
         if options.kind in ("local", "tar"):
             return await self._export_files(number, options, result, reporter)

@@ -26,6 +26,8 @@ from worker.worker import renew_cache_mounts, resolver
 if TYPE_CHECKING:  # few results have any
     from worker.exporters.attestations import Attestation
 
+_NAMES = "image.name"  # exptypes.ExporterImageNameKey
+
 
 class Solving:
     """One build's way to the solver."""
@@ -76,6 +78,7 @@ class Solving:
             images=tuple(images),
             multi_platform=result.multi_platform or len(images) > 1,
             annotations=_annotations(result),
+            names=result.metadata.get(_NAMES, b"").decode(errors="replace"),
         )
 
     async def _image(self, made: PlatformResult, edge: Edge | None, tree: Result | None) -> PlatformImage:

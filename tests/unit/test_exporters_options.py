@@ -97,6 +97,18 @@ def names_of(**attrs: str) -> list[str]:
     return [str(name) for name in options.names_of(DIGEST)]
 
 
+def test_names_of_the_result() -> None:
+    asked = read("image", {"name": "*", "push": "true"})
+    assert asked.names == ()
+    assert [str(name) for name in asked.named("a,b:1").names] == [
+        "docker.io/library/a:latest",
+        "docker.io/library/b:1",
+    ]
+    assert asked.named("") is asked
+    given = read("image", {"name": "c"})
+    assert given.named("a") is given
+
+
 def test_names_with_the_digest() -> None:
     assert names_of(name="a,b:1") == ["docker.io/library/a:latest", "docker.io/library/b:1"]
     assert names_of(name="b:1", name_canonical="true") == [

@@ -40,6 +40,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "local": _COMMON | {"platform-split", "attestation-prefix", "mode"},
 }
 _IMAGES = frozenset({"image", "oci", "docker"})
+_OF_RESULT = "*"  # exporter/containerimage/export.go: the names that the frontend gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +48,14 @@ class ExportOptions:
     """What one exporter was asked for. `kind` is its type, `level` None the compression's default.
 
     `epoch` is in seconds; layers are rewritten to it only if that is asked for too. An image that is only pushed (not
-    `store`) may leave layers in the registry where they are. `inline_attestations`: those too that are for images in
-    registries and stores only; `artifacts`: attestations are OCI artifacts with a subject.
+    `store`) may leave layers in the registry where they are. `names_of_result`: those that the frontend gives it, in
+    place of `names`. `inline_attestations`: those too that are for images in registries and stores only; `artifacts`:
+    attestations are OCI artifacts with a subject.
     """
 
     kind: str
     names: tuple[Reference, ...] = ()
+    names_of_result: bool = False
     compression: Compression = Compression.GZIP
     level: int | None = None
     force_compression: bool = False
@@ -79,6 +82,12 @@ class ExportOptions:
         """With `more` annotations, over those that were asked for."""
         merged = self.annotations.merged(more)
         return replace(self, annotations=merged, oci_media_types=self.oci_media_types or merged.need_oci)
+
+    def named(self, names: str) -> ExportOptions:
+        """With the names that a frontend gives, "" for none. Raises UserError."""
+        if not (self.names_of_result and names):
+            return self
+        return replace(self, names=_names(names, push=self.push, by_digest=self.by_digest))
 
     @property
     def layer_epoch(self) -> int | None:
@@ -115,13 +124,15 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
     flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
+    names = plain.get("name", "")
     push, by_digest = flag(plain, "push", False), flag(plain, "push-by-digest", False)
     compression = _compression(plain.get("compression", "gzip"))
     artifacts = flag(plain, "oci-artifact", False)
     oci = flag(plain, "oci-mediatypes", kind == "oci") or annotations.need_oci or artifacts
     return ExportOptions(
         kind=kind,
-        names=_names(plain, push=push, by_digest=by_digest),
+        names=() if names == _OF_RESULT else _names(names, push=push, by_digest=by_digest),
+        names_of_result=names == _OF_RESULT,
         compression=compression,
         level=_level(plain, compression),
         force_compression=flag(plain, "force-compression", False),
@@ -146,9 +157,9 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     )
 
 
-def _names(attrs: Mapping[str, str], *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
+def _names(names: str, *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
     """The names of the image; those to push by digest are repositories, without a tag."""
-    texts = [text.strip() for text in attrs.get("name", "").split(",") if text.strip()]
+    texts = [text.strip() for text in names.split(",") if text.strip()]
     if push and not texts:
         raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
     if not by_digest:

@@ -53,12 +53,14 @@ class PlatformImage:
 class BuildResult:
     """`multi_platform`: a set by platform, an index then, though it may have one member only.
 
-    `annotations` are those that the frontend gave; they win over an exporter's.
+    `annotations` are those that the frontend gave; they win over an exporter's. `names` are its names for the image,
+    with commas, for an exporter that wants them.
     """
 
     images: tuple[PlatformImage, ...]
     multi_platform: bool = False
     annotations: Annotations = Annotations()
+    names: str = ""
 
     @property
     def platforms(self) -> tuple[str, ...]:
