@@ -24,6 +24,7 @@ from buildengine.errors import BuildError
 
 _COMMANDS = {
     "build": ("buildengine.cli.build", "Build an image from a Dockerfile"),
+    "lint": ("buildengine.cli.lint", "Tell what is odd in a Dockerfile, and mend it"),
     "pull": ("buildengine.cli.pull", "Fetch an image from a registry"),
     "push": ("buildengine.cli.push", "Push an image of the local store"),
     "du": ("buildengine.cli.du", "Show what the build cache holds"),

@@ -123,7 +123,7 @@ def lint(source: SourceFile, findings: Sequence[Finding], error: BuildError | No
     if error is not None:
         found = _location(error.locations[0]) if error.locations else None
         document["buildError"] = {"message": error.message, "location": found or {}}
-    text = "".join(_printed(each) for each in sorted(findings, key=_line))
+    text = printed(findings)
     status = b"1" if findings or error is not None else b"0"
     return {**_answer(document, text), "result.statuscode": status}
 
@@ -136,6 +136,11 @@ def _warning(finding: Finding) -> dict[str, Any]:
         detail=finding.message,
         always={"ruleName": finding.rule, "location": location},
     )
+
+
+def printed(findings: Iterable[Finding]) -> str:
+    """For people, in the order of the file."""
+    return "".join(_printed(each) for each in sorted(findings, key=_line))
 
 
 def _line(finding: Finding) -> int:

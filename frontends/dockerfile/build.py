@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from buildengine.builder import asks_to_attest
 from buildengine.errors import (
     BuildError,
-    ParseError,
     Unsupported,
     UserError,
 )
@@ -187,29 +186,12 @@ class _Building:
     def _instructions(self, linter: Linter) -> tuple[lines.Dockerfile, list[Instruction]]:
         """The file, parsed. The linter has its settings from it; what it finds before a mistake is found."""
         dockerfile = lines.split(self.definition.file)
-        linter.settings = self._lint_settings(dockerfile)
+        linter.settings = lint.settings_of(dockerfile, self.options.lint)
         lint.check_lines(linter, dockerfile)
-        instructions: list[Instruction] = []
-        for instruction in parse.instructions(dockerfile):
-            lint.check_instruction(linter, instruction)
-            instructions.append(instruction)
-        return dockerfile, instructions
+        return dockerfile, lint.checked(linter, parse.instructions(dockerfile))
 
     async def _ignored(self) -> tuple[str, ...]:
         return await source.load_ignored(self.gateway, self.context, self.definition, self.options)
-
-    def _lint_settings(self, dockerfile: lines.Dockerfile) -> lint.Settings:
-        directive = dockerfile.directive("check")
-        if self.options.lint is not None or directive is None:
-            return self.options.lint or lint.Settings()
-        try:
-            return lint.parse_settings(directive.value)
-        except UserError as error:
-            raise ParseError(
-                f"failed to parse check options: {error.message}",
-                hint=error.hint,
-                locations=(dockerfile.source.at_lines(directive.line, directive.line),),
-            ) from None
 
     def _warn(self, finding: Finding) -> None:
         self.gateway.warn(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
 from types import MappingProxyType
 
-from buildengine.errors import Location, UserError
+from buildengine.errors import Location, ParseError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import notation
@@ -131,6 +131,21 @@ def parse_settings(text: str) -> Settings:
     )
 
 
+def settings_of(dockerfile: Dockerfile, given: Settings | None) -> Settings:
+    """`given`, or else what the file's directive says. Raises ParseError at the directive."""
+    directive = dockerfile.directive("check")
+    if given is not None or directive is None:
+        return given or Settings()
+    try:
+        return parse_settings(directive.value)
+    except UserError as error:
+        raise ParseError(
+            f"failed to parse check options: {error.message}",
+            hint=error.hint,
+            locations=(dockerfile.source.at_lines(directive.line, directive.line),),
+        ) from None
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset() if text in ("", "all") else frozenset(name.strip() for name in text.split(","))
 
@@ -161,6 +176,15 @@ class Linter:
 def check_lines(linter: Linter, dockerfile: Dockerfile) -> None:
     for line in dockerfile.empty_continuations:
         linter.found("NoEmptyContinuation", "Empty continuation line", dockerfile.source.at_lines(line, line))
+
+
+def checked(linter: Linter, instructions: Iterable[ins.Instruction]) -> list[ins.Instruction]:
+    """The instructions, each looked at as it comes: so what is found before a mistake is told."""
+    found: list[ins.Instruction] = []
+    for instruction in instructions:
+        check_instruction(linter, instruction)
+        found.append(instruction)
+    return found
 
 
 def check_instruction(linter: Linter, instruction: ins.Instruction) -> None:

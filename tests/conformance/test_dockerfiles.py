@@ -94,6 +94,19 @@ def test_conversion(sides: Sides, name: str, tmp_path: Path) -> None:
     assert capabilities(theirs) - capabilities(ours) <= {"source.git.knownsshhosts"}  # nobody can be asked here
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_findings(sides: Sides, name: str, tmp_path: Path) -> None:
+    """What `--check` says, as it is printed, and its exit status."""
+    context = write(tmp_path / "context", {"Dockerfile": (_FILES / f"{name}.Dockerfile").read_bytes()})
+    write(context, {".dockerignore": IGNORED.get(name, "")})
+    locals = {"assets": write(tmp_path / "assets", {"logo.png": "x"})}
+    options = {key: pinned(value, sides.digests) for key, value in OPTIONS.get(name, {}).items()}
+    options |= {"requestid": "frontend.lint", "build-arg:BUILDKIT_DOCKERFILE_CHECK": "experimental=all"}
+    ours, theirs = [ask(address, context, options, locals).metadata for address in (sides.ours, sides.theirs)]
+    assert ours["result.txt"].decode() == theirs["result.txt"].decode()
+    assert ours["result.statuscode"] == theirs["result.statuscode"]
+
+
 def pinned(value: str, digests: Mapping[str, str]) -> str:
     """A named context is pinned here also where it is not written so, and not there: so it is written."""
     image = value.removeprefix("docker-image://")

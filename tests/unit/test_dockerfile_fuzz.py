@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from buildengine.errors import BuildError, InternalError, Location, ParseError
 from frontends.dockerfile import ignore, imageconfig, lines, parse
+from frontends.dockerfile import instructions as ins
+from frontends.dockerfile.alone import check
 from frontends.dockerfile.directives import detect_syntax
+from frontends.dockerfile.mend import meaning, mend
 from tests.fakes.gateway import Built, build
 
 KEYWORDS = [
@@ -83,6 +86,48 @@ def test_whole_builds(text: str) -> None:
     built = trio.run(attempt)
     if built is not None:
         assert built.document["architecture"] == "amd64"
+
+
+def instructions_of(data: bytes) -> tuple[lines.Dockerfile, list[ins.Instruction]] | None:
+    try:
+        split = lines.split(lines.SourceFile(filename="Dockerfile", data=data))
+        return split, list(parse.instructions(split))
+    except ParseError:
+        return None
+
+
+@quick
+@given(files)
+@example("# escape=`\nFROM busybox\nRUN a `\n  b\nCOPY <<-E <<'F' /x\n\ta $b\n\tE\nc\nF\n")
+def test_what_is_printed_reads_back(text: str) -> None:
+    found = instructions_of(encode(text))
+    if found is None:
+        return
+    again = instructions_of(printed(*found))
+    assert again is not None
+    assert [meaning(i) for i in again[1]] == [meaning(i) for i in found[1]]
+
+
+def printed(split: lines.Dockerfile, instructions: list[ins.Instruction]) -> bytes:
+    """Each instruction on one line, behind it the bodies of its heredocs."""
+    parts = [f"# escape={split.escape}\n"]
+    for instruction in instructions:
+        parts.append(instruction.text + "\n")
+        parts += [f"{document.body}{document.name}\n" for document in instruction.line.heredocs]
+    return "".join(parts).encode("utf-8", "surrogateescape")
+
+
+@quick
+@given(files)
+@example("from busybox AS A\nenv a  b c\nexpose 1:2/TCP\nRUN a \\\n\n b\n")
+def test_what_is_mended_means_the_same(text: str) -> None:
+    file = lines.SourceFile(filename="Dockerfile", data=encode(text))
+    mended = mend(file, lambda current: check(current, {}).findings)
+    before, after = instructions_of(file.data), instructions_of(mended)
+    assert (before is None) is (after is None)
+    if before and after:
+        assert [meaning(i) for i in after[1]] == [meaning(i) for i in before[1]]
+        assert [type(i) for i in after[1]] == [type(i) for i in before[1]]
 
 
 @quick
