@@ -157,9 +157,9 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     )
 
 
-def _names(names: str, *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
+def _names(text: str, *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
     """The names of the image; those to push by digest are repositories, without a tag."""
-    texts = [text.strip() for text in names.split(",") if text.strip()]
+    texts = [name.strip() for name in text.split(",") if name.strip()]
     if push and not texts:
         raise UserError("an image that is pushed needs a name", hint="e.g. -t registry.example/app:1")
     if not by_digest:
