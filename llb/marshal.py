@@ -60,7 +60,7 @@ class _Collected:
         data = codec.encode(Op(inputs=(Inputs(self.digests).edge(result),)))
         needed = caps.required_by_metadata(self.metadata.values())
         self.metadata[Digest.sha256(data)] = OpMetadata(caps=needed)
-        places = {digest: tuple(several) for digest, several in self.places.items()}
+        places = _with_each_file_once({digest: tuple(several) for digest, several in self.places.items()})
         return Definition(
             ops=(*self.ops.values(), data),
             metadata=MappingProxyType(self.metadata),
@@ -70,6 +70,25 @@ class _Collected:
 
 def _files(places: Mapping[Digest, tuple[Place, ...]]) -> tuple[SourceFile, ...]:
     return tuple(dict.fromkeys([place.file for several in places.values() for place in several]))
+
+
+def _with_each_file_once(places: dict[Digest, tuple[Place, ...]]) -> dict[Digest, tuple[Place, ...]]:
+    """A file that was read twice is one, though somebody wrote the definition that it was read from otherwise: the same
+    result counts (BuildKit client/llb/sourcemap.go, equalSourceMap)."""
+    files = _files(places)
+    if len(files) < 2:
+        return places
+    known: dict[object, SourceFile] = {}
+    same = {file: known.setdefault(_identity(file), file) for file in files}
+    return {
+        digest: tuple([replace(place, file=same[place.file]) for place in several])
+        for digest, several in places.items()
+    }
+
+
+def _identity(file: SourceFile) -> object:
+    ops = codec.decode_definition(file.definition)[0] if file.definition else ()
+    return file.filename, file.language, file.data, ops[-1:]
 
 
 def _merged(first: OpMetadata, second: OpMetadata) -> OpMetadata:

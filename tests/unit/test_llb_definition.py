@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -15,6 +16,7 @@ from llb.definition import Definition
 from llb.graph import load
 from llb.pb import ops_pb2 as pb
 from llb.sourcemap import Place, SourceFile, SourceMap
+from llb.state import State, local, mkdir, scratch
 from tests.unit.llb_samples import SAMPLES, A, B, digests, metadata, text
 
 LINE_2 = SourceRange(start_line=2, end_line=2)
@@ -127,3 +129,22 @@ class TestSourceMap:
 def test_samples_have_distinct_digests() -> None:
     definition = Definition(ops=tuple(codec.encode(op) for op in SAMPLES.values()))
     assert len(set(definition.digests())) == len(SAMPLES)
+
+
+def test_a_file_that_was_read_twice_is_one_in_the_source_map() -> None:
+    """A client that took a definition apart and put it together again wrote the file's own definition otherwise."""
+    read = local("dockerfile").marshal()
+    again = replace(read, metadata={})  # the same operations
+    other = local("other").marshal()
+    files = [
+        SourceFile(filename="Dockerfile", data=b"FROM scratch\n", language="Dockerfile", definition=each.to_bytes())
+        for each in (read, again, other)
+    ]
+    assert len({file.definition for file in files}) == 3
+    state = scratch()
+    for number, file in enumerate(files):
+        place = file.at(SourceRange(start_line=number, end_line=number))
+        state = State.from_definition(state.file(mkdir(f"/{number}"), place=place).marshal())
+    source = state.marshal().source
+    assert source.files == (files[0], files[2])
+    assert [place.file for places in source.places.values() for place in places] == [files[0], files[0], files[2]]
