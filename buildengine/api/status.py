@@ -36,6 +36,7 @@ _CLASSES: Mapping[str, type[BuildError]] = {
 }
 _REBUILT = (ExecFailed, SolveError, errors.ContextChanged)  # have constructors of their own
 _MOST_FRAMES = 50
+_NOT_FOUND = 404  # of HTTP
 
 
 class Told(BuildError):
@@ -71,8 +72,10 @@ def from_rpc(error: RpcError) -> BuildError:
 
 
 def _message(error: BuildError) -> str:
-    """The words of BuildKit where its users look for them (solver/jobs.go, cache/contenthash)."""
+    """The words of BuildKit where its users look for them (solver/jobs.go, cache/contenthash, containerd's resolver)."""
     first = error.first if isinstance(error, SolveError) else error
+    if isinstance(first, errors.RegistryError) and first.status == _NOT_FOUND:
+        return f"{error.message}: not found"
     if isinstance(first, errors.MissingPath) and first.path:
         tree = first.vertex or "source"
         path = json.dumps(first.path, ensure_ascii=False)

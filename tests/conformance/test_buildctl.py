@@ -145,6 +145,7 @@ def test_outputs(name: str, place: Place) -> None:
 def test_options(place: Place) -> None:
     place.build("--opt", "build-arg:WHO=me", "--opt", "target=made", "--output", f"type=local,dest={place.work}/out")
     assert (place.work / "out/srv/hello").read_text() == "hello me\n"
+    assert 'exporter "other" could not be found' in place.build("--output", "type=other", status=1)
     assert "dockerfile parse error" in place.build(dockerfile="FROM base\nRUNN\n", status=1)
 
 

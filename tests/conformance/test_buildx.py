@@ -352,7 +352,7 @@ def test_a_layout_of_the_client(place: Place) -> None:
         ("FROM base\nRUN echo before && exit 7\n", ("exit code: 7", "before", ">>> RUN echo before && exit 7")),
         ("FROM base\nCOPY nothing /\n", ('"/nothing": not found', ">>> COPY nothing /")),
         ("FROM base\nRUNN x\n", ("unknown instruction: RUNN", ">>> RUNN x")),
-        ("FROM {registry}/nothing\n", ("manifest unknown", ">>> FROM")),
+        ("FROM {registry}/nothing\n", ("manifest unknown", "not found", ">>> FROM")),
     ],
     ids=["a step", "a file", "a word", "an image"],
 )

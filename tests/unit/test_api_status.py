@@ -89,6 +89,13 @@ def test_a_missing_path_is_told_in_the_words_of_buildkit_and_raised_in_ours() ->
     assert (again.message, again.hint) == ("'/a': not found", "check the spelling")
 
 
+def test_what_a_registry_does_not_have_is_not_found() -> None:
+    missing = errors.RegistryError("host/app:1: manifest unknown", status=404, code="MANIFEST_UNKNOWN")
+    sent = status.to_rpc(missing)
+    assert sent.message == "host/app:1: manifest unknown: not found"
+    assert status.from_rpc(sent).message == missing.message
+
+
 def test_where_it_was_raised_is_told_as_a_stack_of_go() -> None:
     assert status.STACK not in told(status.to_rpc(UserError("never raised")))
     with pytest.raises(UserError) as caught:

@@ -118,7 +118,7 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
     if kind not in KNOWN:
         close = meant(kind, [*KNOWN, "registry"])
         raise UserError(
-            f"unknown export type {kind!r}",
+            f'exporter "{kind}" could not be found',  # as clients know it
             hint=f"did you mean {close}?" if close else f"one of {', '.join(sorted(KNOWN))}",
         )
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
