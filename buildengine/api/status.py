@@ -72,7 +72,7 @@ def from_rpc(error: RpcError) -> BuildError:
 
 
 def _message(error: BuildError) -> str:
-    """The words of BuildKit where its users look for them (solver/jobs.go, cache/contenthash, containerd's resolver)."""
+    """The words of BuildKit where its users look for them (solver/jobs.go, cache/contenthash; containerd resolver)."""
     first = error.first if isinstance(error, SolveError) else error
     if isinstance(first, errors.RegistryError) and first.status == _NOT_FOUND:
         return f"{error.message}: not found"
