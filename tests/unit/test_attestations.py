@@ -202,8 +202,19 @@ def test_subjects_of_a_statement() -> None:
         {"name": "_", "digest": {}},
     ]
     assert stated(predicate=b"").document["predicate"] is None
-    with pytest.raises(UserError, match=r"/out/p\.json is not JSON"):
-        stated(predicate=b"{")
+    for wrong in (b"{", b"[NaN]", b"[-Infinity]", b"[1e999]", b"[" * 100_000):
+        with pytest.raises(UserError, match=r"/out/p\.json is not JSON"):
+            stated(predicate=wrong)
+
+
+def test_however_deep_a_statement_is_it_is_written_or_refused() -> None:
+    refused = 0
+    for depth in range(800, 1100, 7):
+        try:
+            statement.files([stated(predicate=b"[" * depth + b"]" * depth)], prefix="")
+        except UserError as error:
+            refused += "nested too deeply" in error.message
+    assert refused
 
 
 def test_a_manifest_of_statements() -> None:

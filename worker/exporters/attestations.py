@@ -5,7 +5,6 @@ Facts: BuildKit exporter/attestation/unbundle.go and make.go (the texts are matc
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from buildengine.errors import SourceError, UserError
 from buildengine.inroot import open_in_root, read_regular
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
-from worker.exporters.statement import Named, Statement, statement
+from worker.exporters.statement import Named, Statement, parsed, statement
 from worker.oci import jsonbytes
 from worker.results import Stack
 from worker.trees import Trees
@@ -122,7 +121,7 @@ def _unpacked(bundle: Attestation, name: str, data: bytes) -> Attestation:
 
 def _parse(name: str, data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data)
+        document = parsed(data)
     except ValueError as error:
         raise UserError(f"cannot decode in-toto statement {name}: {error}") from error
     kinds = {"predicateType": str, "subject": list}

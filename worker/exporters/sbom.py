@@ -23,6 +23,7 @@ from buildengine.limits import DISK, offload
 from cache.layers import Layers
 from worker.exporters.attestations import Attestation, is_core_sbom, read
 from worker.exporters.document import ExportLayer
+from worker.exporters.statement import parsed
 from worker.layers.rootpath import lstat
 from worker.results import Stack
 from worker.trees import Trees
@@ -57,7 +58,7 @@ async def supplemented(
 def _parse(data: bytes) -> dict[str, Any] | None:
     """An SPDX document as far as it is looked at; None for anything else."""
     try:
-        document = json.loads(data)
+        document = parsed(data)
     except ValueError:
         return None
     if not isinstance(document, dict) or "spdxVersion" not in document:

@@ -7,7 +7,8 @@ Facts: https://in-toto.io/Statement/v0.1; BuildKit exporter/attestation/make.go,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -51,7 +52,7 @@ class Statement:
 def statement(claim: Claim, predicate: bytes, beside: Sequence[Named]) -> Statement:
     """`beside` is what the attestation stands beside: its subjects, unless it names others. Raises UserError."""
     try:
-        content = json.loads(predicate) if predicate else None
+        content = parsed(predicate) if predicate else None
     except ValueError as error:
         raise UserError(f"the attestation {claim.path} is not JSON: {error}") from error
     subjects = [named for subject in claim.subjects or (Subject(),) for named in _named(subject, beside)]
@@ -65,6 +66,29 @@ def statement(claim: Claim, predicate: bytes, beside: Sequence[Named]) -> Statem
             "predicate": content,
         },
     )
+
+
+def parsed(data: bytes) -> Any:
+    """A JSON document that can be written again. Raises ValueError."""
+    try:
+        return json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    """Python reads NaN and what overflows, JSON knows neither."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return value
+
+
+def _written(write: Callable[[Mapping[str, Any]], bytes], one: Statement) -> bytes:
+    try:
+        return write(one.document)
+    except RecursionError:
+        raise UserError(f"the attestation {one.path} is nested too deeply") from None
 
 
 def _named(subject: Subject, beside: Sequence[Named]) -> list[Named]:
@@ -94,7 +118,7 @@ def manifest(
     statements: Sequence[Statement], image: Descriptor, family: MediaTypes, *, artifact: bool
 ) -> AttestationManifest:
     """The manifest of what is attested of `image`. `artifact`: as an OCI artifact with a subject."""
-    layers = [jsonbytes.compact(one.document) for one in statements]
+    layers = [_written(jsonbytes.compact, one) for one in statements]
     config = _EMPTY if artifact else _config(layers)
     described = [
         Descriptor(
@@ -157,5 +181,5 @@ def files(statements: Sequence[Statement], *, prefix: str, platform: str = "") -
         name = f"{path.stem}.{platform.replace('/', '_')}{path.suffix}" if platform else str(path)
         if name in found:
             raise UserError(f"duplicate attestation path name {name}", hint="attestations need paths of their own")
-        found[name] = jsonbytes.indented(one.document)
+        found[name] = _written(jsonbytes.indented, one)
     return found
