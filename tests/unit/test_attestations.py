@@ -247,6 +247,9 @@ def test_statements_as_files() -> None:
     assert name == "x-p.json"
     (name,) = statement.files([stated()], prefix="", platform="linux/arm/v7")
     assert name == "p.linux_arm_v7.json"
+    for path in ("/", "/..", "a\0"):
+        with pytest.raises(UserError, match="names no file"):
+            statement.files([statement.statement(Claim(path=path), b"", ())], prefix="")
     with pytest.raises(UserError, match=r"duplicate attestation path name p\.json"):
         statement.files([stated(), stated()], prefix="")
 

@@ -179,6 +179,8 @@ def files(statements: Sequence[Statement], *, prefix: str, platform: str = "") -
     for one in statements:
         path = PurePosixPath(prefix + PurePosixPath(one.path).name)
         name = f"{path.stem}.{platform.replace('/', '_')}{path.suffix}" if platform else str(path)
+        if name in (".", "..") or "\0" in name:
+            raise UserError(f"attestation path {one.path!r} names no file", hint="e.g. provenance.json")
         if name in found:
             raise UserError(f"duplicate attestation path name {name}", hint="attestations need paths of their own")
         found[name] = _written(jsonbytes.indented, one)
