@@ -3,8 +3,9 @@
     with docker_engine(tmp_path) as docker:
         docker("image", "ls")
 
-Its network namespace has no interface that is up, its mounts and processes end with it. It is for images: a container
-that is created is fine, one that is started would leave control groups.
+Its network namespace has no interface that is up, its mounts and processes end with it. What it writes in places that
+no flag moves goes into memory of its own. It is for images: a container that is created is fine, one that is started
+would leave control groups.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _NAMESPACES = (
     "--kill-child",
     "--mount-proc",
 )
+_PRIVATE = """\
+mount -t tmpfs none /run && mount -t tmpfs none /opt && mkdir /run/upper /run/work &&
+mount -t overlay none -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work /etc && exec dockerd "$@"
+"""
 _WITHOUT_NETWORK = ("--bridge=none", "--iptables=false", "--storage-driver=vfs")
 _PATIENCE = 60.0
 
@@ -50,7 +55,16 @@ def docker_engine(work: Path) -> Iterator[Docker]:
     place = work / "docker"
     place.mkdir()
     socket, log = place / "docker.sock", place / "dockerd.log"
-    argv = [*_NAMESPACES, "dockerd", *_WITHOUT_NETWORK, f"--host=unix://{socket}", f"--pidfile={place}/pid"]
+    argv = [
+        *_NAMESPACES,
+        "sh",
+        "-c",
+        _PRIVATE,
+        "dockerd",
+        *_WITHOUT_NETWORK,
+        f"--host=unix://{socket}",
+        f"--pidfile={place}/pid",
+    ]
     argv += [f"--data-root={place}/data", f"--exec-root={place}/exec"]
     with open(log, "wb") as sink:
         engine = subprocess.Popen(argv, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
