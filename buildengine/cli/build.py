@@ -208,6 +208,9 @@ def _build(app: App, request: BuildRequest, inputs: Inputs, mode: str) -> BuildO
     except BuildError as error:
         if display is None:
             raise
+        from buildengine.cli.missing import advise
+
+        advise(error, inputs.directories)
         raise BuildFailed(error, display.trace, inputs.shown) from None
     if mode in ("auto", "tty", "plain"):
         app.reporter().warnings(display.trace.warnings, inputs.shown)

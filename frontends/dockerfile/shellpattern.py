@@ -33,12 +33,17 @@ def replace(pattern: str, value: str, replacement: str, *, every: bool, longest:
     """
     pieces = _pieces(_tokens(pattern))
     out: list[str] = []
-    at = 0
+    at, last = 0, -1
     while at <= len(value):
         first = pieces[0].search(value, at)
         end = _prefix(pieces, value, first.start(), longest=True) if first else None
         if first is None or end is None:  # a later start cannot help the pieces behind the first
             break
+        if first.start() == end == last:  # Go's regexp has no empty match right behind another match
+            out.append(value[at : end + 1])
+            at = end + 1
+            continue
+        last = end
         out += [value[at : first.start()], replacement]
         if len(out) // 2 * len(replacement) > longest:
             raise ParseError(f"a replacement makes more than {longest} characters")

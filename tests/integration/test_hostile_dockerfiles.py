@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
     "all privileges": ("FROM base\nRUN --security=insecure true\n", ("security.insecure is not allowed",), 2),
     "an unknown network": ("FROM base\nRUN --network=evil true\n", ('invalid network mode "evil"',), 2),
     "no destination": ("FROM base\nCOPY x\n", ("COPY requires at least two arguments",), 2),
-    "a missing source": ("FROM base\nCOPY nothing /\n", ("'/nothing': not found", "hint: check the spelling"), 2),
+    "a missing source": ("FROM base\nCOPY nothing /\n", ("'/nothing': not found", "hint: in the context there is"), 2),
     "a checksum of a local file": ("FROM base\nADD --checksum=sha256:0 x /\n", ("requires HTTP(S) or Git",), 2),
     "a port too high": ("FROM base\nEXPOSE 99999999\n", ("invalid containerPort: 99999999",), 2),
     "a variable without a name": ("FROM base\nENV =x\n", ("ENV names can not be blank",), 2),
