@@ -30,7 +30,8 @@ from worker.oci.layout import NamedImage, write_directory
 from worker.oci.types import MANIFEST_LIMIT, Descriptor, parse_descriptor, parse_manifest_or_index
 
 _SERVICE = "containerd.services.content.v1.Content"
-_DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
+_DESCRIPTOR, _NAMES = "containerimage.descriptor", "image.name"  # exptypes, of the exporter's response
+_OF_RESULT = "*"  # the names that the frontend gives
 
 _Call = ServerCall[pb.WriteContentRequest, pb.WriteContentResponse]
 
@@ -62,7 +63,8 @@ class LayoutTarget:
         Blocks. Raises UserError, SourceError.
         """
         target = self._target(base64.b64decode(response.get(_DESCRIPTOR, "")))
-        names = tuple(str(parse(name)) for name in self._names)
+        given = response.get(_NAMES, "").split(",") if _OF_RESULT in self._names else self._names
+        names = tuple(str(parse(name)) for name in given if name)
         try:
             root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

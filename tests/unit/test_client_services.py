@@ -122,6 +122,17 @@ def test_what_is_no_blob_leaves_nothing(
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize(("given", "names"), [(("*",), ["a:1", "b:2"]), (("own:3",), ["own:3"]), ((), [])])
+def test_the_names_of_a_layout(tmp_path: Path, given: tuple[str, ...], names: list[str]) -> None:
+    """Its own, but for `*`: what the frontend says."""
+    layout = LayoutTarget(tmp_path, given)
+    put(layout, MANIFEST)
+    layout.finish({"image.name": "docker.io/library/a:1,docker.io/library/b:2"})
+    entries = json.loads((tmp_path / "index.json").read_bytes())["manifests"]
+    found = [entry.get("annotations", {}).get("io.containerd.image.name", "") for entry in entries]
+    assert [name.removeprefix("docker.io/library/") for name in found if name] == names
+
+
 def test_a_layout_without_an_image(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="sent no image for the layout"):
         LayoutTarget(tmp_path, ()).finish({})
