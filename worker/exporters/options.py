@@ -116,11 +116,7 @@ class ExportOptions:
 def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> ExportOptions:
     """The options of an exporter of this type. Raises UserError."""
     if kind not in KNOWN:
-        close = meant(kind, [*KNOWN, "registry"])
-        raise UserError(
-            f'exporter "{kind}" could not be found',  # as clients know it
-            hint=f"did you mean {close}?" if close else f"one of {', '.join(sorted(KNOWN))}",
-        )
+        raise _unknown(kind)
     annotations, plain = parse_annotations(attrs) if kind in _IMAGES else (Annotations(), dict(attrs))
     _check_names(kind, plain)
     flag(plain, "unpack", False)  # nothing to be done: the store unpacks layers when a step first needs them
@@ -155,6 +151,12 @@ def read(kind: str, attrs: Mapping[str, str], *, epoch: int | None = None) -> Ex
         dangling_empty_only=flag(plain, "danging-name-empty-only", False),
         name_canonical=flag(plain, "name-canonical", False),
     )
+
+
+def _unknown(kind: str) -> UserError:
+    close = meant(kind, [*KNOWN, "registry"])
+    hint = f"did you mean {close}?" if close else f"one of {', '.join(sorted(KNOWN))}"
+    return UserError(f'exporter "{kind}" could not be found', hint=hint)  # as clients know it
 
 
 def _names(text: str, *, push: bool, by_digest: bool) -> tuple[Reference, ...]:
