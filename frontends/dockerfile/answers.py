@@ -13,14 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from buildengine.errors import BuildError, Location, SourceRange
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.lint import Finding
 from frontends.dockerfile.outline import Outline
+from llb.codec.documents import metadata_document
+from llb.definition import Definition
 from llb.pb import ops_pb2
 from llb.sourcemap import SourceFile
 
+CONVERT = "frontend.convertllb"
 DESCRIBE = "frontend.subrequests.describe"
 LINT = "frontend.lint"
 OUTLINE = "frontend.outline"
@@ -136,6 +140,23 @@ def _warning(finding: Finding) -> dict[str, Any]:
         detail=finding.message,
         always={"ruleName": finding.rule, "location": location},
     )
+
+
+def converted(definition: Definition) -> Answer:
+    """The operations by their digests, as protobuf's own JSON has them (frontend/subrequests/convertllb)."""
+    operations = {str(digest): data for digest, data in zip(definition.digests(), definition.ops, strict=True)}
+    message = ops_pb2.Definition.FromString(definition.to_bytes())
+    document = {
+        "def": {digest: _message(ops_pb2.Op.FromString(data)) for digest, data in sorted(operations.items())},
+        "metadata": {str(digest): metadata_document(known) for digest, known in sorted(definition.metadata.items())},
+        "source": _message(message.Source),
+    }
+    said = json.dumps(document, indent=2, ensure_ascii=False)
+    return {"result.json": said.encode("utf-8", "replace"), "version": b"0.1.0"}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message)
 
 
 def printed(findings: Iterable[Finding]) -> str:

@@ -137,6 +137,10 @@ class _Building:
             case answers.LINT:
                 findings, error = await self._findings()
                 said = answers.lint(self.definition.mapped, findings, error)
+            case answers.CONVERT:
+                platform = self.request.build_platform
+                (found,) = await self._all((platform,), self._warn)
+                said = answers.converted(found.state.marshal(platform))
             case answers.OUTLINE:
                 said = answers.outline(await self._outline(), data)
             case unknown:

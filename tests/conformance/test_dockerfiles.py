@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -105,6 +106,23 @@ def test_findings(sides: Sides, name: str, tmp_path: Path) -> None:
     ours, theirs = [ask(address, context, options, locals).metadata for address in (sides.ours, sides.theirs)]
     assert ours["result.txt"].decode() == theirs["result.txt"].decode()
     assert ours["result.statuscode"] == theirs["result.statuscode"]
+
+
+@pytest.mark.parametrize("name", ["secrets_and_ssh", "onbuild_child", "copy_flags"])
+def test_definitions_can_be_asked_for(sides: Sides, name: str, tmp_path: Path) -> None:
+    """`frontend.convertllb`: what `buildctl` prints of it."""
+    context = write(tmp_path / "context", {"Dockerfile": (_FILES / f"{name}.Dockerfile").read_bytes()})
+    options = {**OPTIONS.get(name, {}), "requestid": "frontend.convertllb"}
+    answers = [ask(address, context, options, {}).metadata for address in (sides.ours, sides.theirs)]
+    assert answers[0].keys() == answers[1].keys()
+    ours, theirs = [json.loads(answer["result.json"]) for answer in answers]
+    for document in (ours, theirs):
+        for metadata in document["metadata"].values():
+            metadata.pop("caps", None)
+            metadata.pop("progress_group", None)
+    assert ours["def"] == theirs["def"]
+    assert ours["metadata"] == theirs["metadata"]
+    assert ours["source"]["infos"][0]["data"] == theirs["source"]["infos"][0]["data"]
 
 
 def pinned(value: str, digests: Mapping[str, str]) -> str:

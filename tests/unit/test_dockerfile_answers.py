@@ -182,6 +182,18 @@ async def test_findings_that_are_to_be_errors_are_one() -> None:
     }
 
 
+async def test_the_definition_can_be_asked_for() -> None:
+    built = await build("FROM busybox\nRUN --network=none x\n", options={"requestid": "frontend.convertllb"})
+    assert built.result.metadata["version"] == b"0.1.0"
+    document = json.loads(built.result.metadata["result.json"])
+    assert document["def"].keys() == document["metadata"].keys()
+    (command,) = [op["exec"] for op in document["def"].values() if "exec" in op]
+    assert (command["meta"]["args"][-1], command["network"]) == ("x", "NONE")
+    names = [known.get("description", {}).get("llb.customname") for known in document["metadata"].values()]
+    assert "[2/2] RUN --network=none x" in names
+    assert base64.b64decode(document["source"]["infos"][0]["data"]).startswith(b"FROM busybox\n")
+
+
 async def test_a_question_is_asked_for_the_platform_of_the_builder() -> None:
     images = {"docker.io/library/here:latest": image_config()}
     built = await build("FROM here\n", {"requestid": "frontend.lint"}, ARM64, images=images)
