@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -14,10 +15,11 @@ from buildengine.wholefile import whole_file
 from cache.opened import Cache
 from worker.registry.hosts import RegistryConfig, tls
 from worker.registry.transport import open_transport
-from worker.session import Uploads
-from worker.sources.git import GitSource
+from worker.session import Secrets, Uploads
+from worker.sources.git import Access, GitRevision, GitSource
 from worker.sources.gitcli import Git
-from worker.sources.http import HttpSource, Transport
+from worker.sources.http import HttpRevision, HttpSource, Transport
+from worker.sources.origin import GitOrigin, HttpOrigin
 from worker.sources.uploads import UploadTransport
 
 
@@ -49,6 +51,24 @@ class Remotes:
         self._lock = trio.Lock()
         self._http: HttpSource | None = None
         self._git: GitSource | None = None
+        self._downloads: dict[HttpOrigin, HttpRevision] = {}
+        self._commits: dict[tuple[str, str, str], GitRevision] = {}
+
+    async def resolve_http(self, origin: HttpOrigin, secrets: Secrets) -> HttpRevision:
+        """What the URL holds for this build: what the first who asked was told. Raises HttpError."""
+        key = replace(origin, mode=0, uid=0, gid=0)
+        if key not in self._downloads:
+            found = await (await self.http()).resolve(origin, secrets)
+            self._downloads.setdefault(key, found)
+        return self._downloads[key]
+
+    async def resolve_git(self, origin: GitOrigin, access: Access) -> GitRevision:
+        """The commit that the ref means for this build: what the first who asked was told. Raises GitError."""
+        key = (origin.remote, origin.ref, origin.checksum)  # and not with what one asks
+        if key not in self._commits:
+            found = await self.git().resolve(origin, access)
+            self._commits.setdefault(key, found)
+        return self._commits[key]
 
     async def http(self) -> HttpSource:
         async with self._lock:

@@ -1,7 +1,7 @@
 """What a source is now, without fetching it: an image of a registry or a layout, a git repository, a download.
 
-An image is resolved once for the whole build: whoever asks again for the same one gets the same digest, even if the tag
-moves meanwhile.
+Everything is resolved once for the whole build: whoever asks again for the same gets the same, even if a tag moves
+meanwhile.
 """
 
 from __future__ import annotations
@@ -63,11 +63,10 @@ class Resolver:
 
         context = self._context
         async with open_access(context.session, origin) as access:
-            found = await (await context.remotes()).git().resolve(origin, access)
+            found = await (await context.remotes()).resolve_git(origin, access)
         commit = found.commit if found.commit != found.object else ""
         return ResolvedGit(source=source, ref=found.ref, checksum=found.object, commit_checksum=commit)
 
     async def _http(self, source: SourceOp, origin: HttpOrigin) -> ResolvedHttp:
-        opened = await (await self._context.remotes()).http()
-        found = await opened.resolve(origin, self._context.session.secrets)
+        found = await (await self._context.remotes()).resolve_http(origin, self._context.session.secrets)
         return ResolvedHttp(source=source, checksum=found.digest, filename=found.filename, modified=found.modified)

@@ -158,7 +158,7 @@ def _named(disposition: str) -> Reply:
 
 # name: (answer, what the report says)
 ANSWERS: dict[str, tuple[Reply, str]] = {
-    "nothing there": (Reply(status=404), "the server answered with status 404"),
+    "nothing there": (Reply(status=404), "invalid response status 404"),
     "a file of this host": (Reply(status=302, headers={"location": "file:///etc/shadow"}), "which is not an http URL"),
     "a circle": (Reply(status=302, headers={"location": "/x"}), "more than 10 redirects"),
     "no address": (Reply(status=302, headers={"location": "http://[::bad"}), "redirects to what is not a URL"),

@@ -172,8 +172,8 @@ async def test_on_a_file_system_without_unnamed_files(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
-        (Reply(status=404), "the server answered with status 404"),
-        (Reply(status=500, body=b"secret"), "the server answered with status 500"),
+        (Reply(status=404), "invalid response status 404"),
+        (Reply(status=500, body=b"secret"), "invalid response status 500"),
         (Reply(status=206, body=BODY), "status 206"),
         (Reply(body=b"x" * 2000), "it has 2000 bytes, more than the 1000 allowed"),
         (Reply(body=b"", length="9" * 40), "cannot reach|more than the 1000 allowed"),

@@ -49,8 +49,8 @@ class GitOp:
     async def _resolved(self) -> GitRevision:
         if self._revision is None:
             async with self._access() as access:
-                source = (await self._context.build.remotes()).git()
-                self._revision = await source.resolve(self._origin, access)
+                remotes = await self._context.build.remotes()
+                self._revision = await remotes.resolve_git(self._origin, access)
         return self._revision
 
     def _access(self) -> AbstractAsyncContextManager[Access]:

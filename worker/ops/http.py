@@ -24,8 +24,8 @@ class HttpOp:
 
     async def _resolved(self) -> HttpRevision:
         if self._revision is None:
-            source = await (await self._context.build.remotes()).http()
-            self._revision = await source.resolve(self._origin, self._context.session.secrets)
+            remotes = await self._context.build.remotes()
+            self._revision = await remotes.resolve_http(self._origin, self._context.session.secrets)
         return self._revision
 
     async def cache_map(self) -> CacheMap:

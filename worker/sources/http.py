@@ -216,7 +216,7 @@ class HttpSource:
 
     async def _receive(self, response: Response, fd: int) -> Digest:
         if response.status not in (200, 203):
-            raise HttpError(f"the server answered with status {response.status}", hint=_hint(response.status))
+            raise HttpError(f"invalid response status {response.status}", hint=_hint(response.status))
         encoding = response.headers.get("content-encoding", "identity")
         if encoding not in ("", "identity"):
             raise HttpError(f"the server sent the content encoding {encoding[:40]!r}, which was not asked for")
