@@ -1,7 +1,7 @@
 """SBOMs: a scanner is a step of the build that reads a finished tree and writes what is in it.
 
     /run/src/core/sbom            the tree, read-only            BUILDKIT_SCAN_SOURCE
-    /run/src/extras/sbom-NAME     the context, other stages      BUILDKIT_SCAN_SOURCE_EXTRAS
+    /run/src/extras/sbom-NAME     the context, other stages      BUILDKIT_SCAN_SOURCE_EXTRAS, without the name
     /run/out/                     its in-toto statements         BUILDKIT_SCAN_DESTINATION
 
 Facts: BuildKit frontend/attestations/sbom/sbom.go; docs/attestations/sbom-protocol.md there.
@@ -19,8 +19,9 @@ from buildengine.errors import SourceError, UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.attestations import Scanner
-from frontends.gateway import Attestation, Gateway
+from frontends.gateway import Attestation, Gateway, NotAnImage, ResolvedImage
 from llb.mounts import AnyMount, Bind, Tmpfs
+from llb.ops import SourceOp
 from llb.state import State, image
 
 _CORE = "sbom"
@@ -42,7 +43,11 @@ Scan = Callable[[str, Targets, Platform], Attestation]
 
 async def open_scanner(gateway: Gateway, scanner: Scanner, build_platform: Platform, *, mode: str = "default") -> Scan:
     """Raises SourceError when there is no such image, UserError when it has no command."""
-    found = await gateway.resolve_image(scanner.image, platform=build_platform, mode=mode)
+    source = SourceOp(identifier=f"docker-image://{scanner.image}")
+    shown = f"[internal] load metadata for {scanner.image}"
+    found = await gateway.resolve_source(source, platform=None, mode=mode, name=shown)
+    if not isinstance(found, ResolvedImage):
+        raise NotAnImage(scanner.image, found.source)
     config = _config(scanner.image, found.config)
     command = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
     if not command:
@@ -83,7 +88,7 @@ def _environment(config: Mapping[str, Any], scanner: Scanner, targets: Targets) 
     environment["BUILDKIT_SCAN_DESTINATION"] = _DESTINATION
     environment["BUILDKIT_SCAN_SOURCE"] = f"{_SOURCES}/core/{_CORE}"
     if targets.extras:
-        environment["BUILDKIT_SCAN_SOURCE_EXTRAS"] = f"{_SOURCES}/extras/"
+        environment["BUILDKIT_SCAN_SOURCE_EXTRAS"] = f"{_SOURCES}/extras"
     return environment | {f"BUILDKIT_SCAN_{name}": value for name, value in sorted(scanner.parameters.items())}
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from buildengine import platform as platforms
 from buildengine.builder import CacheEntry
 from buildengine.daemon.caches import CacheImports
 from buildengine.daemon.resolving import Resolver
@@ -164,8 +163,8 @@ class LocalGateway:
         settled = await self._solving.policies.source(source, platform, policies)
         found = await self._resolver.resolve(settled, platform, mode, name)
         if self._scope is not None and isinstance(found, ResolvedImage):
-            wanted, is_local = platform or platforms.local(), settled.identifier.startswith("oci-layout:")
-            self._scope.resolved(found.reference, wanted, found.digest, is_local=is_local)
+            is_local = settled.identifier.startswith("oci-layout:")
+            self._scope.resolved(found.reference, platform, found.digest, is_local=is_local)
         return found
 
     def keep_failures(self) -> None:

@@ -38,8 +38,8 @@ class Scope:
         self._nested.append(inner)
         return inner
 
-    def resolved(self, reference: str, platform: Platform, digest: Digest, *, is_local: bool = False) -> None:
-        """The frontend has asked what this image is; `is_local`: of no registry."""
+    def resolved(self, reference: str, platform: Platform | None, digest: Digest, *, is_local: bool = False) -> None:
+        """The frontend has asked what this image is, maybe for a platform; `is_local`: of no registry."""
         image = ImageMaterial(reference=reference, digest=str(digest), platform=platform, is_local=is_local)
         self._images.append(image)
 
