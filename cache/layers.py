@@ -29,7 +29,6 @@ from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
-from cache.explicit import write_changes
 from cache.holds import Holds
 from cache.layerrows import Layer, LayerBlob, LayerMissing, RemoteBlob
 from cache.locks import Locks
@@ -120,6 +119,8 @@ class Layers:
     async def explicit(self, id: str, below: Sequence[str]) -> str:
         """The filled layer `id`, which was made on `below`, as one that means the same on other layers: itself, if it
         is nothing but its changes (`cache.explicit`)."""
+        from cache.explicit import write_changes  # few builds merge
+
         layer = await self.create(below, description=self.get(id).description, raw=True)
         try:
             lowers = [self.directory(each) for each in reversed(below)]
