@@ -29,7 +29,6 @@ class Outlet:
         self._listed = False
         self._lists_next = True
         self.is_whole = False  # the receiver has what it wants
-        self.bytes = 0  # of contents, so far
 
     def close(self) -> None:
         self._files.close()
@@ -52,7 +51,7 @@ class Outlet:
             self._lists_next = False
             return self._listing()
         self._lists_next = True
-        return [self._piece(number, data) for number, data in self._files.read()]
+        return [Packet(type=Packet.DATA, id=number, data=data) for number, data in self._files.read()]
 
     def _listing(self) -> list[Packet]:
         entries = list(islice(self._entries, _ENTRIES))
@@ -63,7 +62,3 @@ class Outlet:
             self._listed = True
             packets.append(Packet(type=Packet.STAT))
         return packets
-
-    def _piece(self, number: int, data: bytes) -> Packet:
-        self.bytes += len(data)
-        return Packet(type=Packet.DATA, id=number, data=data)

@@ -32,13 +32,15 @@ Progress = Callable[[int], None]
 
 
 class Packets(Protocol):
-    """A call, at either end (`rpc.ClientCall`, `rpc.ServerCall`)."""
+    """A call of ours to the client (`rpc.ClientCall`): the daemon opens it, whichever way the directory goes."""
 
     async def send(self, message: Packet, /) -> None: ...
 
     async def receive(self) -> Packet | None: ...
 
     async def receive_many(self) -> Sequence[Packet]: ...
+
+    async def half_close(self) -> None: ...
 
 
 async def receive(
@@ -119,14 +121,7 @@ class _Receiver:
             if packet.type == Packet.ERR:
                 raise told(packet)
             if packet.type == Packet.FIN:
-                await half_close(self._stream)
-
-
-async def half_close(stream: Packets) -> None:
-    """A caller says that nothing of his will follow; at the serving end there is nothing to be said."""
-    close = getattr(stream, "half_close", None)
-    if close is not None:
-        await close()
+                await self._stream.half_close()
 
 
 def _nobody(_bytes: int) -> None:

@@ -13,7 +13,7 @@ import trio
 from buildengine.api.fsfiles import open_regular
 from buildengine.api.fsoutlet import Outlet
 from buildengine.api.fspackets_pb2 import Packet
-from buildengine.api.fsreceive import Packets, Progress, half_close, say
+from buildengine.api.fsreceive import Packets, say
 from buildengine.api.fsutil import ProtocolError
 from buildengine.api.fswalk import walk
 from buildengine.errors import BuildError, ContextError
@@ -22,9 +22,9 @@ from cache.selection import Filter
 from worker.layers.outcome import one_error
 
 
-async def send(stream: Packets, root: int, keep: Filter | None = None, *, progress: Progress | None = None) -> None:
+async def send(stream: Packets, root: int, keep: Filter | None = None) -> None:
     """Send what of the open directory `root` is kept, until the receiver has it all. Raises ContextError, RpcError."""
-    sender = _Sender(stream, Outlet(walk(root, keep), partial(open_regular, root)), progress)
+    sender = _Sender(stream, Outlet(walk(root, keep), partial(open_regular, root)))
     try:
         with one_error():
             await sender.run()
@@ -37,10 +37,9 @@ async def send(stream: Packets, root: int, keep: Filter | None = None, *, progre
 
 
 class _Sender:
-    def __init__(self, stream: Packets, outlet: Outlet, progress: Progress | None) -> None:
+    def __init__(self, stream: Packets, outlet: Outlet) -> None:
         self._stream = stream
         self._outlet = outlet
-        self._progress = progress
         self._wake = trio.Event()
 
     def close(self) -> None:
@@ -52,7 +51,7 @@ class _Sender:
             await self._read_requests()
             nursery.cancel_scope.cancel()  # nothing is left to be sent
         await self._stream.send(Packet(type=Packet.FIN))
-        await half_close(self._stream)
+        await self._stream.half_close()
         while await self._stream.receive() is not None:
             pass
 
@@ -72,5 +71,3 @@ class _Sender:
                 await self._wake.wait()
             for packet in packets:
                 await self._stream.send(packet)
-            if packets and self._progress is not None:
-                self._progress(self._outlet.bytes)
