@@ -8,7 +8,7 @@ while the build lasts.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -29,6 +29,7 @@ from buildengine.values import dataclass
 from frontends import catalog
 from frontends.gateway import (
     FileInfo,
+    Frontend,
     FrontendRequest,
     FrontendResult,
     Gateway,
@@ -50,12 +51,18 @@ class _Given:
 
 
 class Bridge:
-    """An `api.bridge.Bridge`. The build that makes it waits in `returned`, and closes it."""
+    """An `api.bridge.Bridge`. The build that makes it waits in `returned`, and closes it.
 
-    def __init__(self, gateway: Gateway, request: FrontendRequest) -> None:
+    `find` gives the frontends that may be run, by name.
+    """
+
+    def __init__(
+        self, gateway: Gateway, request: FrontendRequest, find: Callable[[str], Frontend] = catalog.find
+    ) -> None:
         self._gateway = gateway
         self._engine = gateway if isinstance(gateway, LocalGateway) else None  # what has containers, and keeps failures
         self._request = request
+        self._find_frontend = find
         self._given: dict[str, _Given] = {}
         self._calls: set[trio.CancelScope] = set()
         self._left = trio.lowlevel.ParkingLot()
@@ -110,7 +117,7 @@ class Bridge:
         source = order.options.get("source", "")
         inner = self._gateway.nested(order.frontend, order.options)
         try:
-            result = await catalog.find(order.frontend).build(inner, self._request_for(order))
+            result = await self._find_frontend(order.frontend).build(inner, self._request_for(order))
         except (BuildError, RpcError) as error:
             raise frontend_failed(error, order.frontend, source) from error
         refs = [await self._give(made.definition, inner) for made in result.results]

@@ -46,6 +46,7 @@ class DaemonConfig:
     tls_key: Path | None = None
     tls_authority: Path | None = None
     entitlements: frozenset[str] = frozenset()
+    disabled_frontends: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()
     history_max_age: float = 48 * 3600.0
@@ -98,6 +99,7 @@ def resolve(base: Config, file: BuildkitdFile) -> DaemonConfig:
         tls_key=grpc.tls.key,
         tls_authority=grpc.tls.ca,
         entitlements=_entitlements(file.insecure_entitlements),
+        disabled_frontends=frozenset(name for name, each in file.frontends.items() if not each.enabled),
         labels=file.worker.oci.labels,
         platforms=file.worker.oci.platforms,
         history_max_age=file.history.max_age,
@@ -185,7 +187,7 @@ def _warnings(file: BuildkitdFile) -> Iterator[str]:
     if file.grpc.debug_address:
         yield "there is no debug server: debugAddress is not heeded"
     for name, frontend in file.frontends.items():
-        if not frontend.enabled or frontend.allowed_repositories:
-            yield f'[frontend."{name}"] is not heeded'
+        if frontend.allowed_repositories:
+            yield f'no frontend is run from an image: [frontend."{name}"] allowedRepositories is not heeded'
     if file.cdi.auto_allowed:
         yield "there are no CDI devices: cdi.autoAllowed is not heeded"

@@ -44,6 +44,7 @@ from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, 
 from buildengine.limits import DISK, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
+from frontends import catalog
 from frontends.gateway import Frontend
 from worker.exporters.statement import MEDIA_TYPE, PREDICATE_TYPE
 from worker.runtime.runtime import HAVE_CONTAINERS
@@ -54,12 +55,13 @@ _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a daemon is told of itself. `entitlements` are those that a client may ask for; `provenance` is what every
-    provenance says of the environment."""
+    provenance says of the environment; `disabled_frontends` are those that no build may use."""
 
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()
     entitlements: frozenset[str] = frozenset()
+    disabled_frontends: frozenset[str] = frozenset()
     provenance: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -156,13 +158,14 @@ class Service:
         id = order.source_policy_session
         return Verifier(partial(self.sessions.get, id)) if id else None
 
-    def _frontend(self, order: BuildOrder) -> Frontend | None:
-        """None: the one that the request names."""
+    def _frontend(self, order: BuildOrder) -> Frontend:
+        """Raises UserError."""
+        find = partial(catalog.find, disabled=self._settings.disabled_frontends)
         if order.is_clients:
-            return ClientFrontend(self.bridges, order.request.ref)
+            return ClientFrontend(self.bridges, order.request.ref, find)
         if order.definition is not None and not order.request.frontend:
             return DefinitionFrontend(definition=order.definition, config=order.image_config)
-        return None
+        return find(order.request.frontend)
 
     def _check(self, order: BuildOrder) -> None:
         """Raises UserError for what the client may not ask for."""

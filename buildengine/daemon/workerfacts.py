@@ -25,6 +25,7 @@ def settings_of(config: DaemonConfig, cache: Cache) -> Settings:
         labels={**_labels(cache), **config.labels},
         platforms=_platforms(config),
         entitlements=config.entitlements,
+        disabled_frontends=config.disabled_frontends,
         provenance=_provenance(config.provenance_env or _PROVENANCE),
     )
 

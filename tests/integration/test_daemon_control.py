@@ -31,7 +31,9 @@ LLB_BRIDGE = "moby.buildkit.v1.frontend.LLBBridge"
 def running(store_with_base: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     place = tmp_path_factory.mktemp("daemon")
     store = store_with_base.copy(place / "root")
-    with daemon(store.root, place, "--allow-insecure-entitlement", "network.host") as started:
+    file = place / "buildkitd.toml"
+    file.write_text('[frontend."dockerfile.v0"]\nenabled = false\n')
+    with daemon(store.root, place, "--config", file, "--allow-insecure-entitlement", "network.host") as started:
         yield started
 
 
@@ -104,7 +106,8 @@ def test_wrong_requests_are_refused(client: Client) -> None:
     for request, said in (
         (pb.SolveRequest(Ref=""), "needs a ref"),
         (client.request(files("x"), Frontend="dockerfile.v0"), "cannot be both set"),
-        (client.request(Frontend="nofile.v0"), "unknown frontend"),
+        (client.request(Frontend="nofile.v0"), "invalid frontend: nofile.v0"),
+        (client.request(Frontend="dockerfile.v0"), "invalid frontend: dockerfile.v0"),  # disabled
         (client.request(files("x"), Exporters=[pb.Exporter(Type="nothing")]), "nothing"),
         (client.request(files("x"), Entitlements=["security.insecure"]), "not allowed by build daemon configuration"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
 from buildengine.platform import Platform, local
 from buildengine.sourcepolicy import Policy
+from frontends import catalog
 from frontends.gateway import FrontendRequest
 from llb import codec
 from llb.definition import Definition
@@ -147,9 +149,12 @@ async def test_a_capability_that_our_frontend_has_not() -> None:
     assert json.loads(told[FRONTEND_CAP]) == {"name": f"{frontend}.dreams"}
 
 
-async def test_a_frontend_that_nobody_knows() -> None:
-    with pytest.raises(RpcError, match=r"unknown frontend 'nope\.v0'"):
+async def test_a_frontend_that_nobody_knows_or_may_run() -> None:
+    with pytest.raises(RpcError, match=r"invalid frontend: nope\.v0"):
         await bridge().solve(SolveOrder(frontend="nope.v0"))
+    find = partial(catalog.find, disabled={"dockerfile.v0"})
+    with pytest.raises(RpcError, match=r"invalid frontend: dockerfile\.v0"):
+        await Bridge(gateway("FROM scratch\n"), request(), find).solve(SolveOrder(frontend="dockerfile.v0"))
 
 
 # --- sources, inputs, warnings -----------------------------------------------------------------------------------

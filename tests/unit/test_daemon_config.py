@@ -65,6 +65,9 @@ maxAge = "2h"
 maxEntries = 5
 [frontend."dockerfile.v0"]
 enabled = false
+[frontend."gateway.v0"]
+enabled = true
+allowedRepositories = ["docker.io/docker/dockerfile"]
 [dns]
 nameservers = ["1.1.1.1"]
 [registry."docker.io"]
@@ -81,7 +84,8 @@ a = "b"
     assert (config.uid, config.gid, config.log_format) == (1, 2, "json")
     assert (config.tls_certificate, config.tls_key, config.tls_authority) == (Path("/c"), Path("/k"), Path("/a"))
     assert (config.history_max_age, config.history_max_entries) == (7200.0, 5)
-    assert config.warnings == ('[frontend."dockerfile.v0"] is not heeded',)
+    assert (config.disabled_frontends, len(config.warnings)) == ({"dockerfile.v0"}, 1)
+    assert "allowedRepositories is not heeded" in config.warnings[0]
     assert config.engine.dns.nameservers == ("1.1.1.1",)
     assert config.engine.registries["docker.io"].mirrors == ("localhost:5000",)
     worker = config.engine.worker
