@@ -177,12 +177,14 @@ class _Building:
         quiet = Linter(settings=linter.settings)  # what holds for one platform would be said again for each
         lexer = Lexer(escape=dockerfile.escape)
 
-        async def one(platform: Platform, linter: Linter) -> Converted:
-            made = self._plan(instructions, lexer, platform, linter, every_stage=every_stage)
-            return await self._convert(made, lexer, ignored, platform, linter)
-
+        linters = [quiet if position else linter for position in range(len(wanted))]
+        plans = [  # one after the other: what is found before a mistake is told, whichever platform has it
+            self._plan(instructions, lexer, platform, linter, every_stage=every_stage)
+            for platform, linter in zip(wanted, linters, strict=True)
+        ]
         converted = await gather([
-            partial(one, platform, quiet if position else linter) for position, platform in enumerate(wanted)
+            partial(self._convert, plan, lexer, ignored, platform, linter)
+            for plan, platform, linter in zip(plans, wanted, linters, strict=True)
         ])  # fmt: skip
         linter.finish()
         return converted

@@ -348,3 +348,12 @@ async def test_names_of_what_is_resolved() -> None:
 async def test_an_empty_input_has_no_dockerfile() -> None:
     with pytest.raises(BuildError, match="invalid nil input definition to definition op"):
         await run(gateway(B), {}, inputs={"dockerfile": Definition.from_bytes(b"")})
+
+
+async def test_what_was_found_before_a_mistake_is_told_whichever_platform_makes_it() -> None:
+    for _ in range(20):  # tasks begin in any order
+        fake = gateway("ARG ARCH=amd64\nFROM --platform=linux/${ARHC} busybox\n")
+        asked = FrontendRequest(options={}, platforms=(AMD64, ARM64), build_platform=AMD64)
+        with pytest.raises(BuildError, match="failed to parse platform"):
+            await DockerfileFrontend().build(fake, asked)
+        assert [warned.message.partition(":")[0] for warned in fake.warnings] == ["UndefinedArgInFrom"]
