@@ -72,7 +72,7 @@ class Directories(Protocol):
     async def receive(self, origin: LocalOrigin, progress: Callable[[int], None]) -> ReceivedDirectory | None:
         """What `origin` asks for, sent by a client elsewhere; None when it is not offered. Raises ContextError.
 
-        `progress` gets the number of bytes that have come.
+        `progress` gets the number of bytes that have come, those of the protocol too.
         """
         ...
 

@@ -37,14 +37,16 @@ class Received:
 
     entries: int
     files: int
-    bytes: int
     short: tuple[str, ...]
     digests: Digests
     affected: Paths | None
 
 
 class Intake:
-    """One listing on its way to `writer`. `selected`: what is wanted of it; None: everything."""
+    """One listing on its way to `writer`. `selected`: what is wanted of it; None: everything.
+
+    `bytes` are those of all packets so far, the listing's too (fsutil receive.go: ProgressCb).
+    """
 
     def __init__(self, receiving: Receiving, writer: Writer, selected: Selected | None = None) -> None:
         self._receiving = receiving
@@ -90,7 +92,6 @@ class Intake:
         return Received(
             entries=self._receiving.count,
             files=self._files,
-            bytes=self.bytes,
             short=tuple(self._short),
             digests=self._writer.digests,
             affected=self._receiving.affected(),
@@ -98,6 +99,7 @@ class Intake:
 
     def take(self, packet: Packet) -> None:
         """Raises ContextError."""
+        self.bytes += packet.ByteSize()
         kind = packet.type
         if kind == Packet.DATA:
             self._data(packet.id, packet.data)
@@ -145,7 +147,6 @@ class Intake:
         if data:
             pieces.append(data)
             self._buffered += len(data)
-            self.bytes += len(data)
             self._lengths[number] = self._lengths.get(number, 0) + len(data)
             if self._buffered >= _BATCH_BYTES:
                 self._write_all()

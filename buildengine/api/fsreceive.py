@@ -56,7 +56,7 @@ async def receive(
 
     `known` is what is there; what it leaves out is neither kept nor removed, but replaced. `trust`: what is there with
     the same stat has the same contents. `wanted`: of the paths for which it says no only the stats are taken, into one
-    file (`Selected`). `progress` gets the bytes so far.
+    file (`Selected`). `progress` gets the bytes of all packets so far.
     """
     receiver = _Receiver(stream, root, progress or _nobody)
     try:

@@ -180,7 +180,7 @@ async def test_a_directory_is_received_and_kept_for_the_next_build(daemon: Sessi
             ["di+r", "s%C3%BC%C3%9F"],
             ["1"],
         )
-        assert counts[-1] == 100_007
+        assert 100_007 < counts[-1] < 101_000  # the files, and the packets around them
         busy = await session.directories.receive(origin, counts.append)
         assert busy.path != first.path
         first.release()
@@ -189,7 +189,7 @@ async def test_a_directory_is_received_and_kept_for_the_next_build(daemon: Sessi
         await trio.testing.wait_all_tasks_blocked(0.01)
         again = await session.directories.receive(origin, counts.append)
         assert again.path in (first.path, busy.path)
-        assert counts[-1] == 0
+        assert 0 < counts[-1] < 1000  # the listing
         assert sorted(os.listdir(again.path)) == ["dir"]
         with pytest.raises(ContextError, match="no access allowed"):
             await session.directories.receive(LocalOrigin(name="elsewhere"), counts.append)
@@ -267,7 +267,8 @@ async def test_a_received_directory_is_a_source_until_nobody_holds_it(daemon: Se
         assert isinstance(there, LocalTree)
         last = said[-1]
         assert isinstance(last, StatusEvent)
-        assert (last.id, last.current, last.completed is not None) == ("transferring context:", 7, True)
+        assert (last.id, last.completed is not None) == ("transferring context:", True)
+        assert last.current > 7  # the packets of the listing count, as in BuildKit
         assert await there.content_digest((Selector(),)) == await here.content_digest((Selector(),))
         other = there.clone()
         there.release()

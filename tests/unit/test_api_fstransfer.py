@@ -82,7 +82,7 @@ async def test_what_is_there_already_is_not_sent(source: Path, target: Path) -> 
     await transfer(source, target)
     inodes = {path: path.lstat().st_ino for path in target.rglob("*")}
     again = await transfer(source, target)
-    assert (again.files, again.bytes) == (0, 0)
+    assert again.files == 0
     assert {path: path.lstat().st_ino for path in target.rglob("*")} == inodes
     assert (await transfer(source, target, trust=False)).files == 5
     assert seen(target) == seen(source)
