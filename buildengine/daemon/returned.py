@@ -110,16 +110,19 @@ def _members(result: Result) -> Sequence[_Member]:
 
 
 def _listed(text: bytes) -> Sequence[_Member]:
+    """Facts: BuildKit exporter/containerimage/exptypes/parse.go (ParsePlatforms)."""
     try:
-        listed = json.loads(text)["Platforms"] or ()
+        listed = (json.loads(text or b"null") or {}).get("Platforms") or ()
         members = [_Member(key=each["ID"], platform=platforms.from_json(each["Platform"])) for each in listed]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"the frontend's list of platforms cannot be read: {error}") from error
     if not members:
         raise UserError("invalid empty platforms index for exporter")
     for member in members:
-        if not (member.key and member.platform.os and member.platform.architecture):
-            raise UserError(f"invalid platform {member.key!r} ({member.platform}) for exporter")
+        if not member.key:
+            raise UserError("invalid empty platform key for exporter")
+        if not (member.platform.os and member.platform.architecture):
+            raise UserError(f"invalid platform value {str(member.platform)!r} of {member.key} for exporter")
     return members
 
 

@@ -275,7 +275,7 @@ def read_blob(client: Client, digest: str) -> bytes:
 
 def test_a_copy_out_of_nothing(client: Client) -> None:
     """The empty tree as the source of a copy is no mistake of ours."""
-    with pytest.raises(grpc.RpcError, match="/foo not found"):
+    with pytest.raises(grpc.RpcError, match="/foo: no such file or directory"):
         client.solve(scratch().file(mkdir("/x").copy(scratch(), "/foo", "/x/")).marshal())
 
 

@@ -173,7 +173,7 @@ async def test_symlinks_in_the_source(trees: Trees) -> None:
 async def test_what_is_not_there(trees: Trees) -> None:
     trees.write(trees.source, "f")
     for src in ("nothing", "f/x", "no*thing", "nothing/*"):
-        with pytest.raises(BuildError, match=r"not found|No such file|Not a directory"):
+        with pytest.raises(BuildError, match=r"not found|[Nn]o such file|Not a directory"):
             await trees.copy(src, "/d/")
     await trees.copy("no*thing", "/d/", allow_empty_wildcard=True)
     with pytest.raises(UserError, match="directory does not exist"):
@@ -458,7 +458,7 @@ async def test_nothing_outside_is_read_or_written(trees: Trees, tmp_path: Path) 
     os.symlink("..", trees.target / "up")
     os.symlink("../written", trees.target / "w")
     for src in ("s", "up/secret", "../secret", "up/../../secret"):
-        with pytest.raises(BuildError, match="not found"):
+        with pytest.raises(BuildError, match="no such file"):
             await trees.copy(src, "/")
     await trees.copy("f", "/up/x")
     await trees.copy("f", "/w")

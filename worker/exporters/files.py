@@ -142,7 +142,8 @@ def _check_apart(platforms: Sequence[str], roots: Sequence[int]) -> None:
             elif len(kinds) > 1:
                 first, *others = kinds
                 raise UserError(
-                    f"cannot overwrite {shown(b'/'.join((*path, name)))} from {first} with that of {', '.join(others)}",
+                    f"cannot overwrite {shown(b'/'.join((*path, name)))} from {first} with {', '.join(others)}"
+                    " when split option is disabled",
                     hint="without platform-split=false each platform gets a directory of its own",
                 )
 

@@ -163,7 +163,9 @@ class _Copy:
         path = resolve(self._source, self._path, follow_last=self._action.follow_symlink)
         info = lstat(self._source, path)
         if info is None or not is_visible(self._rules.visible, path):
-            raise ContextError(f"{self._path} not found", hint="paths are relative to the root of the source")
+            raise ContextError(
+                f"{self._path}: no such file or directory", hint="paths are relative to the root of the source"
+            )
         head, _, tail = self._dest.rpartition("/")
         self._make(resolve(self._target, self._dest if tail in ("", ".") else head))
         target = self._place(resolve(self._target, self._dest), stat.S_ISDIR(info.st_mode))
