@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -69,13 +70,17 @@ class Bridge:
         self._closed = False
         self._said = trio.Event()
         self._containers: Containers | None = None
-        self._result: FrontendResult | None = None
+        self._result: Callable[[], FrontendResult] | None = None
         self._error: RpcError | None = None
 
     # --- the build asks
 
     async def returned(self) -> FrontendResult:
-        """What the frontend gives back. Raises what it says went wrong. The containers that it has opened end then."""
+        """What the frontend gives back; the containers that it has opened end then.
+
+        Raises what it says went wrong, and UserError for a result that cannot be meant: it is the build that fails for
+        that, not the frontend's last call, whose client would wait for the build's end (BuildKit solver/llbsolver).
+        """
         async with trio.open_nursery() as nursery:
             if self._engine is not None:
                 self._containers = Containers(self._engine, nursery)
@@ -85,7 +90,7 @@ class Bridge:
         if self._error is not None:
             raise Told(self._error)
         assert self._result is not None
-        return self._result
+        return self._result()
 
     async def close(self) -> None:
         """Ends what is still being asked, and waits for that."""
@@ -195,7 +200,7 @@ class Bridge:
     def finish(self, result: Result) -> None:
         self._check_silent()
         definitions = {ref.id: self._definition(ref.id) for ref in returned.refs_of(result) if ref.id}
-        self._result = returned.heard(result, definitions)
+        self._result = partial(returned.heard, result, definitions)
         self._said.set()
 
     def fail(self, error: RpcError) -> None:

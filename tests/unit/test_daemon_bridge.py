@@ -194,6 +194,13 @@ async def test_an_error_that_is_returned_is_the_builds_with_its_details() -> Non
     assert (told.code, told.message, told.details) == (said.code, said.message, said.details)
 
 
+async def test_a_result_that_cannot_be_meant_is_the_builds_failure() -> None:
+    asked = bridge()
+    asked.finish(Result(metadata={PLATFORMS: b"null"}))
+    with pytest.raises(UserError, match="invalid empty platforms"):
+        await asked.returned()
+
+
 async def test_there_is_one_last_word() -> None:
     asked = bridge()
     asked.finish(Result())
