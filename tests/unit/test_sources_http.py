@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import stat
@@ -24,6 +25,7 @@ from worker.sources.origin import HttpOrigin
 
 BODY = b"the body\n"
 DIGEST = Digest.sha256(BODY)
+GZIP = {"content-encoding": "gzip"}
 MODIFIED = "Sat, 01 Jan 2022 00:00:00 GMT"
 
 
@@ -103,7 +105,7 @@ async def test_one_request_makes_the_file(tmp_path: Path) -> None:
     assert path.name == "file.txt"
     assert path.read_bytes() == BODY
     assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime) == (0o640, 7, 8, 1640995200)
-    assert (request.method, request.headers["accept-encoding"]) == ("GET", "identity")
+    assert (request.method, request.headers["accept-encoding"]) == ("GET", "gzip")
     assert request.headers["user-agent"].startswith("pybuild/")
 
 
@@ -135,6 +137,17 @@ async def test_a_body_of_several_steps(tmp_path: Path) -> None:
     body = os.urandom(3_000_000)
     async with place(tmp_path, lambda request: Reply(body=body), max_size=1 << 30) as at:
         assert hashlib.sha256((await at.get(at.origin())).read_bytes()).digest() == hashlib.sha256(body).digest()
+
+
+async def test_a_content_coding_is_undone(tmp_path: Path) -> None:
+    """As Go's net/http does it for BuildKit; the digest is that of the file."""
+    body = bytes(5_000_000) + os.urandom(300_000)
+    coded = gzip.compress(body) + gzip.compress(b"") + gzip.compress(BODY)
+    async with place(tmp_path, lambda request: Reply(body=coded, headers=GZIP), max_size=len(body) + 9) as at:
+        origin = at.origin(checksum=Digest.sha256(body + BODY))
+        assert (await at.get(origin)).read_bytes() == body + BODY
+    async with place(tmp_path, lambda request: Reply(headers={"content-encoding": "GZip"})) as at:
+        assert (await at.get(at.origin(path="/empty"))).read_bytes() == b""
 
 
 async def test_a_body_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
@@ -177,7 +190,11 @@ async def test_on_a_file_system_without_unnamed_files(tmp_path: Path, monkeypatc
         (Reply(status=206, body=BODY), "status 206"),
         (Reply(body=b"x" * 2000), "it has 2000 bytes, more than the 1000 allowed"),
         (Reply(body=b"", length="9" * 40), "cannot reach|more than the 1000 allowed"),
-        (Reply(body=BODY, headers={"content-encoding": "gzip"}), "content encoding 'gzip'"),
+        (Reply(body=BODY, headers={"content-encoding": "br"}), "content encoding 'br'"),
+        (Reply(body=2 * BODY, headers=GZIP), "content encoding gzip is damaged"),
+        (Reply(body=gzip.compress(BODY)[:-5], headers=GZIP), "content encoding gzip ends too early"),
+        (Reply(body=gzip.compress(BODY)[:-4] + b"\0\0\0\1", headers=GZIP), "content encoding gzip is damaged"),
+        (Reply(body=gzip.compress(bytes(10_000)), headers=GZIP), "larger than a source may be"),
         (Reply(status=302, headers={"location": "file:///etc/passwd"}), "which is not an http URL"),
     ],
 )

@@ -30,6 +30,7 @@ from buildengine.limits import DISK, HASH, offload
 from buildengine.values import dataclass
 from worker.session import Secrets
 from worker.sources.filename import choose
+from worker.sources.gunzip import Gunzip
 from worker.sources.origin import HttpOrigin
 from worker.sources.unnamed import Body, Looks, place, unnamed_file
 
@@ -217,22 +218,20 @@ class HttpSource:
     async def _receive(self, response: Response, fd: int) -> Digest:
         if response.status not in (200, 203):
             raise HttpError(f"invalid response status {response.status}", hint=_hint(response.status))
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding not in ("", "identity"):
-            raise HttpError(f"the server sent the content encoding {encoding[:40]!r}, which was not asked for")
+        gunzip = _gunzip(response.headers.get("content-encoding", ""))
         announced = response.headers.get("content-length", "")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_size):
             raise HttpError(f"it has {announced[:40]} bytes, more than the {self._max_size} allowed")
-        body = Body(fd, self._max_size)
+        body = Body(fd, self._max_size, gunzip)
         async with aclosing(response.chunks()) as chunks:
             async for chunk in chunks:
                 if body.take(chunk):
                     await offload(body.flush, limiter=HASH)
-        body.flush()
+        await offload(body.finish, limiter=HASH)
         return body.digest
 
     async def _headers(self, origin: HttpOrigin, available: Secrets) -> dict[str, str]:
-        headers = {"user-agent": self._user_agent, **dict(origin.headers)}
+        headers = {"user-agent": self._user_agent, **dict(origin.headers), "accept-encoding": "gzip"}
         authorization = await _authorization(origin, available)
         return headers | ({"authorization": authorization} if authorization else {})
 
@@ -252,6 +251,15 @@ class HttpSource:
         known = [seen, *(old for old in self._seen(origin) if old.etag and old.etag != etag)][:_REMEMBERED]
         entries = [{"digest": s.digest, "etag": s.etag, "modified": s.modified, "settled": s.settled} for s in known]
         self._state.put(_state_key(origin), json.dumps(entries).encode())
+
+
+def _gunzip(encoding: str) -> Gunzip | None:
+    """What undoes a Content-Encoding. Raises HttpError for one that was not asked for."""
+    if encoding.lower() in ("", "identity"):
+        return None
+    if encoding.lower() != "gzip":
+        raise HttpError(f"the server sent the content encoding {encoding[:40]!r}, which was not asked for")
+    return Gunzip()
 
 
 async def _authorization(origin: HttpOrigin, available: Secrets) -> str:

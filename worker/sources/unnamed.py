@@ -9,8 +9,10 @@ import secrets
 from buildengine.digest import Digest
 from buildengine.errors import HttpError
 from buildengine.values import dataclass
+from worker.sources.gunzip import Gunzip
 
 _STEP = 1 << 20
+_GZIP_STEP = 1 << 16  # what comes of it can be a thousand times as much, and a step cannot be cancelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,35 +26,57 @@ class Looks:
 
 
 class Body:
-    """An unnamed file that is written in large steps and hashed as it grows."""
+    """An unnamed file that is written in large steps and hashed as it grows. `gunzip` undoes its content coding.
 
-    def __init__(self, fd: int, limit: int) -> None:
+    Neither what comes nor what is written may be more than `limit` bytes. Raises HttpError.
+    """
+
+    def __init__(self, fd: int, limit: int, gunzip: Gunzip | None = None) -> None:
         self._fd = fd
         self._left = limit
+        self._room = limit
+        self._gunzip = gunzip
+        self._step = _STEP if gunzip is None else _GZIP_STEP
         self._pending: list[bytes] = []
         self._held = 0
         self._hash = hashlib.sha256()
 
     def take(self, chunk: bytes) -> bool:
         """Keep `chunk`; True when it is time to `flush`."""
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise HttpError("it is larger than a source may be")
+        self._left = _less(self._left, chunk)
         self._pending.append(chunk)
         self._held += len(chunk)
-        return self._held >= _STEP
+        return self._held >= self._step
 
     def flush(self) -> None:
         for chunk in self._pending:
-            self._hash.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            for piece in (chunk,) if self._gunzip is None else self._gunzip.feed(chunk):
+                self._write(piece)
         self._pending, self._held = [], 0
+
+    def finish(self) -> None:
+        """After the last chunk."""
+        self.flush()
+        if self._gunzip is not None:
+            self._gunzip.finish()
+
+    def _write(self, piece: bytes) -> None:
+        self._room = _less(self._room, piece)
+        self._hash.update(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._fd, view) :]
 
     @property
     def digest(self) -> Digest:
         return Digest.of_hex(self._hash.hexdigest())
+
+
+def _less(left: int, data: bytes) -> int:
+    left -= len(data)
+    if left < 0:
+        raise HttpError("it is larger than a source may be")
+    return left
 
 
 def unnamed_file(directory: int) -> int:
