@@ -39,7 +39,7 @@ def _rule(message: policy_pb2.Rule) -> Rule:
             else None,
         )
     except ValueError as error:
-        raise UserError(f"source policy: rule for {selector.identifier}: {error}") from error
+        raise UserError(f"source policy: rule for {selector.identifier}: unknown type: {error}") from error
 
 
 def _rule_message(rule: Rule) -> policy_pb2.Rule:

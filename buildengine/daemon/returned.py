@@ -129,7 +129,10 @@ def _listed(text: bytes) -> Sequence[_Member]:
 def _configured(config: bytes) -> Platform:
     """The platform of an image config; this machine's where it has none."""
     try:
-        found = platforms.from_json(json.loads(config or b"{}"))
+        document = json.loads(config or b"{}")
+        if document is None:
+            raise UserError("invalid null image config for export")  # exporter/containerimage/writer.go
+        found = platforms.from_json(document)
     except (ValueError, AttributeError) as error:
         raise UserError(f"the frontend's image config is not a JSON object: {error}") from error
     if bool(found.os) != bool(found.architecture):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -13,6 +14,7 @@ from buildengine.api import content_pb2 as content
 from buildengine.api import control_pb2 as pb
 from buildengine.api import gateway_pb2 as gateway
 from buildengine.api.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from buildengine.api.policy_pb2 import Policy, Rule, Selector
 from buildengine.api.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from buildengine.api.status import EXIT, VERTEX
 from buildengine.events import Outcome, VertexEvent
@@ -47,6 +49,10 @@ def files(text: str) -> Definition:
     """A build without steps: a file, a link to it, and both together."""
     one = scratch().file(mkdir("/srv").mkfile("/srv/it", text.encode()), name=f"write {text}")
     return merge([one, scratch().file(symlink("srv/it", f"/{text}"))], name=f"gather {text}").marshal()
+
+
+def rule(**fields: Any) -> Policy:
+    return Policy(rules=[Rule(**{"selector": Selector(identifier="*"), **fields})])
 
 
 def shell(script: str) -> Definition:
@@ -114,6 +120,8 @@ def test_wrong_requests_are_refused(client: Client) -> None:
             client.request(files("x"), Cache=pb.CacheOptions(Exports=[pb.CacheOptionsEntry(Type="tape")])),
             'unknown cache exporter: "tape"',
         ),
+        (client.request(files("x"), SourcePolicy=rule(selector=None)), "invalid nil selector in policy"),
+        (client.request(files("x"), SourcePolicy=rule(action=9000)), "unknown type: 9000"),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             client.unary("Solve", request, pb.SolveResponse)

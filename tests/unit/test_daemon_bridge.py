@@ -291,6 +291,7 @@ def test_without_anything_it_is_for_this_machine_with_a_plain_config() -> None:
         (Result(metadata={PLATFORMS: b"["}), "cannot be read"),
         (Result(metadata={CONFIG: b'{"os": "linux"}'}), "must be specified together"),
         (Result(metadata={CONFIG: b"[]"}), "not a JSON object"),
+        (Result(metadata={CONFIG: b"null"}), "invalid null image config"),
     ],
 )
 def test_results_that_cannot_be_meant(result: Result, complaint: str) -> None:
