@@ -205,6 +205,11 @@ def command_line(pid: int) -> bytes:
     return _read(f"/proc/{pid}/cmdline")
 
 
+def parent(pid: int) -> int:
+    """0 for a process that has ended."""
+    return _state(pid)[1]
+
+
 # --- looking at the host ---------------------------------------------------------------------------------------
 
 

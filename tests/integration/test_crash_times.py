@@ -85,7 +85,8 @@ def supervisors(site: Site, watch: leftovers.Watch, moment: float) -> None:
 def launcher_and_command(site: Site, watch: leftovers.Watch, moment: float) -> None:
     with site.start(watch, *site.arguments(held=True)) as build:
         assert not ended_within(build, moment)
-        send(watch.named("pybuild-launch"), signal.SIGKILL)
+        named = watch.named("pybuild-launch")  # a fork of it too, until that has named itself a supervisor
+        send([pid for pid in named if leftovers.parent(pid) == build.process.pid], signal.SIGKILL)
         build.process.kill()
         build.wait(status=-signal.SIGKILL)
 
