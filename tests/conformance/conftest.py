@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.bases import docker_registry
 
 _HERE = Path(__file__).parent
 
@@ -13,3 +16,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Pass by, unless an argument of the command leads here. Then a missing peer is a failure."""
     named = (Path(argument.partition("::")[0]).absolute() for argument in config.args)
     return None if any(path.is_relative_to(_HERE) for path in named) else True
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host

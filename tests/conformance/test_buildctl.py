@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from llb.state import mkdir, scratch
-from tests.bases import docker_registry
 from tests.builds import FIXTURES, Store, write
 from tests.conformance.buildctl import ctl, raw
 from tests.fakes.daemon import Daemon, daemon
-from tests.fakes.image_tools import extracted, gnu_tar, inspect, run, skopeo, unpack
+from tests.fakes.image_tools import extracted, files_in, gnu_tar, inspect, run, skopeo, unpack
 from tests.fakes.ssh_agent import installed, ssh_agent
 from tests.integration.test_registry_docker import certificate
 
@@ -60,12 +59,6 @@ def running(store_with_base: Store, tmp_path_factory: pytest.TempPathFactory) ->
         yield started
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
-        yield host
-
-
 @pytest.fixture
 def place(running: Daemon, registry: str, tmp_path: Path) -> Place:
     context = write(tmp_path / "context", {"Dockerfile": DOCKERFILE, "a.txt": "public"})
@@ -73,10 +66,6 @@ def place(running: Daemon, registry: str, tmp_path: Path) -> Place:
 
 
 # --- what comes out -------------------------------------------------------------------------------------------
-
-
-def files_in(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
 def is_a_directory(place: Place) -> None:

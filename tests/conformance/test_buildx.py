@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.bases import docker_registry
 from tests.builds import FIXTURES, Store, write
 from tests.conformance.buildx import PATIENCE, Buildx
 from tests.fakes import git_server, http_server
 from tests.fakes.daemon import Daemon, daemon
 from tests.fakes.docker_engine import docker_engine
-from tests.fakes.image_tools import extracted, gnu_tar, inspect, layout_of, run, skopeo, unpack
+from tests.fakes.image_tools import extracted, files_in, gnu_tar, inspect, layout_of, run, skopeo, unpack
 from tests.fakes.ssh_agent import installed, ssh_agent
 
 pytest_plugins = [FIXTURES]
@@ -59,12 +58,6 @@ def running(store_with_base: Store, tmp_path_factory: pytest.TempPathFactory) ->
         yield started
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
-        yield host
-
-
 @pytest.fixture
 def buildx(running: Daemon, tmp_path: Path) -> Buildx:
     return Buildx(tmp_path / "home", running.address)
@@ -77,10 +70,6 @@ def place(buildx: Buildx, registry: str, tmp_path: Path) -> Place:
 
 
 # --- what comes out -------------------------------------------------------------------------------------------
-
-
-def files_in(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
 def is_a_directory(place: Place) -> None:

@@ -31,6 +31,11 @@ insecure = true
 """
 
 
+def files_in(root: Path) -> dict[str, str]:
+    """The text of every file below `root`, by its path."""
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
 def run(*argv: str | Path, environment: Mapping[str, str] | None = None, **more: Any) -> bytes:
     """Standard output of a program that must succeed."""
     text = [str(argument) for argument in argv]
