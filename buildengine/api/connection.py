@@ -105,6 +105,7 @@ class _Connection(ABC):
         self._wanted = trio.Event()
         self._written = trio.lowlevel.ParkingLot()
         self._all_written = True
+        self._unheard = False  # the stream takes nothing more
         self._draining: dict[int, trio.Event] = {}
         self._heard = trio.current_time()
         self.closed = ""  # why, once it is
@@ -122,15 +123,16 @@ class _Connection(ABC):
                 nursery.start_soon(self._write)
                 self._begin()
                 await self._read()
-                with trio.move_on_after(FAREWELL):
-                    while self.core.broken and self.core.wants_output:
+                self._end()
+                with trio.move_on_after(FAREWELL):  # who will say no more may still listen
+                    while not self._all_written:
                         await self._written.park()
             finally:
-                self._end(self.core.broken or "the connection was closed")
+                self._end()
                 nursery.cancel_scope.cancel()
 
     def wake(self) -> None:
-        if self.core.wants_output:
+        if self.core.wants_output and not self._unheard:
             self._all_written = False
             self._wanted.set()
 
@@ -164,6 +166,8 @@ class _Connection(ABC):
                 self._all_written = True
                 self._written.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._unheard = self._all_written = True
+            self._written.unpark_all()
             # What the other side has sent before it went may still be read.
             self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
 
@@ -203,12 +207,12 @@ class _Connection(ABC):
         if number in self._draining:
             self._draining.pop(number).set()
 
-    def _end(self, reason: str) -> None:
+    def _end(self) -> None:
         if self.closed:
             return
-        self.closed = reason
+        self.closed = self.core.broken or "the connection was closed"
         for number in {*self._calls, *self._draining}:
-            self._call_ended(number, Status(code=Code.UNAVAILABLE, message=reason))
+            self._call_ended(number, Status(code=Code.UNAVAILABLE, message=self.closed))
         self._written.unpark_all()
 
 
@@ -365,6 +369,6 @@ class _Client(_Connection):
         if self._openers and self.core.can_open:
             self._openers.unpark_all()
 
-    def _end(self, reason: str) -> None:
-        super()._end(reason)
+    def _end(self) -> None:
+        super()._end()
         self._openers.unpark_all()

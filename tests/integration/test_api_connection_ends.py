@@ -5,16 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 from google.protobuf.wrappers_pb2 import BytesValue
 
-from buildengine.api import rpc
+from buildengine.api import framing, rpc
 from buildengine.api.connection import ANSWER, SILENCE, Closing, open_channel, serve_connection
 from buildengine.api.rpc import Code, RpcError
 from buildengine.daemon.listeners import Access, bind
+from tests.fakes.http2_wire import frames
+from tests.fakes.rpc_services import listening
 from tests.integration.test_daemon_life import free_port
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty settings
@@ -108,6 +111,18 @@ async def test_who_does_not_answer_has_gone(autojump_clock: trio.testing.MockClo
         nursery.start_soon(serve_connection, theirs, Slow().services)
         await ours.send_all(PREFACE)
     assert trio.current_time() - began == SILENCE + ANSWER
+
+
+async def test_who_says_no_more_still_hears_the_settings(tmp_path: Path) -> None:
+    """buildctl's dial-stdio ends so, with what stood in a file."""
+    async with listening(tmp_path / "socket", Slow().services):
+        for _ in range(20):  # which of the server's tasks is the first differs
+            with trio.socket.socket(trio.socket.AF_UNIX) as client:
+                await client.connect(str(tmp_path / "socket"))
+                await client.send(PREFACE)
+                client.shutdown(trio.socket.SHUT_WR)
+                heard = b"".join([data async for data in trio.SocketStream(client)])
+            assert frames(heard)[0].kind == framing.SETTINGS
 
 
 async def test_a_host_that_has_gone_is_noticed() -> None:
