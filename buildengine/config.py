@@ -83,7 +83,10 @@ class GcPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """Steps: their limits (0: none) and how they are run. The cache: how it is laid out and kept small."""
+    """Steps: their limits (0: none) and how they are run. The cache: how it is laid out and kept small.
+
+    `labels` and `platforms` are what a daemon was told to say of its worker; () platforms: those that run here.
+    """
 
     step_memory: int = field(default=0, metadata=_SIZE)
     step_cpus: float = field(default=0.0, metadata=_QUANTITY)
@@ -97,6 +100,8 @@ class WorkerConfig:
     max_used_space: Space = field(default=_NO_SPACE, metadata=_SPACE)
     min_free_space: Space = field(default=_NO_SPACE, metadata=_SPACE)
     gc_policies: tuple[GcPolicy, ...] = field(default=(), metadata=tables(GcPolicy, key="gcpolicy"))
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
 
     def prune_policies(self, disk_size: int) -> tuple[PrunePolicy, ...]:
         """What the garbage collector does, rule by rule, on a disk of `disk_size` bytes."""
@@ -153,6 +158,14 @@ class RegistryConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendConfig:
+    """Whether builds may use a frontend; of `gateway.v0` also the repositories whose images it may run, () for all."""
+
+    enabled: bool = field(default=True, metadata=_FLAG)
+    allowed_repositories: tuple[str, ...] = field(default=(), metadata=_STRINGS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DnsConfig:
     """What replaces the host's resolv.conf in steps; empty: the host's."""
 
@@ -170,6 +183,9 @@ class Config:
     worker: WorkerConfig = field(default_factory=WorkerConfig, metadata=TABLE)
     registries: Mapping[str, RegistryConfig] = field(
         default_factory=dict, metadata=named(RegistryConfig, key="registry")
+    )
+    frontends: Mapping[str, FrontendConfig] = field(
+        default_factory=dict, metadata=named(FrontendConfig, key="frontend")
     )
     dns: DnsConfig = field(default_factory=DnsConfig, metadata=TABLE)
     docker_config: Path = Path("/root/.docker")

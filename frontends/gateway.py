@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from buildengine import platform as platforms
 from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import UserError
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # few builds have any
 
 if TYPE_CHECKING:  # few builds attest anything
     from buildengine.attestation import Claim
+
+_NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +154,11 @@ class Gateway(Protocol):
         """What any source is now, without fetching it. Raises SourceError."""
         ...
 
-    def nested(self, frontend: str, options: Mapping[str, str]) -> Gateway:
-        """The gateway for a frontend that runs for this one: what it asks for is told apart in the provenance."""
+    async def run_frontend(
+        self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS
+    ) -> FrontendResult:
+        """What the frontend `name` makes of these options and inputs. Raises BuildError: UserError for one that there
+        is not. What it asks for is told apart in the provenance."""
         ...
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
@@ -177,6 +184,19 @@ class FrontendRequest:
     build_platform: Platform
     session: str = ""
     inputs: Mapping[str, Definition] = field(default_factory=dict)
+
+    def nested(self, options: Mapping[str, str], inputs: Mapping[str, Definition]) -> FrontendRequest:
+        """What a frontend is asked that runs for this one: for the platforms that its own options name, of the same
+        client's directories. Raises UserError."""
+        named = [each.strip() for each in options.get("platform", "").split(",")]
+        wanted = tuple(dict.fromkeys(platforms.parse(each) for each in named if each))
+        return FrontendRequest(
+            options=options,
+            platforms=wanted or (self.build_platform,),
+            build_platform=self.build_platform,
+            session=self.session,
+            inputs=inputs,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

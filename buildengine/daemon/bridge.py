@@ -1,7 +1,7 @@
 """A build whose frontend is not in this process: what it asks is answered by the build's gateway.
 
 `Bridge` keeps the references that it has given away, by their ids, until the frontend has had its last word; then what
-it still asks ends, and `returned` gives the result. References are definitions here: to solve one again costs nothing
+it still asks ends, and `result` gives what it said. References are definitions here: to solve one again costs nothing
 while the build lasts.
 """
 
@@ -14,7 +14,6 @@ from functools import partial
 
 import trio
 
-from buildengine import platform as platforms
 from buildengine.api.bridge import Attestation, ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
@@ -27,10 +26,8 @@ from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from buildengine.values import dataclass
-from frontends import catalog
 from frontends.gateway import (
     FileInfo,
-    Frontend,
     FrontendRequest,
     FrontendResult,
     Gateway,
@@ -52,18 +49,12 @@ class _Given:
 
 
 class Bridge:
-    """An `api.bridge.Bridge`. The build that makes it waits in `returned`, and closes it.
+    """An `api.bridge.Bridge`. The build that makes it waits for its `last_word`, and closes it."""
 
-    `find` gives the frontends that may be run, by name.
-    """
-
-    def __init__(
-        self, gateway: Gateway, request: FrontendRequest, find: Callable[[str], Frontend] = catalog.find
-    ) -> None:
+    def __init__(self, gateway: Gateway, request: FrontendRequest) -> None:
         self._gateway = gateway
         self._engine = gateway if isinstance(gateway, LocalGateway) else None  # what has containers, and keeps failures
         self._request = request
-        self._find_frontend = find
         self._given: dict[str, _Given] = {}
         self._calls: set[trio.CancelScope] = set()
         self._left = trio.lowlevel.ParkingLot()
@@ -71,26 +62,38 @@ class Bridge:
         self._said = trio.Event()
         self._containers: Containers | None = None
         self._result: Callable[[], FrontendResult] | None = None
-        self._error: RpcError | None = None
+        self._error: BuildError | None = None
 
     # --- the build asks
 
-    async def returned(self) -> FrontendResult:
-        """What the frontend gives back; the containers that it has opened end then.
-
-        Raises what it says went wrong, and UserError for a result that cannot be meant: it is the build that fails for
-        that, not the frontend's last call, whose client would wait for the build's end (BuildKit solver/llbsolver).
-        """
+    async def last_word(self) -> None:
+        """Until the frontend has had it; the containers that it has opened end then."""
         async with trio.open_nursery() as nursery:
             if self._engine is not None:
                 self._containers = Containers(self._engine, nursery)
                 self._engine.keep_failures()
             await self._said.wait()
             nursery.cancel_scope.cancel()
+
+    def result(self) -> FrontendResult:
+        """What it was.
+
+        Raises what the frontend says went wrong, and UserError for a result that cannot be meant: it is the build that
+        fails for that, not the frontend's last call, whose client would wait for the build's end (BuildKit
+        solver/llbsolver).
+        """
         if self._error is not None:
-            raise Told(self._error)
+            raise self._error
         assert self._result is not None
         return self._result()
+
+    def left(self, error: BuildError | None) -> None:
+        """The frontend has ended by itself, with `error` where it failed: that counts more than a result, and less
+        than what it has said of an error (BuildKit frontend/gateway/gateway.go, Solve)."""
+        if error is None and self._result is None:
+            error = BuildError("no result for incomplete build", hint="the frontend has ended without a result")
+        self._error = self._error or error
+        self._said.set()
 
     async def close(self) -> None:
         """Ends what is still being asked, and waits for that."""
@@ -113,40 +116,27 @@ class Bridge:
                 return await self._run_frontend(order)
             if order.definition is None:
                 return Result()
-            ref = await self._give(order.definition, self._gateway, order.policies)
+            ref = await self._give(order.definition, order.policies)
             if order.evaluate:
                 await self._evaluate((ref,))
             return Result(ref=ref)
 
     async def _run_frontend(self, order: SolveOrder) -> Result:
         source = order.options.get("source", "")
-        inner = self._gateway.nested(order.frontend, order.options)
         try:
-            result = await self._find_frontend(order.frontend).build(inner, self._request_for(order))
+            result = await self._gateway.run_frontend(order.frontend, order.options, order.inputs)
         except (BuildError, RpcError) as error:
             raise frontend_failed(error, order.frontend, source) from error
-        refs = [await self._give(made.definition, inner) for made in result.results]
-        attested = {made.id: await self._give_attested(made, inner) for made in result.results if made.attestations}
+        refs = [await self._give(made.definition) for made in result.results]
+        attested = {made.id: await self._give_attested(made) for made in result.results if made.attestations}
         if order.evaluate:
             await self._evaluate((*refs, *(said.ref for each in attested.values() for said in each if said.ref)))
         return returned.told(result, refs, attested)
 
-    async def _give_attested(self, made: PlatformResult, inner: Gateway) -> tuple[Attestation, ...]:
+    async def _give_attested(self, made: PlatformResult) -> tuple[Attestation, ...]:
         return tuple([
-            Attestation(claim=said.claim, ref=await self._give(said.definition, inner)) for said in made.attestations
+            Attestation(claim=said.claim, ref=await self._give(said.definition)) for said in made.attestations
         ])  # fmt: skip
-
-    def _request_for(self, order: SolveOrder) -> FrontendRequest:
-        """It reads the directories of this build's client, and runs for the platforms that its options name."""
-        named = [each.strip() for each in order.options.get("platform", "").split(",")]
-        wanted = tuple(dict.fromkeys(platforms.parse(each) for each in named if each))
-        return FrontendRequest(
-            options=order.options,
-            platforms=wanted or (self._request.build_platform,),
-            build_platform=self._request.build_platform,
-            session=self._request.session,
-            inputs=order.inputs,
-        )
 
     async def resolve_source(
         self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
@@ -205,7 +195,7 @@ class Bridge:
 
     def fail(self, error: RpcError) -> None:
         self._check_silent()
-        self._error = error
+        self._error = Told(error)
         self._said.set()
 
     def _check_silent(self) -> None:
@@ -214,12 +204,12 @@ class Bridge:
 
     # --- references
 
-    async def _give(self, definition: Definition | None, gateway: Gateway, policies: Sequence[Policy] = ()) -> Ref:
+    async def _give(self, definition: Definition | None, policies: Sequence[Policy] = ()) -> Ref:
         """The client knows what it gave; a result is what source policies have made of that."""
         if definition is None or definition.is_scratch:
             return Ref()
         ref = Ref(id=secrets.token_hex(12), definition=definition)
-        reference = await gateway.solve(definition, policies)
+        reference = await self._gateway.solve(definition, policies)
         self._given[ref.id] = _Given(definition=reference.definition, reference=reference)
         return ref
 

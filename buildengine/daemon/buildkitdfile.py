@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buildengine import config, settings
-from buildengine.config import DnsConfig, RegistryConfig, Space
+from buildengine.config import DnsConfig, FrontendConfig, RegistryConfig, Space
 from buildengine.settings import TABLE, named, scalar, tables
 from buildengine.values import dataclass
 
@@ -136,12 +136,6 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frontend:
-    enabled: bool = field(default=True, metadata=_FLAG)
-    allowed_repositories: tuple[str, ...] = field(default=(), metadata=_STRINGS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     platforms_cache_max_age: float = field(default=0.0, metadata=_DURATION)
 
@@ -161,7 +155,9 @@ class BuildkitdFile:
     cdi: Cdi = field(default_factory=Cdi, metadata=TABLE)
     dns: DnsConfig = field(default_factory=DnsConfig, metadata=TABLE)
     history: History = field(default_factory=History, metadata=TABLE)
-    frontends: Mapping[str, Frontend] = field(default_factory=dict, metadata=named(Frontend, key="frontend"))
+    frontends: Mapping[str, FrontendConfig] = field(
+        default_factory=dict, metadata=named(FrontendConfig, key="frontend")
+    )
     registries: Mapping[str, RegistryConfig] = field(
         default_factory=dict, metadata=named(RegistryConfig, key="registry")
     )

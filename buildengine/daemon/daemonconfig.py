@@ -8,9 +8,10 @@ nobody would notice.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from buildengine.settings import Layer
 from buildengine.values import dataclass
 
 SYSTEM_FILE = Path("/etc/buildkit/buildkitd.toml")
+PROVENANCE = Path("/etc/buildkit/provenance.d")
 ADDRESS = "unix:///run/buildkit/buildkitd.sock"  # where buildctl looks
 ENTITLEMENTS = ("network.host", "security.insecure")
 _SNAPSHOTTERS = {"auto": "auto", "overlayfs": "overlay", "overlay": "overlay", "native": "copy", "copy": "copy"}
@@ -34,8 +36,7 @@ _NO_SPACE = Space()
 class DaemonConfig:
     """`engine` is the engine's; the rest is of the daemon around it. `uid` and `gid` own unix sockets.
 
-    `platforms` are what the worker is to say that it runs, () for what it does. `provenance_env` is a directory of
-    JSON files that provenance takes in.
+    `provenance_env` is a directory of JSON files that provenance takes in.
     """
 
     engine: Config
@@ -46,13 +47,10 @@ class DaemonConfig:
     tls_key: Path | None = None
     tls_authority: Path | None = None
     entitlements: frozenset[str] = frozenset()
-    disabled_frontends: frozenset[str] = frozenset()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    platforms: tuple[str, ...] = ()
     history_max_age: float = 48 * 3600.0
     history_max_entries: int = 50
     log_format: str = "text"
-    provenance_env: Path | None = None
+    provenance_env: Path = PROVENANCE
     warnings: tuple[str, ...] = ()
 
 
@@ -88,6 +86,7 @@ def resolve(base: Config, file: BuildkitdFile) -> DaemonConfig:
         debug=file.debug or file.trace or base.debug,
         worker=_worker(base.worker, file.worker.oci),
         registries={**base.registries, **file.registries},
+        frontends={**base.frontends, **file.frontends},
         dns=dns if dns.nameservers or dns.options or dns.search_domains else base.dns,
     )
     return DaemonConfig(
@@ -99,13 +98,10 @@ def resolve(base: Config, file: BuildkitdFile) -> DaemonConfig:
         tls_key=grpc.tls.key,
         tls_authority=grpc.tls.ca,
         entitlements=_entitlements(file.insecure_entitlements),
-        disabled_frontends=frozenset(name for name, each in file.frontends.items() if not each.enabled),
-        labels=file.worker.oci.labels,
-        platforms=file.worker.oci.platforms,
         history_max_age=file.history.max_age,
         history_max_entries=file.history.max_entries,
         log_format=file.log.format,
-        provenance_env=file.provenance_env_dir,
+        provenance_env=file.provenance_env_dir or PROVENANCE,
         warnings=tuple(_warnings(file)),
     )
 
@@ -122,6 +118,8 @@ def _worker(base: WorkerConfig, oci: Worker) -> WorkerConfig:
         "max_used_space": oci.max_used_space if oci.max_used_space != _NO_SPACE else None,
         "min_free_space": oci.min_free_space if oci.min_free_space != _NO_SPACE else None,
         "gc_policies": tuple(_policies(oci)) or None,
+        "labels": oci.labels,
+        "platforms": oci.platforms,
     }
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
@@ -186,8 +184,24 @@ def _warnings(file: BuildkitdFile) -> Iterator[str]:
         yield "defaultCgroupParent is not heeded"
     if file.grpc.debug_address:
         yield "there is no debug server: debugAddress is not heeded"
-    for name, frontend in file.frontends.items():
-        if frontend.allowed_repositories:
-            yield f'no frontend is run from an image: [frontend."{name}"] allowedRepositories is not heeded'
     if file.cdi.auto_allowed:
         yield "there are no CDI devices: cdi.autoAllowed is not heeded"
+
+
+def read_provenance(directory: Path) -> dict[str, object]:
+    """What the JSON files of a directory say, later names over earlier ones (cmd/buildkitd/util.go, loadProvenanceEnv).
+
+    Raises ConfigError.
+    """
+    found: dict[str, object] = {}
+    if not directory.is_dir():
+        return found
+    for path in sorted(directory.glob("*.json")):
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"failed to parse {path}: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"failed to parse {path}: it is not a JSON object")
+        found |= document
+    return found

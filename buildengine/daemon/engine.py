@@ -17,6 +17,7 @@ from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest, asks_to_attest
 from buildengine.config import Config
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
+from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.collector import collect_garbage
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
@@ -29,7 +30,6 @@ from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
 from buildengine.events import EventSink
 from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
-from frontends import catalog
 from frontends.gateway import Frontend, FrontendRequest, FrontendResult
 from llb.definition import Definition
 from solver.job import Job, open_job
@@ -44,7 +44,9 @@ from worker.session import Session
 from worker.trees import Trees
 
 if TYPE_CHECKING:  # a cached build starts none of these
+    from buildengine.api.daemon import WorkerInfo
     from buildengine.daemon.attesting import Attesting
+    from buildengine.daemon.workerfacts import WorkerFacts
     from worker.registry.hosts import RegistryConfig
     from worker.remotes import Remotes
     from worker.runtime.runtime import Kind, Runtime
@@ -83,6 +85,16 @@ class Engine:
         self.cache = cache
         self._scheduler = scheduler
         self._runtime = runtime
+        self._facts: WorkerFacts | None = None
+        self.frontends = Catalog(config.frontends, self.worker)
+
+    def worker(self) -> WorkerInfo:
+        """What is told of this machine to whoever builds on it."""
+        if self._facts is None:
+            from buildengine.daemon.workerfacts import WorkerFacts
+
+            self._facts = WorkerFacts(self.config.worker, self.cache)
+        return self._facts.info()
 
     async def stand_by(self) -> None:
         """For who stays: the first step is to find what runs steps there already. Raises HostError."""
@@ -123,7 +135,7 @@ class Engine:
             request=request,
             session=session,
             on_event=on_event,
-            frontend=frontend or catalog.find(request.frontend),
+            frontend=frontend or self.frontends.find(request.frontend),
             inputs=inputs,
             attesting=_attesting(request, provenance or Provenance()),
             verifier=verifier,
@@ -171,7 +183,7 @@ class Engine:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
             async with open_imports(context, job, on_event) as imports:
                 imports.add(request.cache_imports)
-                result, built = await _solve(start, solving, resolver, imports, job)
+                result, built = await _solve(start, solving, resolver, imports, job, self.frontends)
             response = await exports.run(built)
             await self._publish(context, exports, on_event)
             outcome = _outcome(request, response | _of_frontend(result), exports)
@@ -203,11 +215,12 @@ class Engine:
 
 
 async def _solve(
-    start: _Start, solving: Solving, resolver: Resolver, imports: CacheImports, job: Job
+    start: _Start, solving: Solving, resolver: Resolver, imports: CacheImports, job: Job, frontends: Catalog
 ) -> tuple[FrontendResult, BuildResult]:
     """What the frontend says, and what has come of it, with all that is to be attested of that."""
     attesting = start.attesting
-    gateway = LocalGateway(solving, resolver, imports, start.on_event, attesting.scope if attesting else None)
+    scope = attesting.scope if attesting else None
+    gateway = LocalGateway(solving, resolver, imports, start.on_event, start.asked, frontends.find, scope)
     result = await start.frontend.build(gateway, start.asked)
     built = await solving.results(result)
     if attesting is not None:

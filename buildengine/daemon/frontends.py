@@ -5,13 +5,11 @@ Both are `frontends.gateway.Frontend`, so the engine treats them as any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from buildengine.api.bridges import Bridges
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.returned import default_config
 from buildengine.values import dataclass
-from frontends.gateway import Frontend, FrontendRequest, FrontendResult, Gateway, PlatformResult
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.definition import Definition
 
 
@@ -32,22 +30,21 @@ class DefinitionFrontend:
 class ClientFrontend:
     """Waits for what the client of the build `ref` returns; its calls of the gateway API find the build's bridge.
 
-    `find` gives the frontends that it may run. A build that begins anew, because its context has changed, solves the
-    same result again.
+    A build that begins anew, because its context has changed, solves the same result again.
     """
 
-    def __init__(self, bridges: Bridges[Bridge], ref: str, find: Callable[[str], Frontend]) -> None:
+    def __init__(self, bridges: Bridges[Bridge], ref: str) -> None:
         self._bridges = bridges
         self._ref = ref
-        self._find = find
         self._returned: FrontendResult | None = None
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         if self._returned is None:
-            bridge = Bridge(gateway, request, self._find)
+            bridge = Bridge(gateway, request)
             try:
                 with self._bridges.opened(self._ref, bridge):
-                    self._returned = await bridge.returned()
+                    await bridge.last_word()
+                    self._returned = bridge.result()
             finally:
                 await bridge.close()
         return self._returned

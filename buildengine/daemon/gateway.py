@@ -6,9 +6,10 @@ anything is asked of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,7 +24,17 @@ from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.gateway import FileInfo, NotAnImage, Reference, ResolvedImage, ResolvedSource
+from frontends.gateway import (
+    FileInfo,
+    Frontend,
+    FrontendRequest,
+    FrontendResult,
+    NotAnImage,
+    PlatformResult,
+    Reference,
+    ResolvedImage,
+    ResolvedSource,
+)
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 from solver.vertex import Result
@@ -34,6 +45,7 @@ if TYPE_CHECKING:  # few builds have any
     from worker.containers import ClientContainer
     from worker.provenance.scope import Scope
 
+_NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _WARNED = Digest.sha256(b"frontend warnings")
 
 
@@ -120,20 +132,40 @@ class LocalGateway:
         resolver: Resolver,
         imports: CacheImports,
         on_event: EventSink,
+        request: FrontendRequest,
+        find: Callable[[str], Frontend],
         scope: Scope | None = None,
     ) -> None:
-        """`scope` hears what is asked for here, where the build's provenance is wanted."""
+        """`request` is what the frontend is asked, and `find` gives those that it may run, by name. `scope` hears what
+        is asked for here, where the build's provenance is wanted."""
         self._solving = solving
         self._resolver = resolver
         self._imports = imports
         self._on_event = on_event
+        self._request = request
+        self._find = find
         self._scope = scope
 
-    def nested(self, frontend: str, options: Mapping[str, str]) -> LocalGateway:
-        if self._scope is None:
-            return self
-        scope = self._scope.nested(frontend, options)
-        return LocalGateway(self._solving, self._resolver, self._imports, self._on_event, scope)
+    async def run_frontend(
+        self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS
+    ) -> FrontendResult:
+        request = self._request.nested(options, inputs)
+        scope = self._scope.nested(name, options) if self._scope is not None else None
+        inner = LocalGateway(
+            self._solving, self._resolver, self._imports, self._on_event, request, self._find, scope
+        )  # fmt: skip
+        result = await self._find(name).build(inner, request)
+        return replace(result, results=tuple([await inner._given(made) for made in result.results]))
+
+    async def _given(self, made: PlatformResult) -> PlatformResult:
+        """A result of the frontend's own, with what policies make of it: whoever it is for knows it by that."""
+        attested = [replace(said, definition=await self._settled(said.definition)) for said in made.attestations]
+        return replace(made, definition=await self._settled(made.definition), attestations=tuple(attested))
+
+    async def _settled(self, definition: Definition | None) -> Definition | None:
+        if definition is None or definition.is_scratch:
+            return None
+        return (await self.solve(definition)).definition
 
     async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> LocalReference:
         settled = await self._solving.policies.definition(definition, policies)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,12 +41,9 @@ from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError, leading
 from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.limits import DISK, offload
-from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends import catalog
 from frontends.gateway import Frontend
 from worker.exporters.statement import MEDIA_TYPE, PREDICATE_TYPE
-from worker.runtime.runtime import HAVE_CONTAINERS
 
 _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 
@@ -55,13 +51,9 @@ _DESCRIPTOR = "containerimage.descriptor"  # exptypes.ExporterImageDescriptorKey
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a daemon is told of itself. `entitlements` are those that a client may ask for; `provenance` is what every
-    provenance says of the environment; `disabled_frontends` are those that no build may use."""
+    provenance says of the environment."""
 
-    id: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    platforms: tuple[Platform, ...] = ()
     entitlements: frozenset[str] = frozenset()
-    disabled_frontends: frozenset[str] = frozenset()
     provenance: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -90,15 +82,7 @@ class Service:
         return Version(package="pybuild", version=VERSION, revision=__version__)
 
     def worker(self) -> WorkerInfo:
-        disk = shutil.disk_usage(self._engine.cache.root).total
-        settings, worker = self._settings, self._engine.config.worker
-        return WorkerInfo(
-            id=settings.id,
-            labels=settings.labels,
-            platforms=settings.platforms,
-            policies=worker.prune_policies(disk),
-            containers=worker.runtime in HAVE_CONTAINERS,
-        )
+        return self._engine.worker()
 
     async def disk_usage(self, filters: Sequence[str], *, unused_for: float) -> Sequence[UsageInfo]:
         from cache import usage
@@ -160,12 +144,11 @@ class Service:
 
     def _frontend(self, order: BuildOrder) -> Frontend:
         """Raises UserError."""
-        find = partial(catalog.find, disabled=self._settings.disabled_frontends)
         if order.is_clients:
-            return ClientFrontend(self.bridges, order.request.ref, find)
+            return ClientFrontend(self.bridges, order.request.ref)
         if order.definition is not None and not order.request.frontend:
             return DefinitionFrontend(definition=order.definition, config=order.image_config)
-        return find(order.request.frontend)
+        return self._engine.frontends.find(order.request.frontend)
 
     def _check(self, order: BuildOrder) -> None:
         """Raises UserError for what the client may not ask for."""

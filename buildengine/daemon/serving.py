@@ -31,14 +31,13 @@ from buildengine.api.session import remote_credentials
 from buildengine.api.traces import SERVICE as TRACES
 from buildengine.daemon import residency, systemd
 from buildengine.daemon.builds import Stopped
-from buildengine.daemon.daemonconfig import DaemonConfig
+from buildengine.daemon.daemonconfig import DaemonConfig, read_provenance
 from buildengine.daemon.engine import open_engine
 from buildengine.daemon.history import Limits, open_history
 from buildengine.daemon.listeners import Access, Listener, TlsFiles, bind
 from buildengine.daemon.log import Log
 from buildengine.daemon.running import ending_signals
-from buildengine.daemon.service import Service, open_service
-from buildengine.daemon.workerfacts import settings_of
+from buildengine.daemon.service import Service, Settings, open_service
 from buildengine.errors import BuildError, HostError, InternalError, SolveError
 from cache.opened import Cache
 
@@ -84,7 +83,8 @@ async def _running(config: DaemonConfig) -> AsyncIterator[Service]:
         engine = await stack.enter_async_context(open_engine(config.engine))
         stack.enter_context(_only_daemon(engine.cache))
         history = await stack.enter_async_context(open_history(engine.cache.root, limits))
-        service = await stack.enter_async_context(open_service(engine, history, settings_of(config, engine.cache)))
+        settings = Settings(entitlements=config.entitlements, provenance=read_provenance(config.provenance_env))
+        service = await stack.enter_async_context(open_service(engine, history, settings))
         await engine.stand_by()
         residency.settle()
         yield service

@@ -2,51 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from buildengine import platform as platforms
-from buildengine.daemon.daemonconfig import DaemonConfig
-from buildengine.daemon.service import Settings
-from buildengine.errors import ConfigError
+from buildengine.api.daemon import WorkerInfo
+from buildengine.config import WorkerConfig
 from buildengine.platform import Platform
 from buildengine.wholefile import whole_file
 from cache.opened import Cache
+from worker.runtime.runtime import HAVE_CONTAINERS
 
-_PROVENANCE = Path("/etc/buildkit/provenance.d")
 _PREFIX = "org.mobyproject.buildkit.worker."  # worker/label/label.go
 
 
-def settings_of(config: DaemonConfig, cache: Cache) -> Settings:
-    return Settings(
-        id=_identity(cache.root / "worker-id"),
-        labels={**_labels(cache), **config.labels},
-        platforms=_platforms(config),
-        entitlements=config.entitlements,
-        disabled_frontends=config.disabled_frontends,
-        provenance=_provenance(config.provenance_env or _PROVENANCE),
-    )
+class WorkerFacts:
+    """`info` is asked for often, and what it says does not change but for the size of the disk."""
 
+    def __init__(self, config: WorkerConfig, cache: Cache) -> None:
+        self._config = config
+        self._root = cache.root
+        self._id = _identity(cache.root / "worker-id")
+        self._labels = {**_labels(cache), **config.labels}
+        self._platforms = _platforms(config)
 
-def _provenance(directory: Path) -> dict[str, object]:
-    """What the JSON files of a directory say, later names over earlier ones (cmd/buildkitd/util.go, loadProvenanceEnv).
-
-    Raises ConfigError.
-    """
-    found: dict[str, object] = {}
-    if not directory.is_dir():
-        return found
-    for path in sorted(directory.glob("*.json")):
-        try:
-            document = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"failed to parse {path}: {error}") from error
-        if not isinstance(document, dict):
-            raise ConfigError(f"failed to parse {path}: it is not a JSON object")
-        found |= document
-    return found
+    def info(self) -> WorkerInfo:
+        return WorkerInfo(
+            id=self._id,
+            labels=self._labels,
+            platforms=self._platforms,
+            policies=self._config.prune_policies(shutil.disk_usage(self._root).total),
+            containers=self._config.runtime in HAVE_CONTAINERS,
+        )
 
 
 def _identity(path: Path) -> str:
@@ -71,7 +60,7 @@ def _labels(cache: Cache) -> dict[str, str]:
     }
 
 
-def _platforms(config: DaemonConfig) -> tuple[Platform, ...]:
+def _platforms(config: WorkerConfig) -> tuple[Platform, ...]:
     """Those that were named, else this host's, with the levels of its processor, and what it can emulate."""
     if config.platforms:
         return tuple(map(platforms.parse, config.platforms))
@@ -79,5 +68,5 @@ def _platforms(config: DaemonConfig) -> tuple[Platform, ...]:
     from worker.runtime import levels, runnable
 
     local = platforms.local()
-    found = [row.platform for row in runnable.table(directory=config.engine.worker.emulators) if row.how]
+    found = [row.platform for row in runnable.table(directory=config.emulators) if row.how]
     return tuple(dict.fromkeys([local, *levels.variants(local, levels.processor_flags()), *found]))

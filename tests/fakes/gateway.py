@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from buildengine.builder import CacheEntry
@@ -17,8 +18,10 @@ from buildengine.errors import RegistryError, SourceError, UserError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
+from frontends import catalog
 from frontends.gateway import (
     FileInfo,
+    Frontend,
     FrontendRequest,
     FrontendResult,
     NotAnImage,
@@ -81,7 +84,7 @@ class FakeReference:
 @dataclass(slots=True)
 class FakeGateway:
     """`trees` by source identifier (`local://context`, a URL), `images` by full reference; `replaced` is what a source
-    policy puts in the place of a source, by identifiers."""
+    policy puts in the place of a source, by identifiers. `find` and `session` are for nested frontends."""
 
     trees: Mapping[str, Files] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
@@ -91,6 +94,8 @@ class FakeGateway:
     resolving: list[str] = field(default_factory=list)
     warnings: list[WarningEvent] = field(default_factory=list)
     caches: list[CacheEntry] = field(default_factory=list)
+    find: Callable[[str], Frontend] = catalog.find
+    session: str = ""
 
     async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
         self.solved.append(definition)
@@ -128,8 +133,11 @@ class FakeGateway:
             raise RegistryError(f"{reference}: not found", status=404)
         return ResolvedImage(source=source, digest=Digest.sha256(config), config=config)
 
-    def nested(self, frontend: str, options: Mapping[str, str]) -> FakeGateway:
-        return self
+    async def run_frontend(
+        self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = MappingProxyType({})
+    ) -> FrontendResult:
+        outer = FrontendRequest(options={}, platforms=(AMD64,), build_platform=AMD64, session=self.session)
+        return await self.find(name).build(self, outer.nested(options, inputs))
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
         self.caches += caches

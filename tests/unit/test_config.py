@@ -156,7 +156,7 @@ def test_variables_hold_the_same_values_as_text() -> None:
             "[zzz]\na = 1\n",
             1,
             "zzz is not a known key",
-            "the keys here are root, debug, worker, registry, dns",
+            "the keys here are root, debug, worker, registry, frontend, dns",
         ),
         ("worker = 3\n", 1, "worker must be a table: [worker]", None),
         ("[worker]\n\n# c\nstep-memory = 'lots'\n", 4, "worker.step-memory has an invalid size 'lots'", "a size is"),

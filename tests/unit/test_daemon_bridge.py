@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import trio
@@ -14,19 +13,21 @@ from buildengine.api.bridge import Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.solvestatus import FRONTEND, SOLVE
 from buildengine.api.status import FRONTEND_CAP, SOURCE, VERTEX, Told, to_rpc
+from buildengine.config import FrontendConfig
 from buildengine.daemon.bridge import Bridge
+from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.returned import CONFIG, PLATFORMS, heard
 from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
 from buildengine.platform import Platform, local
 from buildengine.sourcepolicy import Policy
-from frontends import catalog
 from frontends.gateway import FrontendRequest
 from llb import codec
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.state import image
 from llb.state import local as directory
+from tests.fakes.bridges import WORKER
 from tests.fakes.gateway import ARM64, FakeGateway, FakeReference, gateway, request
 
 CONTEXT = directory("context").marshal()
@@ -121,8 +122,8 @@ async def test_platforms_among_the_options_give_a_set() -> None:
 
 async def test_a_frontend_reads_the_directories_of_the_builds_client() -> None:
     on = gateway("FROM scratch\nCOPY a /\n", files=FILES)
-    await bridge(on, replace(request(), session="s1")).solve(SolveOrder(frontend="dockerfile.v0"))
-    result = await bridge(on, replace(request(), session="s1")).solve(SolveOrder(frontend="dockerfile.v0"))
+    on.session = "s1"
+    result = await bridge(on).solve(SolveOrder(frontend="dockerfile.v0"))
     assert result.ref.definition is not None
     sources = [codec.decode(op).payload for op in result.ref.definition.ops]
     assert "s1" in [source.attrs.get("local.session") for source in sources if hasattr(source, "attrs")]
@@ -152,9 +153,11 @@ async def test_a_capability_that_our_frontend_has_not() -> None:
 async def test_a_frontend_that_nobody_knows_or_may_run() -> None:
     with pytest.raises(RpcError, match=r"invalid frontend: nope\.v0"):
         await bridge().solve(SolveOrder(frontend="nope.v0"))
-    find = partial(catalog.find, disabled={"dockerfile.v0"})
+    find = Catalog({"dockerfile.v0": FrontendConfig(enabled=False)}, lambda: WORKER).find
+    on = gateway("FROM scratch\n")
+    on.find = find
     with pytest.raises(RpcError, match=r"invalid frontend: dockerfile\.v0"):
-        await Bridge(gateway("FROM scratch\n"), request(), find).solve(SolveOrder(frontend="dockerfile.v0"))
+        await bridge(on).solve(SolveOrder(frontend="dockerfile.v0"))
 
 
 # --- sources, inputs, warnings -----------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ async def test_what_is_returned_is_the_builds_result() -> None:
     asked = bridge()
     ref = (await asked.solve(SolveOrder(definition=CONTEXT))).ref
     asked.finish(Result(ref=Ref(id=ref.id), metadata={CONFIG: b'{"os": "linux", "architecture": "arm64"}'}))
-    result = await asked.returned()
+    result = asked.result()
     (made,) = result.results
     assert (made.platform, made.definition, result.multi_platform) == (ARM64, CONTEXT, False)
 
@@ -189,7 +192,7 @@ async def test_an_error_that_is_returned_is_the_builds_with_its_details() -> Non
     said = RpcError(Code.ABORTED, "I give up", (Detail(type_url="x/y", value=b"{}"),))
     asked.fail(said)
     with pytest.raises(Told) as caught:
-        await asked.returned()
+        asked.result()
     told = to_rpc(caught.value)
     assert (told.code, told.message, told.details) == (said.code, said.message, said.details)
 
@@ -198,7 +201,7 @@ async def test_a_result_that_cannot_be_meant_is_the_builds_failure() -> None:
     asked = bridge()
     asked.finish(Result(metadata={PLATFORMS: b"null"}))
     with pytest.raises(UserError, match="invalid empty platforms"):
-        await asked.returned()
+        asked.result()
 
 
 async def test_there_is_one_last_word() -> None:
@@ -208,7 +211,7 @@ async def test_there_is_one_last_word() -> None:
         asked.finish(Result())
     with pytest.raises(RpcError, match="already set"):
         asked.fail(RpcError(Code.UNKNOWN, "too late"))
-    assert (await asked.returned()).results[0].definition is None
+    assert (asked.result()).results[0].definition is None
 
 
 async def test_a_reference_that_was_never_given_is_no_result() -> None:

@@ -84,13 +84,14 @@ a = "b"
     assert (config.uid, config.gid, config.log_format) == (1, 2, "json")
     assert (config.tls_certificate, config.tls_key, config.tls_authority) == (Path("/c"), Path("/k"), Path("/a"))
     assert (config.history_max_age, config.history_max_entries) == (7200.0, 5)
-    assert (config.disabled_frontends, len(config.warnings)) == ({"dockerfile.v0"}, 1)
-    assert "allowedRepositories is not heeded" in config.warnings[0]
+    assert not config.engine.frontends["dockerfile.v0"].enabled
+    assert config.engine.frontends["gateway.v0"].allowed_repositories == ("docker.io/docker/dockerfile",)
+    assert config.warnings == ()
     assert config.engine.dns.nameservers == ("1.1.1.1",)
     assert config.engine.registries["docker.io"].mirrors == ("localhost:5000",)
     worker = config.engine.worker
-    assert (worker.snapshotter, worker.runtime, config.platforms) == ("copy", "runc", ("linux/arm64",))
-    assert (dict(config.labels), config.provenance_env) == ({"a": "b"}, Path("/etc/p"))
+    assert (worker.snapshotter, worker.runtime, worker.platforms) == ("copy", "runc", ("linux/arm64",))
+    assert (dict(worker.labels), config.provenance_env) == ({"a": "b"}, Path("/etc/p"))
 
 
 def test_garbage_collection(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ maxUsedSpace = "10%"
 
 def test_labels(tmp_path: Path) -> None:
     words = ("--oci-worker-labels", "a=1,b=2", "--oci-worker-labels=c=x=y")
-    assert dict(load(tmp_path, *words).labels) == {"a": "1", "b": "2", "c": "x=y"}
+    assert dict(load(tmp_path, *words).engine.worker.labels) == {"a": "1", "b": "2", "c": "x=y"}
 
 
 @pytest.mark.parametrize(
