@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import grpc.aio
 
 _Out = TypeVar("_Out", bound=Message)
+_T = TypeVar("_T")
 _DETAILS = "grpc-status-details-bin"
+_WRITE_FAILED = "Internal error from Core"  # grpcio's words
+_STATUS_SECONDS = 10  # a status follows at once where a write fails
 
 
 class Connection:
@@ -58,37 +61,60 @@ class Stream(Generic[_Out]):
 
     def __init__(self, call: grpc.aio.StreamStreamCall) -> None:
         self._call = call
+        self._ended: asyncio.Future[RpcError] = asyncio.get_running_loop().create_future()
+        call.add_done_callback(self._take_status)
+
+    def _take_status(self, call: grpc.aio.StreamStreamCall) -> None:
+        """When a write fails grpcio puts an INTERNAL of its own in the place of the status that has come."""
+        code, details, metadata = _at_once(call.code()), _at_once(call.details()), _at_once(call.trailing_metadata())
+        if not self._ended.done() and details != _WRITE_FAILED:
+            self._ended.set_result(RpcError(Code(code.value[0]), details or "", _details(metadata)))
 
     async def send(self, message: Message) -> None:
         """Raises RpcError: what the call ended with, CANCELLED when that was OK."""
+        import grpc.aio
+
         try:
-            with _told():
-                await self._call.write(message)
-        except asyncio.InvalidStateError:
+            await self._call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise await self._end() from None
 
     async def half_close(self) -> None:
         """No message of ours will follow. Raises RpcError as `send`."""
-        try:
-            with _told():
-                await self._call.done_writing()
-        except asyncio.InvalidStateError:
-            raise await self._end() from None
+        import grpc.aio
 
-    async def _end(self) -> RpcError:
-        call = self._call
-        code = Code((await call.code()).value[0])
-        if code is Code.OK:
-            return RpcError(Code.CANCELLED, "the other side has ended the call with OK")
-        return RpcError(code, await call.details() or "", _details(await call.trailing_metadata()))
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            raise await self._end() from None
 
     async def receive(self) -> _Out | None:
         """None at the end. Raises RpcError."""
         import grpc.aio
 
-        with _told():
+        try:
             message = await self._call.read()
-            return None if message is grpc.aio.EOF else message
+        except grpc.aio.AioRpcError:
+            raise await self._end() from None
+        return None if message is grpc.aio.EOF else message
+
+    async def _end(self) -> RpcError:
+        try:
+            error = await asyncio.wait_for(asyncio.shield(self._ended), _STATUS_SECONDS)
+        except TimeoutError:
+            return RpcError(Code.UNAVAILABLE, "the connection broke, and no status came")
+        if error.code is Code.OK:
+            return RpcError(Code.CANCELLED, "the other side has ended the call with OK")
+        return error
+
+
+def _at_once(answer: Coroutine[Any, Any, _T]) -> _T:
+    """What a coroutine gives that has nothing to wait for."""
+    try:
+        answer.send(None)
+    except StopIteration as end:
+        return cast(_T, end.value)
+    raise AssertionError("it waits")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from buildengine.api import images_pb2 as pb
 from buildengine.api import statusbytes
+from buildengine.api.rpc import Code, RpcError
 from buildengine.api.status import to_rpc
 from buildengine.client.connect import connect
 from buildengine.client.images import DaemonImages
@@ -56,6 +57,23 @@ def test_the_error_is_the_daemons(tmp_path: Path, error: BuildError) -> None:
         ask(tmp_path, "Tag", failing(error), lambda images: images.tag("a", "b"))
     assert (caught.value.message, caught.value.hint) == (error.message, error.hint)
     assert caught.value.exit_status == error.exit_status
+
+
+def test_a_status_that_comes_during_a_write(tmp_path: Path) -> None:
+    """grpcio puts `INTERNAL: Internal error from Core` in its place, more often than not."""
+
+    async def answer(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        await anext(messages)
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not an archive")
+        yield b""
+
+    async def load(images: DaemonImages) -> None:
+        for _ in range(30):
+            with pytest.raises(RpcError) as caught:
+                await images.load(lambda size: bytes(size))
+            assert (caught.value.code, caught.value.message) == (Code.INVALID_ARGUMENT, "not an archive")
+
+    ask(tmp_path, "Load", answer, load)
 
 
 def test_an_error_of_somebody_else(tmp_path: Path) -> None:
