@@ -17,7 +17,7 @@ from dataclasses import field
 from types import MappingProxyType
 
 from buildengine.digest import Digest
-from buildengine.errors import Location, SourceRange
+from buildengine.errors import Location, SourceRange, UserError
 from buildengine.values import dataclass
 
 _NOWHERE: Mapping[Digest, tuple[Place, ...]] = MappingProxyType({})
@@ -35,6 +35,10 @@ class SourceFile:
     def at(self, *ranges: SourceRange) -> Place:
         """These lines of the file; without ranges, the file as a whole."""
         return Place(file=self, ranges=ranges)
+
+    def line(self, first: int, last: int = 0) -> Place:
+        """The line `first`, counted from 1, or the lines from it to `last`."""
+        return self.at(SourceRange(start_line=first, end_line=max(first, last)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,15 @@ class Place:
             language=file.language,
             definition=file.definition,
         )
+
+    def error(self, message: str, *, hint: str | None = None) -> UserError:
+        """To be raised: what is wrong here, which users see below these lines of their file.
+
+        >>> raise SourceFile(filename="app.yaml", data=b"port: http").line(1).error("a port is a number")
+        Traceback (most recent call last):
+        buildengine.errors.UserError: a port is a number
+        """
+        return UserError(message, hint=hint, locations=(self.location,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,13 @@ from buildengine import platform as platforms
 from buildengine.errors import BuildError
 from buildengine.values import dataclass
 from frontends.dockerfile import imageconfig, lines, lint, options, parse, plan
+from frontends.dockerfile.contextloading import SCRATCH, Loaded
 from frontends.dockerfile.convert.conversion import convert
 from frontends.dockerfile.convert.draft import Shared
 from frontends.dockerfile.lint import Finding, Linter
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.plan import Plan
-from frontends.dockerfile.stages import SCRATCH, Loaded, Stage
+from frontends.dockerfile.stages import Stage
 from frontends.dockerfile.words import Lexer
 from llb import sourcemap
 from llb.patterns import PatternMatcher

@@ -16,28 +16,12 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import lines, parse
+from frontends.dockerfile.contextloading import SCRATCH, Loaded
 from frontends.dockerfile.contexts import NamedContext
-from frontends.dockerfile.imageconfig import Image
 from frontends.dockerfile.suggest import did_you_mean
 from frontends.dockerfile.words import Lexer
-from llb.state import State
 
-SCRATCH = "scratch"
 _COUNTED = (ins.Add, ins.Copy, ins.Run, ins.Workdir)  # what makes a layer, and so is a step that users see
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What a stage starts from. `base` is the image config as it was, for whoever wants to know.
-
-    `pulled`: pulling it is the stage's first step.
-    """
-
-    state: State
-    image: Image
-    platform: Platform
-    base: bytes = b""
-    pulled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

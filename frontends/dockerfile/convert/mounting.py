@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from buildengine.errors import ParseError
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import mounts
+from frontends.dockerfile.contextloading import SCRATCH
 from frontends.dockerfile.convert.draft import Draft
 from frontends.dockerfile.convert.pending import rooted
 from frontends.dockerfile.mounts import MountKind, RunMount
-from frontends.dockerfile.stages import SCRATCH
 from frontends.dockerfile.words import quote
 from llb import paths
 from llb.actions import mkdir
