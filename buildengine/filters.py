@@ -18,6 +18,7 @@ from functools import partial
 from typing import TypeVar
 
 from buildengine.errors import UserError
+from buildengine.expressions import LONGEST, Expression
 from buildengine.values import dataclass
 
 _T = TypeVar("_T")
@@ -26,10 +27,10 @@ Matcher = Callable[[Lookup], bool]
 
 _NAME = r'(?:[A-Za-z_][\w-]*|"(?:[^"\\\n]|\\.)*")'
 _SELECTOR = re.compile(
-    rf"""\s*(?P<path>{_NAME}(?:\.{_NAME})*)\s*
-    (?:(?P<operator>==|!=|~=|>=|<=|=(?!=)|>|<)\s*
+    rf"""\s*+(?P<path>{_NAME}(?:\.{_NAME})*)\s*+
+    (?:(?P<operator>==|!=|~=|>=|<=|=(?!=)|>|<)\s*+
        (?P<value>"(?:[^"\\\n]|\\.)*"|\|(?:[^|\\\n]|\\.)*\||/(?:[^/\\\n]|\\.)*/|(?!")[^\s,]*))?
-    \s*(?:,|\Z)""",
+    \s*+(?:,|\Z)""",
     re.VERBOSE,
 )
 _WORDS = re.compile(_NAME)
@@ -56,7 +57,12 @@ def parse(filters: Sequence[str]) -> Matcher:
 
 
 def parse_with(filters: Sequence[str], condition: Callable[[Selector], Callable[[_T], bool]]) -> Callable[[_T], bool]:
-    """The same, where `condition` says what a selector means. Raises UserError."""
+    """The same, where `condition` says what a selector means. Raises UserError.
+
+    Filters of expressions may take seconds to be parsed, and as long for some thousand things: do it in a thread.
+    """
+    if sum(map(len, filters)) > LONGEST:
+        raise UserError(f"the filters have more than {LONGEST} characters")
     parsed = [list(map(condition, _selectors(text))) for text in filters if text.strip()]
     if not parsed:
         return lambda thing: True
@@ -86,22 +92,22 @@ def condition(selector: Selector) -> Matcher:
         raise UserError(f"invalid filter '{selector}'", hint="a field is compared by ==, != or ~=, and with a value")
     if operator == "~=":
         expression = _compiled(selector.value)
-        return lambda look: expression.search(look(path) or "") is not None
+        return lambda look: expression.matches((look(path) or "")[:LONGEST])
     text = _unquoted(selector.value)
     if operator == "!=":
         return lambda look: (look(path) or "") != text
     return lambda look: look(path) == text
 
 
-def _compiled(value: str) -> re.Pattern[str]:
+def _compiled(value: str) -> Expression:
     """An expression may stand in `|` or `/` too, and what is no escape of a string there is one of the expression."""
     text = value
     if len(value) > 1 and value[0] in '"|/' and value[0] == value[-1]:
         text = _ESCAPE.sub(partial(_unescape, keep="\\"), value[1:-1])
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise UserError(f"invalid regular expression {text!r} in a filter: {error}") from None
+        return Expression(text)
+    except UserError as error:
+        raise UserError(f"invalid filter: {error.message}", hint=error.hint) from None
 
 
 def _unquoted(value: str) -> str:

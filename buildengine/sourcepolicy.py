@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field, replace
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from buildengine.errors import UserError
+from buildengine.expressions import LONGEST, Expression, Found
 from buildengine.values import dataclass
 
 _ROUNDS = 20
-_LONGEST = 8192
 _VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -95,27 +97,31 @@ class Source:
     attrs: Mapping[str, str] = field(default_factory=dict)
 
 
-def evaluate(policies: Sequence[Policy], source: Source) -> Source:
-    """What is to be read in the place of `source`. Raises SourceDenied; UserError for a rule that cannot be meant."""
+def evaluate(policies: Sequence[Policy], source: Source, before_each: Callable[[], None] = lambda: None) -> Source:
+    """What is to be read in the place of `source`. Raises SourceDenied; UserError for a rule that cannot be meant.
+
+    A policy of many rules with expressions takes long. `before_each` is called before each rule, and may raise.
+    """
     for _ in range(_ROUNDS + 1):
-        changed = _round(policies, source)
+        changed = _round(policies, source, before_each)
         if changed == source:
             return source
         source = changed
     raise UserError("too many mutations on a single source: too many operations", hint="the rules go round in circles")
 
 
-def _round(policies: Sequence[Policy], source: Source) -> Source:
+def _round(policies: Sequence[Policy], source: Source, before_each: Callable[[], None]) -> Source:
     for policy in policies:
-        changed = _apply(policy, source)
+        changed = _apply(policy, source, before_each)
         if changed != source:
             return changed
     return source
 
 
-def _apply(policy: Policy, source: Source) -> Source:
+def _apply(policy: Policy, source: Source, before_each: Callable[[], None]) -> Source:
     denied = False
     for rule in policy.rules:
+        before_each()
         if not _matches(rule.selector, source):
             continue
         if rule.action is Action.CONVERT:
@@ -138,7 +144,8 @@ def _matches(selector: Selector, source: Source) -> bool:
         case MatchType.EXACT:
             return False
         case MatchType.REGEX:
-            return _compiled(selector.identifier).search(source.identifier) is not None
+            with _about("error matching source policy"):
+                return Expression(selector.identifier).matches(source.identifier)
         case MatchType.WILDCARD:
             return stars(selector.identifier, source.identifier) is not None
 
@@ -150,34 +157,36 @@ def _holds(constraint: Constraint, value: str) -> bool:
         case Condition.NOTEQUAL:
             return value != constraint.value
         case Condition.MATCHES:
-            return _compiled(constraint.value).search(value) is not None
+            with _about(f'error matching source policy: invalid regex "{constraint.value[:LONGEST]}"'):
+                return Expression(constraint.value).matches(value)
 
 
 def _converted(rule: Rule, source: Source) -> Source:
     if rule.update is None:
         raise UserError("error mutating source policy: missing destination for convert rule")
     identifier = _formatted(rule.selector, source.identifier, rule.update.identifier or rule.selector.identifier)
-    if len(identifier) > _LONGEST:  # each round may double it
+    if len(identifier) > LONGEST:  # each round may double it
         raise UserError(f"a source policy makes an identifier of {len(identifier)} characters", hint=identifier[:200])
     return replace(source, identifier=identifier or source.identifier, attrs={**source.attrs, **rule.update.attrs})
 
 
 def _formatted(selector: Selector, identifier: str, template: str) -> str:
-    if len(template) > _LONGEST:
+    if len(template) > LONGEST:
         raise UserError(f"a source policy has an identifier of {len(template)} characters")
     match selector.match_type:
         case MatchType.EXACT:
             return selector.identifier
         case MatchType.REGEX:
-            return _compiled(selector.identifier).sub(
-                lambda found: _expanded(template, found[0], found.groups(), found.groupdict()), identifier
-            )
+            with _about("error mutating source policy: error formatting destination"):
+                return Expression(selector.identifier).replaced(identifier, partial(_expanded, template))
         case MatchType.WILDCARD:
             taken = stars(selector.identifier, identifier)
-            return identifier if taken is None else _expanded(template, identifier, taken, {})
+            if taken is None:
+                return identifier
+            return _expanded(template, Found(whole=identifier, groups=taken, named={}))
 
 
-def _expanded(template: str, whole: str, groups: Sequence[str | None], named: Mapping[str, str | None]) -> str:
+def _expanded(template: str, found: Found) -> str:
     """`$1`, `${1}`, `$name`, `$$`, as Go's regexp.Expand has them: a name is as long as it can be, and one that nothing
     has is ""."""
 
@@ -186,8 +195,8 @@ def _expanded(template: str, whole: str, groups: Sequence[str | None], named: Ma
         if name is None:
             return "$"
         if not name.isdigit():
-            return named.get(name) or ""
-        return dict(enumerate((whole, *groups))).get(int(name[:9])) or ""
+            return found.named.get(name, "")
+        return dict(enumerate((found.whole, *found.groups))).get(int(name[:9]), "")
 
     return _VARIABLE.sub(one, template)
 
@@ -216,11 +225,13 @@ def stars(pattern: str, text: str) -> tuple[str, ...] | None:
     return tuple(reversed(taken))
 
 
-def _compiled(text: str) -> re.Pattern[str]:
+@contextmanager
+def _about(what: str) -> Iterator[None]:
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise UserError(f'error matching source policy: invalid regex "{text}": {error}') from None
+        yield
+    except UserError as error:
+        error.message = f"{what}: {error.message}"
+        raise
 
 
 # --- as a file -------------------------------------------------------------------------------------------------------

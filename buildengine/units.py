@@ -15,7 +15,9 @@ _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(?:([kmgtp]?)(?:i?b)?)", re.IGNORECA
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _MAX_SIZE = (1 << 63) - 1
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)")
+_PART = r"(\d++(?:\.\d*+)?|\.\d++)(ns|us|µs|ms|s|m|h|d)"
+_DURATION = re.compile(_PART)
+_DURATIONS = re.compile(f"(?:{_PART})+")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -38,10 +40,9 @@ def parse_duration(text: str) -> float:
     text = text.strip()
     if re.fullmatch(r"\d{1,15}", text):
         return float(text)
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    if not _DURATIONS.fullmatch(text):
         raise UserError(f"invalid duration {text!r}", hint="a duration is e.g. 90s, 1h30m, 48h or 7d")
-    return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    return float(sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text)))
 
 
 def parse_epoch(name: str, text: str) -> int:

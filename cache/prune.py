@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from buildengine.builder import PrunePolicy, UsageInfo
@@ -36,7 +37,7 @@ async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInf
 async def shrink(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> int:
     """Delete what `policy` does not spare, and no more than that; how many records went. `collect` is to follow."""
     now = time.time()
-    selects = filters.parse(policy.filters, now=now)
+    selects = await offload(partial(filters.parse, now=now), policy.filters, limiter=DISK)
     await cache.sweep()
     cache.holds.expire()
     infos = await offload(usage.disk_usage, cache, limiter=DISK)
@@ -52,7 +53,7 @@ async def shrink(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageIn
 
     deleted = 0
     while not keep or total > keep:
-        chosen = [info for info in await offload(_candidates, cache, sizes, limiter=DISK) if may_go(info)]
+        chosen = await offload(lambda: [info for info in _candidates(cache, sizes) if may_go(info)], limiter=DISK)
         if keep:
             chosen = by_use(chosen)
         gone = 0

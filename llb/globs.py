@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from buildengine.errors import UserError
 
+_LONGEST = 4096  # characters: a name has at most 255 bytes, and to make an expression takes 6 us for each
 _WILD = re.compile(r"(?<!\\)(?:\\\\)*[*?[]")
 
 
@@ -21,6 +22,8 @@ def has_wildcard(text: str) -> bool:
 
 def name_pattern(text: str) -> re.Pattern[str]:
     """A pattern whose `fullmatch` decides on one name, which has no slash. Raises UserError for bad syntax."""
+    if len(text) > _LONGEST:
+        raise UserError(f"syntax error in pattern {text[:100]!r}...: it has more than {_LONGEST} characters")
     pieces, at = [""], 0
     while at < len(text):
         if text[at] == "*":

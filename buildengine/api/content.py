@@ -20,6 +20,7 @@ from buildengine.api.rpc import Code, RpcError, ServerCall
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.filters import parse
+from buildengine.limits import DISK, offload
 
 SERVICE = "containerd.services.content.v1.Content"
 INFO, READ, WRITE = f"/{SERVICE}/Info", f"/{SERVICE}/Read", f"/{SERVICE}/Write"
@@ -72,8 +73,10 @@ class Content:
     async def _list(
         self, request: pb.ListContentRequest, call: ServerCall[pb.ListContentRequest, pb.ListContentResponse]
     ) -> None:
-        selects = parse(tuple(request.filters))
-        found = sorted(each for each in self._blobs.blobs() if selects(partial(_field, each)))
+        blobs = self._blobs.blobs()
+        if request.filters:
+            blobs = await offload(_selected, blobs, tuple(request.filters), limiter=DISK)
+        found = sorted(blobs)
         for start in range(0, len(found), _LISTED):
             await call.send(pb.ListContentResponse(info=self._infos(found[start : start + _LISTED])))
 
@@ -110,6 +113,11 @@ class Content:
         self, request: pb.ListStatusesRequest, call: ServerCall[pb.ListStatusesRequest, pb.ListStatusesResponse]
     ) -> pb.ListStatusesResponse:
         return pb.ListStatusesResponse()
+
+
+def _selected(blobs: Iterable[Digest], filters: Sequence[str]) -> list[Digest]:
+    selects = parse(filters)
+    return [each for each in blobs if selects(partial(_field, each))]
 
 
 async def _read_only(request: Any, call: Any) -> NoReturn:

@@ -6,7 +6,7 @@ Facts: BuildKit control/control.go.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
@@ -15,11 +15,12 @@ import trio
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert, records, rpc, worker_pb2
-from buildengine.api.daemon import BuildOrder, Daemon
+from buildengine.api.daemon import BuildOrder, Daemon, WorkerInfo
 from buildengine.api.rpc import ServerCall
 from buildengine.api.sessions import Sessions
 from buildengine.builder import BuildRequest, UsageInfo
 from buildengine.filters import parse
+from buildengine.limits import DISK, offload
 from llb.definition import Definition
 from llb.pb import ops_pb2
 
@@ -93,8 +94,7 @@ class Control:
         self, request: pb.ListWorkersRequest, call: ServerCall[pb.ListWorkersRequest, pb.ListWorkersResponse]
     ) -> pb.ListWorkersResponse:
         worker = self._daemon.worker()
-        selects = parse(tuple(request.filter))
-        if not selects(lambda path: worker.id if path == ("id",) else _label(worker.labels, path)):
+        if request.filter and not await offload(_selects, tuple(request.filter), worker, limiter=DISK):
             return pb.ListWorkersResponse()
         record = convert.worker_record(
             id=worker.id,
@@ -169,6 +169,10 @@ def _definition(message: ops_pb2.Definition) -> Definition:
     return Definition.from_bytes(message.SerializeToString())
 
 
-def _label(labels: object, path: tuple[str, ...]) -> str | None:
-    assert isinstance(labels, dict)
-    return labels.get(".".join(path[1:])) if path[:1] == ("labels",) else None
+def _selects(filters: Sequence[str], worker: WorkerInfo) -> bool:
+    def look(path: tuple[str, ...]) -> str | None:
+        if path[0] == "labels":
+            return worker.labels.get(".".join(path[1:]))
+        return worker.id if path == ("id",) else None
+
+    return parse(filters)(look)

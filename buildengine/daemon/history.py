@@ -161,12 +161,12 @@ class History:
         """What is known: the builds that run, then those that have ended; and then what happens."""
         if query.ref in self._doomed:
             raise UnknownBuild(f"ref {query.ref} is deleted")
-        known = self.known(query)
+        known = self._there(query)
         told, news = trio.open_memory_channel[HistoryEvent](inf)
         self._listeners.add(told)
         self._heard[query.ref] += 1
         try:
-            yield self._events(query, known, news)
+            yield self._events(query, await offload(self._selected, query, known, limiter=DISK), news)
         finally:
             self._listeners.discard(told)
             self._heard[query.ref] -= 1
@@ -187,15 +187,22 @@ class History:
                 yield event
 
     def known(self, query: HistoryQuery) -> list[HistoryEvent]:
-        """The builds that run, then those that have ended. Raises UserError."""
+        """The builds that run, then those that have ended. Raises UserError. It may take long: of its filters."""
+        return self._selected(query, self._there(query))
+
+    def _there(self, query: HistoryQuery) -> tuple[list[BuildRecord], list[BuildRecord]]:
+        """The builds that run, and those that have ended."""
+        active = [record for record in self._active.values() if query.ref in ("", record.ref)]
+        ended = () if query.active_only else self._ended(query.ref)
+        return active, [record for record in ended if record.ref not in self._doomed]
+
+    def _selected(self, query: HistoryQuery, there: tuple[list[BuildRecord], list[BuildRecord]]) -> list[HistoryEvent]:
         if query.limit < 0:
             raise UserError(f"invalid limit {query.limit}")
         selects = historyfilters.parse(query.filters, now=self._clock())
-        active = [record for record in self._active.values() if query.ref in ("", record.ref)]
+        active, ended = there
         events = [HistoryEvent(happening=Happening.STARTED, record=each) for each in active]
-        if query.active_only:
-            return events
-        ended = [record for record in self._ended(query.ref) if record.ref not in self._doomed and selects(record)]
+        ended = list(filter(selects, ended))
         if query.limit:
             ended = sorted(ended, key=lambda record: -record.created)[: query.limit]
         return events + [HistoryEvent(happening=Happening.COMPLETE, record=each) for each in ended]

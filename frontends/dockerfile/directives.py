@@ -13,7 +13,8 @@ from buildengine.errors import ParseError
 from buildengine.values import dataclass
 from frontends.dockerfile.terminals import SPACES
 
-_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*\Z")
+_BLANK = "\t\n\f\r "
+_DIRECTIVE = re.compile(rf"([a-zA-Z][a-zA-Z0-9]*)[{_BLANK}]*+=(.+)\Z", re.DOTALL)
 _KNOWN = ("syntax", "escape", "check")
 BOM = b"\xef\xbb\xbf"
 
@@ -46,7 +47,7 @@ class Reader:
         if name in self.seen:
             raise ParseError(f"only one {name} parser directive can be used", hint="remove all of them but one")
         self.seen.add(name)
-        return Directive(name=name, value=match[2], line=line)
+        return Directive(name=name, value=match[2].strip(_BLANK) or match[2][-1], line=line)
 
 
 def find(data: bytes, name: str, *, comment: str = "#") -> Directive | None:

@@ -22,7 +22,7 @@ from frontends.dockerfile.words import Lexer
 LONGEST_LINE = 65535  # bytes; what BuildKit's scanner holds
 
 _FEW_LINES = 64
-_HEREDOC = re.compile(r"(\d*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
+_HEREDOC = re.compile(r"(\d*)<<(-?)[\t\n\f\r ]*+([^<]*+)\Z")
 _PLAIN_NAME = re.compile(r"[a-zA-Z0-9_.-]+\Z")
 _TAKES_HEREDOC = re.compile(r"(?:onbuild[\t\v\f\r ]+)?(?:run|copy|add)[\t\v\f\r ]+", re.IGNORECASE)
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)

@@ -12,7 +12,7 @@ from llb.ops import HostIP, Ulimit
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(ns|us|µs|μs|ms|s|m|h)")
 _NANOSECONDS = {
     "ns": 1,
     "us": 10**3,
@@ -77,9 +77,7 @@ def duration(text: str) -> int:
         return 0
     body = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     total, at = 0, 0
-    for match in _DURATION.finditer(body):
-        if match.start() != at:
-            break
+    while match := _DURATION.match(body, at):
         at = match.end()
         whole, _, fraction = match[1].partition(".")
         unit = _NANOSECONDS[match[2]]

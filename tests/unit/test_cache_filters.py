@@ -62,6 +62,17 @@ def test_filters(text: str, selected: str) -> None:
     }
 
 
+def test_expressions_are_gos_and_a_hostile_one_costs_nothing() -> None:
+    matches = filters.parse([r"description~=/(?i)^run \pL, b\z/", "id~=(b+b+)+c"], now=0)
+    assert matches(REGULAR)
+    assert not matches(UsageInfo(id="b" * 10_000, kind="regular", description="x" * 10_000))
+    said = r"^invalid filter: error parsing regexp: invalid or unsupported Perl syntax: `\(\?=`$"
+    with pytest.raises(UserError, match=said):
+        filters.parse(["id~=a(?=b)"], now=0)
+    with pytest.raises(UserError, match="more than 8192 characters"):
+        filters.parse(["id~=a"] * 2000, now=0)
+
+
 def test_any_of_several_filters() -> None:
     matches = filters.parse(["id==abc", "mutable"], now=0)
     assert matches(REGULAR)

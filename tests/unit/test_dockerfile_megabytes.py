@@ -102,6 +102,9 @@ FILES = {
     "patterns of stars": long_lines("ENV a=${x#", "*y", "z}", head=SET),
     "wide patterns": long_lines("ENV a=${x/", "?", "b/c}", head=SET),
     "narrow patterns": SET + ("ENV a=${x%%*" + "?" * 300 + "b}\n") * 3000,
+    "durations": long_lines("HEALTHCHECK --interval=", "1", " CMD x"),
+    "directives": "# escape=x" + " " * (SIZE - 20) + "x\nFROM busybox\n",
+    "heredocs": long_lines("RUN <<", "\t", "<x"),
     "flags": long_lines("COPY ", "--link ", "a b"),
     "bytes": b"FROM busybox\n# " + bytes(range(128, 256)) * 400 + b"\nRUN \x80" * 100_000,
 }  # fmt: skip

@@ -84,3 +84,8 @@ def test_no_pattern_takes_long(pattern: str) -> None:
     begin = time.process_time()
     assert name_pattern(pattern).fullmatch("a" * 250) is None
     assert time.process_time() - begin < 0.5
+
+
+def test_what_no_name_is_as_long_as() -> None:
+    with pytest.raises(UserError, match="more than 4096 characters"):
+        name_pattern("?" * 10_000_000)

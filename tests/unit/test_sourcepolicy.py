@@ -131,7 +131,13 @@ def test_the_first_policy_with_something_to_say_is_heard() -> None:
         (convert("a*", "a${1}a"), "too many mutations on a single source"),
         (Rule(action=Action.CONVERT, selector=Selector(identifier="a")), "missing destination for convert rule"),
         (deny("a**"), r'invalid wildcard: "\*\*"'),
-        (deny("(", MatchType.REGEX), r'invalid regex "\("'),
+        (deny("(", MatchType.REGEX), r"^error matching source policy: error parsing regexp: missing closing \): `\(`$"),
+        (
+            deny("*", MatchType.WILDCARD, Constraint(key="k", value="(?=x)", condition=Condition.MATCHES)),
+            r'invalid regex "\(\?=x\)": error parsing regexp: invalid or unsupported Perl syntax: `\(\?=`$',
+        ),
+        (convert("*", "x" * 8193), "an identifier of 8193 characters"),
+        (deny("x" * 8193 + "y", MatchType.REGEX), "expression too large"),
     ],
 )
 def test_rules_that_cannot_be_meant(rule: Rule, said: str) -> None:
@@ -143,6 +149,13 @@ def test_rules_that_cannot_be_meant(rule: Rule, said: str) -> None:
 def test_stars_are_those_of_a_greedy_expression(pattern: str, text: str) -> None:
     found = re.fullmatch("(.*)".join(map(re.escape, pattern.split("*"))), text)
     assert stars(pattern, text) == (None if found is None else found.groups())
+
+
+def test_a_hostile_expression_costs_nothing() -> None:
+    source = Source(identifier="x" * 8192, attrs={"k": "x" * 8192})
+    backtracking = Constraint(key="k", value="(x+x+)+y", condition=Condition.MATCHES)
+    rules = [policy(deny("(x|x)*y", MatchType.REGEX), deny("*", MatchType.WILDCARD, backtracking))]
+    assert evaluate(rules, source) is source
 
 
 def test_a_hostile_wildcard_costs_nothing() -> None:

@@ -15,6 +15,7 @@ from buildengine.values import dataclass
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
 # C0 but the tab, DEL, C1; what makes a line end, or reads it in another order than it is written (CVE-2021-42574)
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_GAP = re.compile(r"\s+")
 _LONGEST = 64 << 10  # a line is broken here: nobody reads further, and memory is not a step's to fill
 
 
@@ -30,8 +31,12 @@ def safe(text: str) -> str:
     """`text` as one line without anything that acts on a terminal."""
     if text.isprintable():
         return text
-    one_line = re.sub(r"\s*[\r\n]\s*", " ", text).replace("\t", " ")
+    one_line = _GAP.sub(_narrowed, text).replace("\t", " ")
     return _CONTROLS.sub("", _ESCAPES.sub("", one_line))
+
+
+def _narrowed(gap: re.Match[str]) -> str:
+    return " " if "\n" in gap[0] or "\r" in gap[0] else gap[0]
 
 
 class LineBuffer:
