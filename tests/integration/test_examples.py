@@ -22,7 +22,11 @@ STEPS = ("WORKDIR /src", "COPY render.awk", "COPY pages", "RUN --mount=type=cach
 
 
 def test_there_is_no_example_that_is_not_tested_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__") == ["llb", "quickstart"]
+    assert sorted(path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__") == [
+        "from-scratch",
+        "llb",
+        "quickstart",
+    ]
     assert [path.name for path in (EXAMPLES / "llb").glob("*.py")] == ["hello.py"]
 
 
