@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from buildengine import reference
 from buildengine.errors import UserError, meant
 from frontends.gateway import Frontend
 
 _NAMES = ("dockerfile.v0",)
+_IMAGES = {f"docker.io/docker/{name}": "dockerfile.v0" for name in ("dockerfile", "dockerfile-upstream")}
 
 
 def find(name: str) -> Frontend:
@@ -19,3 +21,12 @@ def find(name: str) -> Frontend:
         return DockerfileFrontend()
     close = meant(name, _NAMES)
     raise UserError(f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else f"try {_NAMES[0]}")
+
+
+def built_in(image: str) -> str | None:
+    """The name of the frontend of ours that speaks the language of this frontend image, whatever its version.
+
+    An image that is named by its digest is meant as it is. Raises UserError for what is no reference.
+    """
+    wanted = reference.parse_repository(image)
+    return None if wanted.digest else _IMAGES.get(wanted.name)

@@ -209,7 +209,8 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformResult:
-    """`definition` None is the empty image; `config` is the image config JSON (its rootfs does not count).
+    """`definition` None is the empty image; `config` is the image config JSON (its rootfs does not count), b"" for the
+    usual one.
 
     `platform` is what was asked for; the descriptor of the image may say more, if the config does. `key` is what a
     set calls it when that is not the platform. `base_config` is the config of the image that it is based on, b"" where

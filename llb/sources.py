@@ -24,12 +24,14 @@ class Spelled(NamedTuple):
     attrs: dict[str, str]
 
 
-def image(ref: str, *, resolve_mode: str, layer_limit: int | None, checksum: Digest | None, internal: bool) -> Spelled:
+def image(
+    ref: str, *, resolve_mode: str, layer_limit: int | None, checksum: Digest | None, record_type: str
+) -> Spelled:
     if resolve_mode not in RESOLVE_MODES:
         raise UserError(f"unknown resolve mode {resolve_mode!r}", hint=f"one of {', '.join(RESOLVE_MODES)}")
     attrs = {
         "image.resolvemode": resolve_mode if resolve_mode != "default" else "",
-        "image.recordtype": "internal" if internal else "",
+        "image.recordtype": record_type,
         "image.layerlimit": "" if layer_limit is None else str(layer_limit),
         "image.checksum": checksum or "",
     }

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from types import MappingProxyType
-from typing import Unpack
+from typing import Literal, Unpack
 
 from buildengine import platform as platforms
 from buildengine.digest import Digest
@@ -248,16 +248,17 @@ def image(
     resolve_mode: str = "default",
     layer_limit: int | None = None,
     checksum: Digest | None = None,
-    internal: bool = False,
+    record_type: Literal["", "internal", "frontend"] = "",
     **annotations: Unpack[Annotations],
 ) -> State:
     """An image of a registry, of `platform` if it has several. Raises UserError for what is no reference.
 
     `resolve_mode` is `default`, `pull` (ask the registry even if the image is here) or `local` (prefer what is
     here). The environment and directory of its config are not known here: see `State.with_image_config`.
+    `record_type` says what it is for, where that is not the build's result.
     """
     spelled = sources.image(
-        ref, resolve_mode=resolve_mode, layer_limit=layer_limit, checksum=checksum, internal=internal
+        ref, resolve_mode=resolve_mode, layer_limit=layer_limit, checksum=checksum, record_type=record_type
     )
     return _source(spelled, annotations, platform)
 

@@ -5,9 +5,10 @@ What they write is nobody's result: it goes when the container does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from buildengine.digest import Digest
 from buildengine.platform import Platform
@@ -15,13 +16,17 @@ from llb import ops
 from solver.reporter import Reporter
 from solver.vertex import Result
 from worker.context import BuildContext, OpContext
-from worker.ops.step import Step
+from worker.ops.step import TAIL, Step, check_exit
 from worker.ops.stepmounts import Prepared, StepMounts
 from worker.runtime import runnable
 from worker.runtime.container import Container, Process
 from worker.runtime.emulation import How
+from worker.runtime.runtime import Exit
+from worker.runtime.spec import SecretFile
+from worker.session import SecretBytes
 from worker.worker import check_allowed
 
+_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _WINDOWS_PATH = r"c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0"  # util/system
 
 
@@ -51,14 +56,25 @@ class ClientContainer:
         spec = replace(spec, terminal=terminal)
         return await self._container.start(spec, secrets=secrets, stdin=stdin, locks=self._prepared.locks)
 
+    def check_exit(self, op: ops.ExecOp, ended: Exit, output: bytes) -> None:
+        """Raises ExecFailed, with the end of its output, unless a process of `op` has ended well."""
+        check_exit(op.meta, ended, output[-TAIL:], self._how)
+
 
 @asynccontextmanager
 async def open_container(
-    build: BuildContext, op: ops.ExecOp, inputs: Sequence[Result | None], *, platform: Platform, name: str
+    build: BuildContext,
+    op: ops.ExecOp,
+    inputs: Sequence[Result | None],
+    *,
+    platform: Platform,
+    name: str,
+    files: Mapping[str, bytes] = _NO_FILES,
 ) -> AsyncIterator[ClientContainer]:
     """A container of `op`'s mounts, network and hosts; leaving the block kills what is in it. Raises BuildError.
 
-    A platform without an architecture is that of this machine: it says what PATH is where nobody else does.
+    `files` are there besides, by their paths, for root to read. A platform without an architecture is that of this
+    machine: it says what PATH is where nobody else does.
     """
     check_allowed(build, op)
     how = How(kind="native")
@@ -71,5 +87,8 @@ async def open_container(
     context = OpContext(build=build, reporter=Reporter(Digest.sha256(name.encode())), platform=platform, name=name)
     async with AsyncExitStack() as cleanup:
         prepared = await StepMounts(context, op, cleanup).prepare(stacks)
+        for path, data in files.items():
+            prepared.points.append(SecretFile(target=path))
+            prepared.secrets[path] = SecretBytes(data)
         container = await cleanup.enter_async_context(runtime.open_container())
         yield ClientContainer(context, op, prepared, how, container)

@@ -24,11 +24,19 @@ class Failed:
 
 
 class Failures:
-    """By the digest of the vertex. Nothing is kept unless it is `wanted`: it costs a layer for each mount."""
+    """By the digest of the vertex. Nothing is kept unless somebody wants it: it costs a layer for each mount."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self._wanting = 0
         self._kept: dict[str, Failed] = {}
+
+    @property
+    def wanted(self) -> bool:
+        return self._wanting > 0
+
+    def want(self) -> None:
+        """Until `forget`, as often as this was called."""
+        self._wanting += 1
 
     def keep(self, vertex: str, failed: Failed) -> None:
         """`failed` is this object's from here on."""
@@ -41,8 +49,10 @@ class Failures:
         return self._kept.get(vertex)
 
     def forget(self) -> None:
-        """Keep nothing any more, and let go what was kept."""
-        self.wanted = False
+        """Keep nothing any more, and let go what was kept, once everybody who wanted it says so."""
+        self._wanting -= 1
+        if self._wanting:
+            return
         for failed in self._kept.values():
             failed.release()
         self._kept.clear()

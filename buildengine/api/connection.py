@@ -67,13 +67,14 @@ class Closing:
 
 async def serve_connection(
     stream: trio.abc.Stream, services: rpc.Services, *, describe: Describe = describe, closing: Closing | None = None
-) -> None:
-    """Until the other side closes, breaks the protocol or is not there any more, or we are `closing`.
+) -> str:
+    """Until the other side closes, breaks the protocol or is not there any more, or we are `closing`: how it ended.
 
     Raises nothing: what goes wrong is a call's status. `describe` makes one of whatever a handler raises.
     """
     server = _Server(stream, services, describe, closing or Closing(""))
     await server.run()
+    return server.closed
 
 
 @asynccontextmanager

@@ -43,14 +43,25 @@ class Told(BuildError):
     """What somebody else said went wrong: a build's own client, say. The status stays as it was, with its details."""
 
     def __init__(self, said: RpcError) -> None:
-        super().__init__(said.message)
-        self.said = said
+        try:
+            known = from_rpc(said)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # details of anybody's making
+            known = BuildError(said.message)
+        super().__init__(said.message, hint=known.hint, locations=known.locations, vertex=known.vertex)
+        self._said = said
+
+    def again(self) -> RpcError:
+        """As it was said, and where it was found to be, had nobody said that."""
+        said = self._said
+        places = () if any(each.type_url == SOURCE for each in said.details) else reversed(self.locations)
+        found = [detail(SOURCE, _source(location)) for location in places]
+        return RpcError(said.code, self.message, (*said.details, *found))
 
 
 def to_rpc(error: BaseException, *details: Detail) -> RpcError:
     """The status that tells of `error`; `details` are what only the caller knows."""
     if isinstance(error, Told):
-        error = error.said
+        error = error.again()
     if isinstance(error, RpcError):
         return RpcError(error.code, error.message, (*error.details, *details))
     if not isinstance(error, BuildError):
@@ -140,19 +151,20 @@ def _frames(trace: TracebackType) -> list[dict[str, Any]]:
 def _location(source: Mapping[str, Any]) -> Location:
     info, ranges = source.get("info") or {}, source.get("ranges") or []
     return Location(
-        filename=info.get("filename", ""),
+        filename=str(info.get("filename", "")),
         text=base64.b64decode(info.get("data", "")),
-        language=info.get("language", ""),
+        language=str(info.get("language", "")),
         ranges=tuple(_range(each.get("start") or {}, each.get("end") or {}) for each in ranges),
     )
 
 
 def _range(start: Mapping[str, int], end: Mapping[str, int]) -> SourceRange:
+    """Raises ValueError, TypeError for what are no numbers."""
     return SourceRange(
-        start_line=start.get("line", 0),
-        start_column=start.get("character", 0),
-        end_line=end.get("line", 0),
-        end_column=end.get("character", 0),
+        start_line=int(start.get("line", 0)),
+        start_column=int(start.get("character", 0)),
+        end_line=int(end.get("line", 0)),
+        end_column=int(end.get("character", 0)),
     )
 
 

@@ -148,15 +148,13 @@ def excerpt(location: Location, shown: Mapping[str, str]) -> Iterator[str]:
             yield safe(shown.get(location.filename, location.filename)) + (f":{start}" if start else "")
         return
     around = 2 if start == end else 1
-    marked = {
-        n for place in location.ranges for n in range(place.start_line, max(place.end_line, place.start_line) + 1)
-    }
     numbers = range(max(1, start - around), min(len(lines), end + around) + 1)
     yield f"{safe(shown.get(location.filename, location.filename))}:{start}"
     yield _RULE
     for number in numbers[:_MOST_QUOTED]:
         (line,) = _clean_lines(lines[number - 1].decode(errors="backslashreplace"))
-        yield f" {number:3} | {'>>>' if number in marked else '   '} {_cut(line, _LONGEST_QUOTED)}".rstrip()
+        is_meant = any(place.start_line <= number <= max(place.end_line, place.start_line) for place in location.ranges)
+        yield f" {number:3} | {'>>>' if is_meant else '   '} {_cut(line, _LONGEST_QUOTED)}".rstrip()
     if len(numbers) > _MOST_QUOTED:
         yield f" ... | ... and {len(numbers) - _MOST_QUOTED} lines more"
     yield _RULE

@@ -54,25 +54,31 @@ class Bridge:
     def __init__(self, gateway: Gateway, request: FrontendRequest) -> None:
         self._gateway = gateway
         self._engine = gateway if isinstance(gateway, LocalGateway) else None  # what has containers, and keeps failures
+        if self._engine is not None:
+            self._engine.keep_failures()
         self._request = request
         self._given: dict[str, _Given] = {}
         self._calls: set[trio.CancelScope] = set()
         self._left = trio.lowlevel.ParkingLot()
         self._closed = False
-        self._said = trio.Event()
+        self.said = trio.Event()
         self._containers: Containers | None = None
         self._result: Callable[[], FrontendResult] | None = None
         self._error: BuildError | None = None
 
     # --- the build asks
 
+    @property
+    def said_error(self) -> bool:
+        """Whether the frontend's last word was that something went wrong."""
+        return self._error is not None
+
     async def last_word(self) -> None:
         """Until the frontend has had it; the containers that it has opened end then."""
         async with trio.open_nursery() as nursery:
             if self._engine is not None:
                 self._containers = Containers(self._engine, nursery)
-                self._engine.keep_failures()
-            await self._said.wait()
+            await self.said.wait()
             nursery.cancel_scope.cancel()
 
     def result(self) -> FrontendResult:
@@ -93,7 +99,7 @@ class Bridge:
         if error is None and self._result is None:
             error = BuildError("no result for incomplete build", hint="the frontend has ended without a result")
         self._error = self._error or error
-        self._said.set()
+        self.said.set()
 
     async def close(self) -> None:
         """Ends what is still being asked, and waits for that."""
@@ -191,15 +197,15 @@ class Bridge:
         self._check_silent()
         definitions = {ref.id: self._definition(ref.id) for ref in returned.refs_of(result) if ref.id}
         self._result = partial(returned.heard, result, definitions)
-        self._said.set()
+        self.said.set()
 
     def fail(self, error: RpcError) -> None:
         self._check_silent()
         self._error = Told(error)
-        self._said.set()
+        self.said.set()
 
     def _check_silent(self) -> None:
-        if self._said.is_set():
+        if self.said.is_set():
             raise RpcError(Code.UNKNOWN, "gateway result is already set")
 
     # --- references

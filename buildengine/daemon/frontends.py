@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from buildengine.api.bridges import Bridges
 from buildengine.daemon.bridge import Bridge
-from buildengine.daemon.returned import default_config
 from buildengine.values import dataclass
 from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.definition import Definition
@@ -22,8 +21,7 @@ class DefinitionFrontend:
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         platform = request.platforms[0]
-        config = self.config or default_config(platform)
-        result = PlatformResult(platform=platform, definition=self.definition, config=config)
+        result = PlatformResult(platform=platform, definition=self.definition, config=self.config)
         return FrontendResult(results=(result,))
 
 

@@ -7,7 +7,7 @@ anything is asked of it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from buildengine.builder import CacheEntry
 from buildengine.daemon.caches import CacheImports
 from buildengine.daemon.resolving import Resolver
 from buildengine.daemon.solving import Solving
+from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import SourceError
 from buildengine.events import EventSink, WarningEvent
@@ -39,12 +40,15 @@ from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 from solver.vertex import Result
 from worker.localtree import LocalTree
+from worker.ops.clipping import OutputLimits
 
 if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
+    from solver.reporter import Reporter
     from worker.containers import ClientContainer
     from worker.provenance.scope import Scope
 
+_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _WARNED = Digest.sha256(b"frontend warnings")
 
@@ -200,8 +204,8 @@ class LocalGateway:
         return found
 
     def keep_failures(self) -> None:
-        """From now on `failed` knows of steps that fail, until `forget_failures`."""
-        self._solving.context.failures.wanted = True
+        """From now on `failed` knows of steps that fail, until whoever asked for that has called `forget_failures`."""
+        self._solving.context.failures.want()
 
     def forget_failures(self) -> None:
         self._solving.context.failures.forget()
@@ -218,15 +222,30 @@ class LocalGateway:
 
     @asynccontextmanager
     async def open_container(
-        self, op: ExecOp, inputs: Sequence[Reference | None], *, platform: Platform, name: str
+        self,
+        op: ExecOp,
+        inputs: Sequence[Reference | None],
+        *,
+        platform: Platform,
+        name: str,
+        files: Mapping[str, bytes] = _NO_FILES,
     ) -> AsyncIterator[ClientContainer]:
-        """A container on these references of ours, None for the empty tree."""
+        """A container on these references of ours, None for the empty tree, with `files` besides (by path)."""
         from worker.containers import open_container
 
         results = [await each.result() if isinstance(each, LocalReference) else None for each in inputs]
-        opened = open_container(self._solving.context, op, results, platform=platform, name=name)
+        opened = open_container(self._solving.context, op, results, platform=platform, name=name, files=files)
         async with opened as container:
             yield container
+
+    @property
+    def output_limits(self) -> OutputLimits:
+        """How much of a process's output is told."""
+        return self._solving.context.output
+
+    def show(self, name: str) -> AbstractContextManager[Reporter]:
+        """A step of its own in the progress, for as long as the block lasts."""
+        return step(self._on_event, name)
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
         self._imports.add(caches)

@@ -3,8 +3,9 @@
     result = await hosted(gateway, request, worker, carry)
 
 `carry` is the way to it: it runs the process, answers its calls by the services that it is given, and returns when the
-process has ended. A container's pipes carry gRPC (`buildengine.api.connection`), a socketpair may carry
-messages (`buildengine.api.answering`): for the build they are alike.
+process has ended; the bridge behind the services tells it whether the frontend has had its last word. A container's
+pipes carry gRPC (`buildengine.api.connection`), a socketpair may carry messages (`buildengine.api.answering`): for the
+build they are alike.
 
 Facts: BuildKit frontend/gateway/gateway.go (Solve, serveLLBBridgeForwarder).
 """
@@ -27,7 +28,7 @@ from worker.layers.outcome import one_error
 
 PATIENCE = 10.0  # seconds for the process to end by itself once it has had its last word
 
-Carry = Callable[[rpc.Services], Awaitable[None]]
+Carry = Callable[[rpc.Services, Bridge], Awaitable[None]]
 
 
 async def hosted(
@@ -44,7 +45,7 @@ async def hosted(
 
     async def run() -> None:
         try:
-            await carry(services)
+            await carry(services, bridge)
         except BuildError as error:
             bridge.left(error)
         else:

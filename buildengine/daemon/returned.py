@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from buildengine import platform as platforms
 from buildengine.api.bridge import Attestation, Ref, Result
 from buildengine.errors import UserError
-from buildengine.platform import DEFAULT_PATH, Platform
+from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends import gateway
 from frontends.gateway import FrontendResult, PlatformResult
@@ -38,16 +38,24 @@ def told(result: FrontendResult, refs: Sequence[Ref], attested: Mapping[str, tup
     metadata = dict(result.metadata)
     for made in result.results:
         suffix = f"/{made.id}" if several else ""
-        metadata[CONFIG + suffix] = made.config
+        if made.config:
+            metadata[CONFIG + suffix] = made.config
         if made.base_config:
             metadata[BASE_CONFIG + suffix] = made.base_config
+    if _is_nothing(result):
+        return Result(metadata=metadata)
     listed = [{"ID": made.id, "Platform": made.platform.to_json()} for made in result.results]
-    if listed:
+    if listed and PLATFORMS not in metadata:
         metadata[PLATFORMS] = json.dumps({"Platforms": listed}, separators=(",", ":")).encode()
     if several:
         by_key = {made.id: ref for made, ref in zip(result.results, refs, strict=True)}
         return Result(refs=by_key, metadata=metadata, attestations=attested)
     return Result(ref=refs[0] if refs else Ref(), metadata=metadata, attestations=attested)
+
+
+def _is_nothing(result: FrontendResult) -> bool:
+    """Whether it is an answer in metadata only, of a frontend elsewhere that was asked for no build."""
+    return all(made.definition is None and not made.config for made in result.results)
 
 
 def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResult:
@@ -65,7 +73,7 @@ def heard(result: Result, definitions: Mapping[str, Definition]) -> FrontendResu
                 platform=member.platform,
                 key=member.key,
                 definition=definitions.get(ref.id),
-                config=config or default_config(member.platform),
+                config=config,
                 base_config=base,
                 attestations=tuple([_attested(each, definitions) for each in result.attestations.get(member.key, ())]),
             )
@@ -79,15 +87,6 @@ def _attested(said: Attestation, definitions: Mapping[str, Definition]) -> gatew
 
 def _of(member: _Member, result: Result, name: str) -> bytes:
     return result.metadata.get(f"{name}/{member.key}") or result.metadata.get(name) or b""
-
-
-def default_config(platform: Platform) -> bytes:
-    """The image config of a result that came without one (exporter/containerimage/writer.go, defaultImageConfig)."""
-    config: dict[str, object] = {} if platform.os == "windows" else {"Env": [f"PATH={DEFAULT_PATH}"]}
-    document = {"architecture": platform.architecture, "os": platform.os, "config": {**config, "WorkingDir": "/"}}
-    if platform.variant:
-        document["variant"] = platform.variant
-    return json.dumps(document).encode()
 
 
 def refs_of(result: Result) -> Iterable[Ref]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
 from buildengine.daemon.policies import Policies
 from buildengine.digest import Digest
+from buildengine.platform import DEFAULT_PATH, Platform
 from cache.layerrows import RemoteBlob
 from frontends.gateway import Attestation as Attested
 from frontends.gateway import FrontendResult, PlatformResult
@@ -82,11 +84,12 @@ class Solving:
         )
 
     async def _image(self, made: PlatformResult, edge: Edge | None, tree: Result | None) -> PlatformImage:
+        config = made.config or _default_config(made.platform)
         return PlatformImage(
             id=made.id,
-            platform=described(made.platform, made.config),
+            platform=described(made.platform, config),
             stack=await self.context.trees.stack_of(tree),
-            config=made.config,
+            config=config,
             base_config=made.base_config,
             base=self._base_layers(made.base_config),
             key_graph=partial(self._job.key_graph, edge) if edge is not None else KeyGraph,
@@ -125,3 +128,12 @@ def _annotations(result: FrontendResult) -> Annotations:
     if not given:
         return Annotations()
     return parse_annotations({name: value.decode(errors="replace") for name, value in given.items()})[0]
+
+
+def _default_config(platform: Platform) -> bytes:
+    """The image config of a result that came without one (exporter/containerimage/writer.go, defaultImageConfig)."""
+    config: dict[str, object] = {} if platform.os == "windows" else {"Env": [f"PATH={DEFAULT_PATH}"]}
+    document = {"architecture": platform.architecture, "os": platform.os, "config": {**config, "WorkingDir": "/"}}
+    if platform.variant:
+        document["variant"] = platform.variant
+    return json.dumps(document).encode()

@@ -18,7 +18,7 @@ from buildengine.errors import (
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.dockerfile import directives, lines, lint, options, parse, plan, source, stages
+from frontends.dockerfile import forwarding, lines, lint, options, parse, plan, source, stages
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.convert.conversion import Converted, convert
 from frontends.dockerfile.convert.draft import Shared
@@ -38,7 +38,6 @@ from llb.state import State, local
 if TYPE_CHECKING:
     from frontends.dockerfile.outline import Outline
 
-_OURS = ("docker/dockerfile", "docker/dockerfile-upstream")  # the images of this very language
 _CAPABILITIES = frozenset(
     f"moby.buildkit.frontend.{name}" for name in ("inputs", "subrequests", "contexts", "gitquerystring")
 )
@@ -52,38 +51,27 @@ class DockerfileFrontend:
         read = options.read(request.options, request.session)
         if read.multi_platform is False and len(request.platforms) > 1:
             raise UserError("conflicting config: returning multiple target platforms is not allowed")
+        if (lacking := _lacking(read.capabilities)) is not None:
+            raise lacking
         gateway.import_caches(read.cache_imports)
         context = await source.find_context(gateway, request, read)
         definition = await source.load_definition(gateway, context, read)
-        _check_syntax(definition, read)
-        _check_capabilities(read)
+        other = forwarding.other_language(definition.file, read, request.build_platform)
+        if other is not None:
+            return await forwarding.forward(gateway, request, other)
+        if (lacking := _lacking(read.forwarded_capabilities)) is not None:
+            raise lacking
         building = _Building(gateway=gateway, request=request, options=read, context=context, definition=definition)
         return await building.answer() if read.request else await building.run()
 
 
-def _check_syntax(definition: Definition, read: Options) -> None:
-    """The syntax directive asks for a frontend image. Ours is built in; others cannot be run yet."""
-    asked = directives.detect_syntax(definition.file.data)
-    wanted = read.syntax.partition(" ")[0] or (asked.image if asked else "")
-    if not wanted:
-        return
-    repository = wanted.partition("@")[0].removeprefix("docker.io/").partition(":")[0]
-    if repository not in _OURS:
-        error = UserError(
-            f"frontend image {wanted} cannot be used: only the built-in Dockerfile frontend can",
-            hint="remove the syntax directive, or write # syntax=docker/dockerfile:1",
-        )
-        line = asked.line if asked and not read.syntax else None
-        raise error.located(*([definition.file.at_lines(line, line)] if line else []))
-
-
-def _check_capabilities(read: Options) -> None:
-    """`name+forward` may be lacking here if the image of the syntax directive has it: but there was none."""
-    for name in read.capabilities:
-        if name.partition("+")[0] not in _CAPABILITIES:
-            lacking = name.partition("+")[0]
+def _lacking(asked: Sequence[str]) -> Unsupported | None:
+    """The first capability that is asked for and not here."""
+    for name in asked:
+        if name not in _CAPABILITIES:
             hint = f"there are {', '.join(sorted(_CAPABILITIES))}"
-            raise Unsupported(f"unsupported frontend capability {lacking}", capability=lacking, hint=hint)
+            return Unsupported(f"unsupported frontend capability {name}", capability=name, hint=hint)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

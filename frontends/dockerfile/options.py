@@ -56,10 +56,12 @@ class Options:
     implicit_platform: bool = True
     epoch: int | None = None
     lint: lint.Settings | None = None
-    syntax: str = ""
+    syntax: str = ""  # the frontend image and its arguments, whatever the file says
+    is_forwarded: bool = False  # what the file says of that has been heeded already
     request: str = ""
     cache_imports: tuple[CacheEntry, ...] = ()
     capabilities: tuple[str, ...] = ()
+    forwarded_capabilities: tuple[str, ...] = ()  # which the image of the file's language may have instead
 
     def ignores_cache(self, stage: str) -> bool:
         return self.no_cache is not None and (not self.no_cache or stage.lower() in self.no_cache)
@@ -88,6 +90,7 @@ def read(options: Mapping[str, str], session: str = "") -> Options:
         if _SURROGATE.search(name + value):
             raise UserError(f"the value of {name!a} is not UTF-8 text", hint="set a UTF-8 locale")
     get = options.get
+    capabilities = [name for name in get("frontend.caps", "").split(",") if name]
     build_args = _named(options, "build-arg:")
     return Options(
         filename=get("filename") or "Dockerfile",
@@ -115,10 +118,12 @@ def read(options: Mapping[str, str], session: str = "") -> Options:
         implicit_platform=not get("platform"),
         epoch=parse_epoch(_EPOCH, build_args[_EPOCH]) if build_args.get(_EPOCH) else None,
         lint=_lint(build_args.get("BUILDKIT_DOCKERFILE_CHECK")),
-        syntax=build_args.get("BUILDKIT_SYNTAX", "").strip() if "cmdline" not in options else "",
+        syntax=build_args.get("BUILDKIT_SYNTAX", ""),
+        is_forwarded="cmdline" in options,
         request=get("requestid", ""),
         cache_imports=_cache_imports(get("cache-imports", ""), get("cache-from", "")),
-        capabilities=tuple(name for name in get("frontend.caps", "").split(",") if name),
+        capabilities=tuple(name for name in capabilities if "+forward" not in name),
+        forwarded_capabilities=tuple(name.partition("+")[0] for name in capabilities if "+forward" in name),
     )
 
 

@@ -86,8 +86,8 @@ WRONG: dict[str, tuple[str | bytes, tuple[str, ...], int | None]] = {
         2,
     ),
     "another frontend": (
-        "# syntax=evil/frontend:1\nFROM base\n",
-        ("frontend image evil/frontend:1 cannot be used",),
+        "# syntax=127.0.0.1:1/evil/frontend:1\nFROM base\n",
+        ("cannot reach http://127.0.0.1:1/v2/evil/frontend",),
         1,
     ),
     "another escape": ("# escape=x\nFROM base\n", ("invalid escape token 'x'",), 1),

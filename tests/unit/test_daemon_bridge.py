@@ -16,7 +16,7 @@ from buildengine.api.status import FRONTEND_CAP, SOURCE, VERTEX, Told, to_rpc
 from buildengine.config import FrontendConfig
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.catalog import Catalog
-from buildengine.daemon.returned import CONFIG, PLATFORMS, heard
+from buildengine.daemon.returned import CONFIG, PLATFORMS, heard, told
 from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
 from buildengine.platform import Platform, local
@@ -275,10 +275,14 @@ def test_without_a_list_the_keys_do() -> None:
     assert keys(Result(refs={"linux/arm64": Ref(), "docs": Ref()})) == [("linux/arm64", ARM64), ("docs", local())]
 
 
-def test_without_anything_it_is_for_this_machine_with_a_plain_config() -> None:
+def test_without_anything_it_is_for_this_machine_with_the_usual_config() -> None:
     (made,) = heard(Result(), {}).results
-    assert made.platform == local()
-    assert json.loads(made.config)["config"]["WorkingDir"] == "/"
+    assert (made.platform, made.config) == (local(), b"")
+
+
+def test_an_answer_in_metadata_only_stays_as_it_is() -> None:
+    said = Result(metadata={"result.json": b"{}"})
+    assert told(heard(said, {}), (), {}) == said
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 import trio
 import trio.testing
@@ -13,7 +11,8 @@ from buildengine.api import rpc
 from buildengine.api.answering import answer
 from buildengine.api.gateway import SERVICE
 from buildengine.api.rpc import Code, RpcError
-from buildengine.daemon.hosted import PATIENCE, hosted
+from buildengine.daemon.bridge import Bridge
+from buildengine.daemon.hosted import PATIENCE, Carry, hosted
 from buildengine.errors import BuildError, ExecFailed
 from frontends.gateway import FrontendResult
 from llb.pb import ops_pb2
@@ -24,14 +23,12 @@ from tests.fakes.gateway import FakeGateway, request
 CONTEXT = directory("context").marshal()
 FAILED = ExecFailed("exit code: 1", argv=("/run",), exit_code=1)
 
-Carry = Callable[[rpc.Services], Awaitable[None]]
-
 
 async def built(carry: Carry, on: FakeGateway | None = None) -> FrontendResult:
     return await hosted(on or FakeGateway(), request(), lambda: WORKER, carry)
 
 
-async def returned(services: rpc.Services) -> None:
+async def returned(services: rpc.Services, bridge: Bridge) -> None:
     """What a frontend does that gives the context back."""
     definition = ops_pb2.Definition.FromString(CONTEXT.to_bytes())
     asked = pb.SolveRequest(Definition=definition, allowResultReturn=True, allowResultArrayRef=True)
@@ -47,16 +44,16 @@ async def test_what_it_returns_is_the_result() -> None:
 
 
 async def test_it_is_told_of_the_machine() -> None:
-    async def carry(services: rpc.Services) -> None:
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
         pong = pb.PongResponse.FromString(await answer(services, f"/{SERVICE}/Ping", b""))
         assert [worker.ID for worker in pong.Workers] == [WORKER.id]
-        await returned(services)
+        await returned(services, bridge)
 
     await built(carry)
 
 
 async def test_an_end_without_a_result() -> None:
-    async def carry(services: rpc.Services) -> None:
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
         await trio.lowlevel.checkpoint()
 
     with pytest.raises(BuildError, match="no result for incomplete build"):
@@ -64,8 +61,8 @@ async def test_an_end_without_a_result() -> None:
 
 
 async def test_a_failure_counts_more_than_a_result() -> None:
-    async def carry(services: rpc.Services) -> None:
-        await returned(services)
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
+        await returned(services, bridge)
         raise FAILED
 
     with pytest.raises(ExecFailed) as caught:
@@ -74,7 +71,7 @@ async def test_a_failure_counts_more_than_a_result() -> None:
 
 
 async def test_what_it_says_of_an_error_counts_more_than_its_failure() -> None:
-    async def carry(services: rpc.Services) -> None:
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
         said = pb.ReturnRequest()
         said.error.code, said.error.message = Code.NOT_FOUND, "no such thing"
         await answer(services, f"/{SERVICE}/Return", said.SerializeToString())
@@ -87,8 +84,8 @@ async def test_what_it_says_of_an_error_counts_more_than_its_failure() -> None:
 async def test_one_that_does_not_end_once_it_has_returned(autojump_clock: trio.testing.MockClock) -> None:
     ended = trio.Event()
 
-    async def carry(services: rpc.Services) -> None:
-        await returned(services)
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
+        await returned(services, bridge)
         try:
             await trio.sleep_forever()
         finally:
@@ -102,9 +99,9 @@ async def test_one_that_does_not_end_once_it_has_returned(autojump_clock: trio.t
 async def test_a_call_after_the_end() -> None:
     kept: list[rpc.Services] = []
 
-    async def carry(services: rpc.Services) -> None:
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
         kept.append(services)
-        await returned(services)
+        await returned(services, bridge)
 
     await built(carry)
     with pytest.raises(RpcError) as caught:
@@ -113,7 +110,7 @@ async def test_a_call_after_the_end() -> None:
 
 
 async def test_calls_that_are_none() -> None:
-    async def carry(services: rpc.Services) -> None:
+    async def carry(services: rpc.Services, bridge: Bridge) -> None:
         for path, data, code in (
             (f"/{SERVICE}/Dream", b"", Code.UNIMPLEMENTED),
             (f"/{SERVICE}/Solve", b"\xff", Code.INTERNAL),
@@ -121,6 +118,6 @@ async def test_calls_that_are_none() -> None:
             with pytest.raises(RpcError) as caught:
                 await answer(services, path, data)
             assert caught.value.code is code
-        await returned(services)
+        await returned(services, bridge)
 
     await built(carry)

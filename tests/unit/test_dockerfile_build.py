@@ -317,17 +317,6 @@ async def test_one_failure_is_raised_alone() -> None:
         await build("FROM x1 AS a\nFROM x1 AS b\nFROM scratch\nCOPY --from=a x y\nCOPY --from=b x y\n")
 
 
-@pytest.mark.parametrize(
-    "syntax", ["docker/dockerfile:1", "docker.io/docker/dockerfile:1.20-labs@sha256:x", "docker/dockerfile-upstream"]
-)
-async def test_the_syntax_that_is_ours(syntax: str) -> None:
-    await build(f"# syntax={syntax}\n" + B)
-
-
-async def test_the_command_line_of_a_frontend_image_turns_the_syntax_off() -> None:
-    await build(B, {"build-arg:BUILDKIT_SYNTAX": "other/frontend", "cmdline": "docker/dockerfile"})
-
-
 async def test_a_request_without_options() -> None:
     result = await DockerfileFrontend().build(gateway("FROM scratch\n"), request())
     assert result.results[0].definition is None

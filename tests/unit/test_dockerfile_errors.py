@@ -170,7 +170,8 @@ CONVERT = [
     (B + "RUN <<E\n\udcff\nE", "heredoc E is not UTF-8 text", 2, ""),
     ("FROM scratch\nCOPY --chown=me a b", "scratch has no users", 2, ""),
     ("# check=skip=all;x\n" + B, "failed to parse check options", 1, ""),
-    ("# syntax=foo/bar:1\n" + B, "frontend image foo/bar:1 cannot be used", 1, ""),
+    ("# syntax=foo/bar:1\n" + B, "invalid frontend: gateway.v0", 1, ""),
+    ("# syntax=Foo/Bar\n" + B, "repository name (Bar) must be lowercase", 1, ""),
     ("FROM trigger", "unknown instruction: COPPY (did you mean COPY?)", 1, ""),
 ]
 IMAGES = {"docker.io/library/trigger:latest": image_config(OnBuild=["COPPY a b"])}
@@ -253,7 +254,10 @@ async def test_a_missing_stage_is_explained() -> None:
         ({"build-arg:SOURCE_DATE_EPOCH": "now"}, "invalid SOURCE_DATE_EPOCH"),
         ({"build-arg:SOURCE_DATE_EPOCH": "9" * 17}, "invalid SOURCE_DATE_EPOCH"),
         ({"build-arg:BUILDKIT_DOCKERFILE_CHECK": "skip"}, "failed to parse BUILDKIT_DOCKERFILE_CHECK"),
-        ({"build-arg:BUILDKIT_SYNTAX": "foo/bar"}, "frontend image foo/bar cannot be used"),
+        (
+            {"build-arg:BUILDKIT_SYNTAX": "foo/bar x"},
+            "failed with build-arg:BUILDKIT_SYNTAX = foo/bar x: invalid frontend",
+        ),
         ({"context": "ftp://x"}, "invalid context 'ftp://x'"),
         ({"requestid": "frontend.x"}, "unsupported request frontend.x"),
         (

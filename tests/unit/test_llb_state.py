@@ -42,7 +42,9 @@ class TestSources:
 
     def test_image_options(self) -> None:
         checksum = Digest.sha256(b"")
-        state = image("x", platform=ARM64, resolve_mode="pull", layer_limit=0, checksum=checksum, internal=True)
+        state = image(
+            "x", platform=ARM64, resolve_mode="pull", layer_limit=0, checksum=checksum, record_type="internal"
+        )
         assert state.platform == ARM64
         assert result(state).platform == ARM64
         assert source(state).attrs == {

@@ -29,7 +29,7 @@ from worker.runtime.runtime import Exit, Runtime
 from worker.runtime.spec import DEFAULT_HOSTNAME, ProcessSpec, Rlimit
 from worker.session import SecretBytes
 
-_TAIL = 16 << 10  # how much of a failed step's output its error carries
+TAIL = 16 << 10  # how much of a failed step's output its error carries
 
 
 class Step:
@@ -84,45 +84,23 @@ class Step:
 
         def on_output(stream: int, data: bytes) -> None:
             tail.extend(data)
-            if len(tail) > 2 * _TAIL:
-                del tail[:-_TAIL]
+            if len(tail) > 2 * TAIL:
+                del tail[:-TAIL]
             if told := streams[stream].told(data):
                 log(stream, told)
 
         try:
             ended = await runtime.run(spec, secrets=secrets, on_output=on_output, locks=prepared.locks)
-            self._check(ended, bytes(tail[-_TAIL:]), how)
+            check_exit(self._op.meta, ended, bytes(tail[-TAIL:]), how)
         except UserError as error:
             if not error.message.startswith("exec: "):
                 raise
-            raise UserError(self._failed(error.message), hint=error.hint) from error
+            raise UserError(_failed(self._op.meta, error.message), hint=error.hint) from error
         except ExecFailed:
             for number, stream in streams.items():
                 if end := stream.end():
                     log(number, end)
             raise
-
-    def _check(self, ended: Exit, tail: bytes, how: How) -> None:
-        meta = self._op.meta
-        if not ended.signal and ended.code in (meta.valid_exit_codes or (0,)):
-            return
-        if ended.signal:
-            name = signals.Signals(ended.signal).name if ended.signal in set(signals.Signals) else str(ended.signal)
-            why = f"killed by signal {name}" + (" (out of memory)" if ended.oom_killed else "")
-        else:
-            why = f"exit code: {ended.code}" + (" (a process was killed: out of memory)" if ended.oom_killed else "")
-        raise ExecFailed(
-            self._failed(why),
-            argv=meta.args,
-            exit_code=ended.code,
-            signal=ended.signal,
-            output=tail,
-            hint=_hint(ended, how),
-        )
-
-    def _failed(self, why: str) -> str:
-        """As BuildKit says it: clients look for it."""
-        return f'process "{" ".join(self._op.meta.args)}" did not complete successfully: {why}'
 
     async def spec(self, prepared: Prepared, how: How) -> tuple[ProcessSpec, dict[str, SecretBytes]]:
         """What is run, and its secrets. Raises UserError, HostError."""
@@ -170,6 +148,30 @@ class Step:
             elif not secret.optional:
                 raise UserError(f"secret {secret.id}: not found", hint=f"pass it with --secret id={secret.id},src=FILE")
         return found
+
+
+def check_exit(meta: ops.Meta, ended: Exit, tail: bytes, how: How) -> None:
+    """Raises ExecFailed unless the process has ended as it should; `tail` is the end of its output."""
+    if not ended.signal and ended.code in (meta.valid_exit_codes or (0,)):
+        return
+    if ended.signal:
+        name = signals.Signals(ended.signal).name if ended.signal in set(signals.Signals) else str(ended.signal)
+        why = f"killed by signal {name}" + (" (out of memory)" if ended.oom_killed else "")
+    else:
+        why = f"exit code: {ended.code}" + (" (a process was killed: out of memory)" if ended.oom_killed else "")
+    raise ExecFailed(
+        _failed(meta, why),
+        argv=meta.args,
+        exit_code=ended.code,
+        signal=ended.signal,
+        output=tail,
+        hint=_hint(ended, how),
+    )
+
+
+def _failed(meta: ops.Meta, why: str) -> str:
+    """As BuildKit says it: clients look for it."""
+    return f'process "{" ".join(meta.args)}" did not complete successfully: {why}'
 
 
 def _hint(ended: Exit, how: How) -> str | None:
