@@ -53,8 +53,7 @@ class _Collected:
         self.ops.setdefault(digest, data)
         known = self.metadata.get(digest)
         self.metadata[digest] = metadata if known is None else _merged(known, metadata)
-        if places:
-            self.places.setdefault(digest, {}).update(dict.fromkeys(places))
+        self.places.setdefault(digest, {}).update(dict.fromkeys(places))  # an entry also where nobody said
 
     def finish(self, result: Output) -> Definition:
         data = codec.encode(Op(inputs=(Inputs(self.digests).edge(result),)))

@@ -19,7 +19,7 @@ from buildengine.errors import BuildError, Location, SourceRange
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.lint import Finding
 from frontends.dockerfile.outline import Outline
-from llb.codec.documents import metadata_document
+from llb.codec.documents import definition_document, metadata_document
 from llb.definition import Definition
 from llb.pb import ops_pb2
 from llb.sourcemap import SourceFile
@@ -92,7 +92,7 @@ def outline(found: Outline, data: bytes) -> Answer:
         name=found.name,
         description=found.description,
         args=[
-            _some(value=arg.value, description=arg.description, location=_location(arg.location), always={"name": name})
+            _some(description=arg.description, value=arg.value, location=_location(arg.location), always={"name": name})
             for name, arg in found.arguments
         ],
         secrets=[_wanted(name, where, required) for name, where, required in found.secrets],
@@ -134,12 +134,8 @@ def lint(source: SourceFile, findings: Sequence[Finding], error: BuildError | No
 
 def _warning(finding: Finding) -> dict[str, Any]:
     location = _location(finding.location) or {}
-    return _some(
-        description=finding.description,
-        url=finding.url,
-        detail=finding.message,
-        always={"ruleName": finding.rule, "location": location},
-    )
+    said = _some(description=finding.description, url=finding.url, detail=finding.message)
+    return {"ruleName": finding.rule, **said, "location": location}
 
 
 def converted(definition: Definition) -> Answer:
@@ -221,19 +217,16 @@ def _location(location: Location | None) -> dict[str, Any] | None:
 
 
 def _range(place: SourceRange) -> dict[str, Any]:
-    return {
-        "start": _some(line=place.start_line, character=place.start_column),
-        "end": _some(line=place.end_line, character=place.end_column),
-    }
+    """Lines only, as BuildKit's parser counts nothing else: clients compare these answers."""
+    return {"start": _some(line=place.start_line), "end": _some(line=place.end_line)}
 
 
 def _source(source: SourceFile) -> dict[str, Any]:
     """solver/pb SourceInfo."""
-    definition = ops_pb2.Definition.FromString(source.definition)
     return _some(
         filename=source.filename,
         data=_base64(source.data),
-        definition=json_format.MessageToDict(definition, preserving_proto_field_name=True),
+        definition=definition_document(source.definition),
         language=source.language,
     )
 

@@ -153,6 +153,7 @@ class _Building:
         platform = self.request.build_platform
         made = self._plan(instructions, lexer, platform, linter)
         converted = await self._convert(made, lexer, await self._ignored(), platform, linter)
+        linter.finish()
         return outline(made, converted.drafts, self.options.build_args, lexer)
 
     async def _all(

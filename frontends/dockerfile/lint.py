@@ -166,7 +166,7 @@ class Linter:
     def finish(self) -> None:
         """Raises UserError when findings were to be errors and there were some."""
         if self.settings.error and self.broken:
-            rules = ", ".join(sorted(set(self.broken)))
+            rules = ", ".join(dict.fromkeys(self.broken))
             raise UserError(f"lint violation found for rules: {rules}", hint="mend them, or remove error=true")
 
 

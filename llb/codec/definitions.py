@@ -21,7 +21,7 @@ def encode_definition(operations: Sequence[bytes], metadata: Mapping[Digest, OpM
         getattr(message, "def").extend(operations)  # a keyword of Python
         for digest, known in metadata.items():
             message.metadata[digest].CopyFrom(metadata_message(known))
-        if source.files:
+        if source.files or source.places:
             message.Source.CopyFrom(_source_message(source))
         return message.SerializeToString(deterministic=True)
     except (ValueError, DecodeError) as error:

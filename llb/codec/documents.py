@@ -1,7 +1,7 @@
-"""Serialised operations as JSON documents, in the shape of `buildctl debug dump-llb` (Go's encoding/json of `pb`).
+"""Serialised operations and definitions as JSON documents, in the shape of `buildctl debug dump-llb`.
 
-Names are those of the proto file (but for one), what has its default is left out, enums are numbers, bytes are
-base64. It shows what was received, also what `decode` would refuse.
+That is Go's encoding/json of `pb`. Names are those of the proto file (but for one), what has its default is left out,
+enums are numbers, bytes are base64. It shows what was received, also what `decode` would refuse.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def step_document(data: bytes) -> tuple[Document, list[tuple[str, int]]]:
         for name in ("local.session", "local.unique"):
             message.source.attrs.pop(name, None)
     return _document(message), inputs
+
+
+def definition_document(data: bytes) -> Document:
+    """The document of a serialised definition, whose operations stay the bytes that they are."""
+    return _document(pb.Definition.FromString(data))
 
 
 def metadata_document(metadata: OpMetadata) -> Document:

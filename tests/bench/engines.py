@@ -144,5 +144,5 @@ def buildkitd(work: Path, peer: Path, *flags: object) -> Daemon:
     return Daemon("buildkitd", peer / "buildkitd", work, peer, flags)
 
 
-def pybuildd(work: Path, peer: Path) -> Daemon:
-    return Daemon("pybuildd", Path(sys.executable).parent / "pybuildd", work, peer)
+def pybuildd(work: Path, peer: Path, *flags: object) -> Daemon:
+    return Daemon("pybuildd", Path(sys.executable).parent / "pybuildd", work, peer, flags)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bases import docker_registry
+from tests.conformance.sides import Sides, both_sides
 
 _HERE = Path(__file__).parent
 
@@ -22,3 +23,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with docker_registry(tmp_path_factory.mktemp("registry")) as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    """Both daemons, for all tests of a run: what they have built stays in their caches."""
+    with both_sides(tmp_path_factory.mktemp("sides")) as running:
+        yield running

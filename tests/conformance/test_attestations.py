@@ -66,8 +66,6 @@ def alike(value: Any, key: str = "") -> Any:
         return sorted(value.values())
     if isinstance(value, dict):
         found = {name: alike(each, name) for name, each in value.items()}
-        if key == "locations":  # where nothing is said of a step, BuildKit says so
-            found = {name: each for name, each in found.items() if each} if isinstance(found, dict) else found
         return {**found, **({"digest": "", "size": 0} if "digest" in found else {})}
     return [alike(each) for each in value] if isinstance(value, list) else value
 

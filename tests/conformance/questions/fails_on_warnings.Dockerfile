@@ -1,0 +1,4 @@
+# check=error=true
+FROM base AS Made
+# CMD says so
+CMD echo x
