@@ -7,11 +7,14 @@ The engine owns lifetimes: everything that a build starts ends before `build` re
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
+
+import trio
 
 from buildengine import platform as platforms
 from buildengine.builder import BuildOutcome, BuildRequest, asks_to_attest
@@ -51,6 +54,7 @@ if TYPE_CHECKING:  # a cached build starts none of these
     from worker.remotes import Remotes
     from worker.runtime.runtime import Kind, Runtime
 
+_STEPS_RUN = 0.1  # seconds after the launcher's start: the steps that can run do
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 
 
@@ -70,11 +74,18 @@ async def open_engine(config: Config) -> AsyncIterator[Engine]:
         async def start_runtime() -> Runtime:
             from worker.runtime.runtime import open_runtime
 
+            scheduler.nursery.start_soon(_load_ahead)
             return await later.enter_async_context(open_runtime(cast("Kind", config.worker.runtime)))
 
         parallelism = config.worker.max_parallelism or None
         async with open_scheduler(WorkerCacheStore(cache), max_parallelism=parallelism) as scheduler:
             yield Engine(config, cache, scheduler, Lazily(start_runtime))
+
+
+async def _load_ahead() -> None:
+    """What a COPY needs is loaded while the first steps run: nothing else is to be done then."""
+    await trio.sleep(_STEPS_RUN)
+    importlib.import_module("worker.ops.fileactions")
 
 
 class Engine:

@@ -30,7 +30,6 @@ from worker.layers.outcome import one_error
 from worker.layers.permissions import parse_mode
 from worker.layers.rootpath import Ownership, lstat, make_directories, resolve, set_times
 from worker.layers.select import PathMatcher, matches
-from worker.layers.unpack import open_archive, unpack
 
 _WORKERS = min(4, len(os.sched_getaffinity(0)))
 _DEFAULT_MODE = 0o755
@@ -128,6 +127,8 @@ class _Copy:
         if archive is not None:
             stream, directory = archive
             with stream, self._named():
+                from worker.layers.unpack import unpack
+
                 await unpack(stream, self._target, directory, self._rules.archive_owner)
         elif self.done.rest:
             await _Workers(self._batch, self.done).run()
@@ -141,10 +142,15 @@ class _Copy:
         except SourceError as error:
             raise SourceError(f"cannot unpack {self._path}: {error.message}", hint=error.hint) from error
 
+    def _archive(self) -> BinaryIO | None:
+        from worker.layers.unpack import open_archive
+
+        return open_archive(self._source, self._path)
+
     def _start(self) -> tuple[BinaryIO, Path] | None:
         """All of a small copy, the beginning of a large one, or the archive to be unpacked and where."""
         with explained(self._doing):
-            archive = open_archive(self._source, self._path) if self._action.attempt_unpack else None
+            archive = self._archive() if self._action.attempt_unpack else None
             if archive is not None:
                 directory = resolve(self._target, self._dest)
                 make_directories(self._target, directory, _DEFAULT_MODE, self._given)
