@@ -104,6 +104,7 @@ class ImageFrontend:
             platform=request.build_platform,
             name=f"frontend {source}",
             files={METADATA: root.definition.to_bytes()},
+            advice=None if found.config.entrypoint else f"{source} has no entrypoint: is it the image of a frontend?",
         )
         return await hosted(gateway, request, self._worker, process.carry)
 

@@ -11,7 +11,7 @@ from buildengine.api import rpc, status
 from buildengine.api.connection import serve_connection
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.gateway import LocalGateway, LocalReference
-from buildengine.errors import BuildError, ExecFailed
+from buildengine.errors import BuildError, ExecFailed, UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.ops import ExecOp
@@ -20,6 +20,7 @@ from worker.layers.outcome import one_error
 from worker.ops.clipping import Clipping
 from worker.ops.step import TAIL
 from worker.runtime.container import Process
+from worker.runtime.runtime import Exit
 
 _CHUNK = 64 << 10
 _LEAVING = 5.0  # seconds between the end of its connection and its own
@@ -27,7 +28,9 @@ _LEAVING = 5.0  # seconds between the end of its connection and its own
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendProcess:
-    """`op` is what is run, on the tree `root`; `files` are there besides. `name` is what its output is shown under."""
+    """`op` is what is run, on the tree `root`; `files` are there besides. `name` is what its output is shown under.
+    `advice` is for whoever reads that it could not be started.
+    """
 
     gateway: LocalGateway
     op: ExecOp
@@ -35,6 +38,7 @@ class FrontendProcess:
     platform: Platform
     name: str
     files: Mapping[str, bytes]
+    advice: str | None = None
 
     async def carry(self, services: rpc.Services, bridge: Bridge) -> None:
         """A `buildengine.daemon.hosted.Carry`."""
@@ -51,7 +55,7 @@ class FrontendProcess:
                         nursery.start_soon(output.listen, process.stderr)
                         nursery.start_soon(connection.serve)
                         with connection.is_there:
-                            ended = await process.wait()
+                            ended = await self._ended(process)
                             await output.heard.wait()
                             output.end()
                             try:
@@ -65,6 +69,13 @@ class FrontendProcess:
                 "frontend grpc server closed unexpectedly",
                 hint=f"only gRPC may go to its standard output; the connection ended: {connection.why}",
             )
+
+    async def _ended(self, process: Process) -> Exit:
+        try:
+            return await process.wait()
+        except UserError as error:
+            error.hint = error.hint or self.advice
+            raise
 
 
 class _Connection:
