@@ -21,8 +21,14 @@ if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
 
 SESSION_HOST = "buildkit-session"  # source/http/transport.go
+DOCKERFILE, PYTHON = "dockerfile.v0", "python.v0"  # frontends: of Dockerfiles, and of build files in Python
 ATTEST_OPTIONS = ("attest:", "build-arg:BUILDKIT_ATTEST_")  # what they begin with: frontend/attestations/parse.go
 ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
+
+
+def frontend_of(filename: str) -> str:
+    """The frontend that a build file is for, which its name says."""
+    return PYTHON if filename.endswith(".py") else DOCKERFILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ class BuildRequest:
     """
 
     ref: str
-    frontend: str = "dockerfile.v0"
+    frontend: str = DOCKERFILE
     options: Mapping[str, str] = field(default_factory=dict)
     directories: Mapping[str, Path] = field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()

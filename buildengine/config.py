@@ -85,12 +85,15 @@ class GcPolicy:
 class WorkerConfig:
     """Steps: their limits (0: none) and how they are run. The cache: how it is laid out and kept small.
 
+    `build_file_...` are of a build file in Python: its memory, and the time for which it may keep the engine waiting.
     `labels` and `platforms` are what a daemon was told to say of its worker; () platforms: those that run here.
     """
 
     step_memory: int = field(default=0, metadata=_SIZE)
     step_cpus: float = field(default=0.0, metadata=_QUANTITY)
     step_pids: int = field(default=32768, metadata=_COUNT)
+    build_file_memory: int = field(default=512 << 20, metadata=_SIZE)
+    build_file_seconds: float = field(default=60.0, metadata=_DURATION)
     runtime: str = field(default="auto", metadata=scalar(one_of("auto", "builtin", "runc", "crun")))
     emulators: Path | None = field(default=None, metadata=_PATH)
     snapshotter: str = field(default="auto", metadata=scalar(one_of("auto", "overlay", "copy")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypedDict
 
@@ -26,14 +26,24 @@ class Annotations(TypedDict, total=False):
     require: Sequence[str]  # filters of the workers that may run it
 
 
+_find_place: Callable[[], tuple[Place, ...]] | None = None
+
+
+def locate_with(find: Callable[[], tuple[Place, ...]]) -> None:
+    """From now on, an operation of which nobody says where it is written is where `find` says: in a process that
+    executes one build file, the line of it that is being executed."""
+    global _find_place
+    _find_place = find
+
+
 def about(annotations: Annotations) -> About:
     """The same, as vertices hold it."""
-    if not annotations:
+    if not annotations and _find_place is None:
         return _NOTHING
     description = dict(annotations.get("description", EMPTY))
     if annotations.get("name"):
         description[CUSTOM_NAME] = annotations["name"]
-    places = annotations.get("place", ())
+    places = annotations.get("place", ()) or (_find_place() if _find_place is not None else ())
     return About(
         metadata=OpMetadata(
             ignore_cache=annotations.get("ignore_cache", False),

@@ -9,30 +9,33 @@ Facts: BuildKit frontend/gateway/gateway.go, frontend/gateway/grpcclient (what c
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
-from buildengine.api import attestations, convert, rpc
+from buildengine.api import convert, rpc
 from buildengine.api import gateway_pb2 as pb
-from buildengine.api.bridge import Bridge, ContainerOrder, Ref, Result, SolveOrder
+from buildengine.api.bridge import Bridge, ContainerOrder, Result, SolveOrder
 from buildengine.api.capabilities import CONTAINERS, DEPRECATED, GATEWAY, LLB
 from buildengine.api.caps_pb2 import APICap
 from buildengine.api.daemon import WorkerInfo
 from buildengine.api.execprocess import Processes, exec_op
-from buildengine.api.fsutil import go_mode
+from buildengine.api.gatewaymessages import (
+    definition,
+    definition_message,
+    result_message,
+    returned,
+    stat_message,
+    warning,
+)
 from buildengine.api.policies import policy
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
 from buildengine.api.sourcemeta import answer, platform_of, source_of
-from buildengine.api.stat_pb2 import Stat
 from buildengine.api.worker_pb2 import WorkerRecord
 from buildengine.builder import CacheEntry
-from buildengine.errors import Location, SourceRange, UserError
-from buildengine.events import WarningEvent
+from buildengine.errors import UserError
 from buildengine.reference import parse_repository
-from frontends.gateway import FileInfo, NotAnImage, ResolvedImage
-from llb.definition import Definition
+from frontends.gateway import NotAnImage, ResolvedImage
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
 
@@ -254,40 +257,6 @@ def container_order(request: pb.NewContainerRequest) -> ContainerOrder:
     )
 
 
-def returned(message: pb.Result) -> Result:
-    """A result that a client gives back: of its references the ids alone count. Raises RpcError."""
-    metadata = dict(message.metadata)
-    said = {key: tuple(map(attestations.heard, each.attestation)) for key, each in message.attestations.items()}
-    match message.WhichOneof("result"):
-        case "refs":
-            refs = {key: Ref(id=ref.id) for key, ref in message.refs.refs.items()}
-        case "refsDeprecated":
-            refs = {key: Ref(id=id) for key, id in message.refsDeprecated.refs.items()}
-        case _:
-            ref = Ref(id=message.ref.id or message.refDeprecated)
-            return Result(ref=ref, metadata=metadata, attestations=said)
-    return Result(refs=refs or None, metadata=metadata, attestations=said)
-
-
-def warning(request: pb.WarnRequest) -> WarningEvent:
-    info = request.info
-    ranges = tuple(_range(each) for each in request.ranges)
-    location = Location(filename=info.filename, text=info.data, ranges=ranges) if request.HasField("info") else None
-    return WarningEvent(
-        vertex=request.digest,
-        level=request.level,
-        message=request.short.decode("utf-8", "replace"),
-        detail=tuple(line.decode("utf-8", "replace") for line in request.detail),
-        url=request.url,
-        location=location,
-    )
-
-
-def _range(message: ops_pb2.Range) -> SourceRange:
-    start, end = message.start, message.end
-    return SourceRange(start_line=start.line, start_column=start.character, end_line=end.line, end_column=end.character)
-
-
 def _exporter_attr(request: pb.SolveRequest) -> dict[str, bytes]:
     """Go's map[string][]byte as JSON: values are base64."""
     import base64
@@ -304,54 +273,3 @@ def _code(number: int) -> Code:
 
 
 # --- what is answered --------------------------------------------------------------------------------------------
-
-
-def result_message(result: Result, *, refs: bool) -> pb.Result:
-    """`refs`: the client knows references with definitions, and not only their ids."""
-    message = pb.Result(metadata=result.metadata)
-    for key, said in result.attestations.items():
-        made = [attestations.told(each, _ref_message(each.ref) if each.ref else None) for each in said]
-        message.attestations[key].attestation.extend(made)
-    if result.refs is None:
-        if refs:
-            message.ref.CopyFrom(_ref_message(result.ref))
-        else:
-            message.refDeprecated = result.ref.id
-    elif refs:
-        message.refs.CopyFrom(pb.RefMap(refs={key: _ref_message(ref) for key, ref in result.refs.items()}))
-    else:
-        message.refsDeprecated.CopyFrom(pb.RefMapDeprecated(refs={key: ref.id for key, ref in result.refs.items()}))
-    return message
-
-
-def _ref_message(ref: Ref) -> pb.Ref:
-    return pb.Ref(id=ref.id, **{"def": definition_message(ref.definition) if ref.definition else None})
-
-
-def stat_message(info: FileInfo) -> Stat:
-    """Names that are no UTF-8 get replacement characters: a message cannot hold them."""
-    major, minor = info.device
-    return Stat(
-        path=_text(info.path),
-        mode=go_mode(info.mode),
-        uid=info.uid,
-        gid=info.gid,
-        size=info.size,
-        modTime=info.modified,
-        linkname=_text(info.link),
-        devmajor=major,
-        devminor=minor,
-        xattrs=info.xattrs,
-    )
-
-
-def _text(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def definition(message: ops_pb2.Definition) -> Definition:
-    return Definition.from_bytes(message.SerializeToString(deterministic=True))
-
-
-def definition_message(value: Definition) -> ops_pb2.Definition:
-    return ops_pb2.Definition.FromString(value.to_bytes())

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from buildengine.api import convert
 from buildengine.api import gateway_pb2 as pb
+from buildengine.digest import Digest
 from buildengine.platform import Platform, normalize
-from frontends.gateway import ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
+from frontends.gateway import ResolvedDirectory, ResolvedGit, ResolvedHttp, ResolvedImage, ResolvedSource
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
 
@@ -50,3 +51,18 @@ def answer(found: ResolvedSource, *, config: bool) -> pb.ResolveSourceMetaRespon
             pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.filename, LastModified=modified)
         )
     return message
+
+
+def resolved(message: pb.ResolveSourceMetaResponse) -> ResolvedSource:
+    """What `answer` was given. Raises InvalidDigest for a digest that is none."""
+    source = source_of(message.Source)
+    if message.HasField("Image"):
+        return ResolvedImage(source=source, digest=Digest(message.Image.Digest), config=message.Image.Config)
+    if message.HasField("Git"):
+        git = message.Git
+        return ResolvedGit(source=source, ref=git.Ref, checksum=git.Checksum, commit_checksum=git.CommitChecksum)
+    if message.HasField("HTTP"):
+        http = message.HTTP
+        modified = http.LastModified.seconds if http.HasField("LastModified") else None
+        return ResolvedHttp(source=source, checksum=Digest(http.Checksum), filename=http.Filename, modified=modified)
+    return ResolvedDirectory(source=source)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource
+from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource, frontend_of
 from buildengine.cli.attests import Attest
 from buildengine.cli.attests import options as attest_options
 from buildengine.cli.contexts import Inputs
@@ -77,6 +77,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     contexts = named_contexts(flags.build_context)
     return BuildRequest(
         ref=os.urandom(16).hex(),
+        frontend=frontend_of(inputs.options.get("filename", "")),
         options={**inputs.options, **contexts.options, **_options(flags, platforms, environ)},
         directories={**inputs.directories, **contexts.directories},
         platforms=platforms,

@@ -14,11 +14,11 @@ from functools import partial
 
 import trio
 
+from buildengine.api import returned
 from buildengine.api.bridge import Attestation, ContainerOrder, Process, ProcessOrder, Ref, Result, SolveOrder
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
 from buildengine.api.status import Told
-from buildengine.daemon import returned
 from buildengine.daemon.containers import Containers
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.errors import BuildError

@@ -97,7 +97,7 @@ class Engine:
         self._scheduler = scheduler
         self._runtime = runtime
         self._facts: WorkerFacts | None = None
-        self.frontends = Catalog(config.frontends, self.worker)
+        self.frontends = Catalog(config, self.worker, runtime)
 
     def worker(self) -> WorkerInfo:
         """What is told of this machine to whoever builds on it."""

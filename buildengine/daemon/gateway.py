@@ -38,6 +38,7 @@ from frontends.gateway import (
 )
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
+from solver.reporter import Reporter
 from solver.vertex import Result
 from worker.localtree import LocalTree
 from worker.ops.clipping import OutputLimits

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from buildengine.builder import asks_to_attest
+from buildengine.builder import PYTHON, asks_to_attest, frontend_of
 from buildengine.errors import (
     BuildError,
     Unsupported,
@@ -48,6 +48,8 @@ class DockerfileFrontend:
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         """Raises ParseError, UserError, SourceError."""
+        if frontend_of(request.options.get("filename", "")) == PYTHON:  # of a client who knows one frontend only
+            return await gateway.run_frontend(PYTHON, request.options, request.inputs)
         read = options.read(request.options, request.session)
         if read.multi_platform is False and len(request.platforms) > 1:
             raise UserError("conflicting config: returning multiple target platforms is not allowed")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 from buildengine.builder import asks_to_attest
-from buildengine.errors import Unsupported
+from buildengine.errors import Unsupported, UserError
 from buildengine.platform import DEFAULT_PATH, Platform
 from frontends.dockerfile import imageconfig
 from frontends.gateway import Attestation, FrontendRequest, FrontendResult, Gateway, PlatformResult
@@ -13,16 +14,29 @@ from frontends.python.context import Context
 from frontends.python.image import Image
 from frontends.python.result import Build, Result
 
+_CACHES = {"cache-imports", "cache-from"}
 _MULTI_PLATFORM = ("build-arg:BUILDKIT_MULTI_PLATFORM", "multi-platform")
 
 
 async def run(build: Build, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
     """What `build` makes of the request. Raises what it raises, and UserError for a result that cannot be meant."""
+    return await run_in(Context(gateway, request), build)
+
+
+async def run_in(ctx: Context, build: Build) -> FrontendResult:
+    """The same, of a context that is there already."""
+    request = ctx.request
     asked = request.options.get("requestid")
     if asked:
         raise Unsupported(f"unsupported request {asked}", request=asked, hint="this frontend builds, and does no more")
-    ctx = Context(gateway, request)
-    result = Result.of(await build(ctx), request.platforms)
+    if _CACHES & request.options.keys():
+        from frontends.dockerfile import options
+
+        ctx.gateway.import_caches(options.read(request.options, request.session).cache_imports)
+    working = build(ctx)
+    if not inspect.isawaitable(working):
+        raise UserError("build() is no coroutine", hint="write: async def build(ctx)")
+    result = Result.of(await working, request.platforms)
     made = [_made(platform, image, ctx) for platform, image in result.images.items()]
     if asks_to_attest(request.options):
         made = await _scanned(ctx, result, made)

@@ -37,6 +37,7 @@ class Context:
         self.gateway = gateway
         self.request = request
         self._platform = platform
+        self.definition: State | None = None  # where the build file is, once somebody has looked for it
         self._solved: dict[Output | None, Reference] = {}
 
     # --- options ---------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ class Context:
     def on(self, platform: Platform) -> Context:
         """The same build, for one platform only."""
         narrowed = Context(self.gateway, self.request, platform=platform)
-        narrowed._solved = self._solved
+        narrowed._solved, narrowed.definition = self._solved, self.definition
         return narrowed
 
     # --- what it is made from --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from frontends.dockerfile import contexts, ignore, lines, source
 from frontends.dockerfile import options as reading
 from frontends.dockerfile.contextloading import ContextLoader
 from frontends.dockerfile.options import Options
+from frontends.python.files import Files
 from frontends.python.image import Image
 from llb.actions import copy
 from llb.state import State, local, scratch
@@ -52,8 +53,9 @@ async def main_context(
 async def _ignored(ctx: Context, read: Options) -> tuple[str, ...]:
     """The patterns of `<build file>.dockerignore`, else of `.dockerignore`."""
     own = f"{read.filename}{_IGNORE}"
-    if await ctx.here.exists(own):
-        return ignore.read(lines.SourceFile(filename=own, data=await ctx.here.read(own)))
+    files = await build_file(ctx)
+    if await files.exists(own):
+        return ignore.read(lines.SourceFile(filename=own, data=await files.read(own)))
     return await source.read_ignore_file(
         ctx.gateway,
         source.CONTEXT,
@@ -75,20 +77,29 @@ async def named_context(ctx: Context, name: str, platform: Platform | None) -> I
     return Image(state=loaded.state, document=loaded.image, base_config=loaded.base)
 
 
-async def beside(ctx: Context, path: str) -> State:
-    """A tree in which `path` of the build file's directory is, if it is there."""
+async def build_file(ctx: Context) -> Files:
+    """The build file itself, and the ignore file of its own if it has one."""
+    if ctx.definition is None:
+        name = reading.read(ctx.options).filename
+        shown = f"[internal] load build definition from {name}"
+        ctx.definition = await beside(ctx, name, f"{name}{_IGNORE}", name=shown)
+    return ctx.files(ctx.definition)
+
+
+async def beside(ctx: Context, *paths: str, name: str = "") -> State:
+    """A tree in which these paths of the build file's directory are, if they are there."""
     read = _options(ctx)
     found = await source.find_context(ctx.gateway, ctx.request, read)
     if found.dockerfile is not None:
         return found.dockerfile
-    name = read.dockerfile_local or _HERE
+    directory = read.dockerfile_local or _HERE
     return local(
-        name,
-        follow_paths=[path.strip("/") or "."],
-        shared_key_hint=name,
-        session=read.session_of(name),
+        directory,
+        follow_paths=[path.strip("/") or "." for path in paths],
+        shared_key_hint=directory,
+        session=read.session_of(directory),
         differ="none",
-        name=f"[internal] load {path} from beside the build file",
+        name=name or f"[internal] load {paths[0]}",
     )
 
 

@@ -10,13 +10,13 @@ import pytest
 import trio
 
 from buildengine.api.bridge import Ref, Result, SolveOrder
+from buildengine.api.returned import CONFIG, PLATFORMS, heard, told
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.solvestatus import FRONTEND, SOLVE
 from buildengine.api.status import FRONTEND_CAP, SOURCE, VERTEX, Told, to_rpc
-from buildengine.config import FrontendConfig
+from buildengine.config import Config, FrontendConfig
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.catalog import Catalog
-from buildengine.daemon.returned import CONFIG, PLATFORMS, heard, told
 from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
 from buildengine.platform import Platform, local
@@ -29,6 +29,7 @@ from llb.state import image
 from llb.state import local as directory
 from tests.fakes.bridges import WORKER
 from tests.fakes.gateway import ARM64, FakeGateway, FakeReference, gateway, request
+from worker.runtime.runtime import Runtime
 
 CONTEXT = directory("context").marshal()
 FILES = {"a": b"0123456789", "d/b": b"b"}
@@ -150,10 +151,15 @@ async def test_a_capability_that_our_frontend_has_not() -> None:
     assert json.loads(told[FRONTEND_CAP]) == {"name": f"{frontend}.dreams"}
 
 
+async def no_runtime() -> Runtime:
+    raise AssertionError("nothing runs here")
+
+
 async def test_a_frontend_that_nobody_knows_or_may_run() -> None:
     with pytest.raises(RpcError, match=r"invalid frontend: nope\.v0"):
         await bridge().solve(SolveOrder(frontend="nope.v0"))
-    find = Catalog({"dockerfile.v0": FrontendConfig(enabled=False)}, lambda: WORKER).find
+    config = Config(frontends={"dockerfile.v0": FrontendConfig(enabled=False)})
+    find = Catalog(config, lambda: WORKER, no_runtime).find
     on = gateway("FROM scratch\n")
     on.find = find
     with pytest.raises(RpcError, match=r"invalid frontend: dockerfile\.v0"):

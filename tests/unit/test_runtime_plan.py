@@ -158,7 +158,14 @@ def test_request() -> None:
     content = built(FULL)
     assert content["process"]["env"] == {"A": "1", "T": "tok\udcff"}
     assert content["process"]["rlimits"] == [(7, 1, -1)]
-    assert content["cgroup"] == {"parent": "p", "memory": 1, "cpus": 1.5, "pids": 3, "devices": devices.DEFAULT}
+    assert content["cgroup"] == {
+        "parent": "p",
+        "memory": 1,
+        "cpus": 1.5,
+        "pids": 3,
+        "needed": True,
+        "devices": devices.DEFAULT,
+    }
     assert content["oci"] is None
     assert built(step(insecure=True))["process"]["seccomp"] == b""
     assert built(step(insecure=True))["cgroup"]["devices"] == devices.EVERYTHING

@@ -62,7 +62,7 @@ def config(spec: ProcessSpec, environment: Mapping[str, str], group: str) -> dic
 
 
 def _process(spec: ProcessSpec, environment: Mapping[str, str]) -> dict[str, Any]:
-    wanted = capabilities.ALL if spec.insecure else capabilities.DEFAULT
+    wanted = capabilities.ALL if spec.insecure else 0 if spec.unprivileged else capabilities.DEFAULT
     names = capabilities.names(wanted & capabilities.bounding_set(Path("/proc/self/status").read_text()))
     sets = ["bounding", "effective", "permitted"] + (["inheritable", "ambient"] if spec.insecure else [])
     return {
@@ -75,7 +75,7 @@ def _process(spec: ProcessSpec, environment: Mapping[str, str]) -> dict[str, Any
         "rlimits": [
             {"type": f"RLIMIT_{r.name.upper()}", "soft": r.soft % 2**64, "hard": r.hard % 2**64} for r in spec.rlimits
         ],
-        "noNewPrivileges": False,
+        "noNewPrivileges": spec.unprivileged,
     }
 
 

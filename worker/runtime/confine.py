@@ -79,7 +79,7 @@ def become(process: dict[str, Any], *, bounding: int, mknod: bool) -> None:
     """Change user and give up capabilities. Only bounding, permitted and effective are set: an inheritable set
     would let a file with inheritable capabilities regain them (CVE-2022-24769)."""
     insecure = process["insecure"]
-    kept = bounding & (capabilities.ALL if insecure else capabilities.DEFAULT)
+    kept = bounding & (capabilities.ALL if insecure else 0 if process["unprivileged"] else capabilities.DEFAULT)
     if not mknod and not insecure:
         kept &= ~capabilities.MKNOD
     number = 0
@@ -93,6 +93,8 @@ def become(process: dict[str, Any], *, bounding: int, mknod: bool) -> None:
     os.setresuid(process["uid"], process["uid"], process["uid"])
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     syscalls.set_capabilities(effective=kept, permitted=kept, inheritable=kept if insecure else 0)
+    if process["unprivileged"]:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if insecure:  # a user other than root keeps them too, as with BuildKit
         for number in range(kept.bit_length()):
             if kept >> number & 1:

@@ -72,11 +72,13 @@ class Runtime(Protocol):
         secrets: Mapping[str, SecretBytes],
         on_output: Output,
         locks: Iterable[int] = (),
+        stdin: int = -1,
     ) -> Exit:
         """Run one step to its end, when no process of it is left and its root is no longer mounted.
 
         `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. `locks` are descriptors
-        that the supervisor keeps until the step is gone, also when this process is killed. An exit code is a
+        that the supervisor keeps until the step is gone, also when this process is killed. `stdin` is a descriptor for
+        the process's standard input, and is closed here. An exit code is a
         result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
         waits until everything is killed.
         """
@@ -173,15 +175,18 @@ class _Supervisor:
         self.channel = channel
         self.name = name
 
-    def send(self, content: dict[str, Any], output: list[int], locks: Iterable[int]) -> None:
-        """The request, with the writing ends of two pipes, which are closed here, and the locks."""
+    def send(self, content: dict[str, Any], output: list[int], locks: Iterable[int], stdin: int) -> None:
+        """The request, with the descriptor of its input and the writing ends of two pipes, which are closed here, and
+        the locks."""
         envelope = messages.envelope(content)
+        given = (stdin,) if stdin >= 0 else ()
         try:
-            messages.send(self.channel, {"stdin": False, "attended": False}, (envelope, *output, *locks))
+            order = {"stdin": bool(given), "attended": False}
+            messages.send(self.channel, order, (envelope, *given, *output, *locks))
         except messages.Lost:
             pass  # `report` will say why
         finally:
-            for fd in (envelope, *output):
+            for fd in (envelope, *given, *output):
                 os.close(fd)
 
     def fileno(self) -> int:
@@ -264,13 +269,19 @@ class _Runtime:
         secrets: Mapping[str, SecretBytes],
         on_output: Output,
         locks: Iterable[int] = (),
+        stdin: int = -1,
     ) -> Exit:
         supervisor, self._spare = self._spare or self._launcher.order(), None
         pipes: list[_Pipe] = []
         try:
-            content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
-            pipes = [_Pipe(number, on_output) for number in (1, 2)]
-            supervisor.send(content, [pipe.hand_over() for pipe in pipes], locks)
+            try:
+                content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
+                pipes = [_Pipe(number, on_output) for number in (1, 2)]
+            except BaseException:
+                if stdin >= 0:
+                    os.close(stdin)
+                raise
+            supervisor.send(content, [pipe.hand_over() for pipe in pipes], locks, stdin)
             del content  # the secrets
             reach("step.requested")
             self._spare = self._launcher.order()

@@ -79,11 +79,15 @@ class Rlimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLimits:
-    """What all processes of a step may use together. 0 means no limit; `memory` in bytes."""
+    """What all processes of a step may use together. 0 means no limit; `memory` in bytes.
+
+    `is_needed`: where the host cannot enforce those of memory and CPU, nothing runs.
+    """
 
     memory: int = 0
     cpus: float = 0
     pids: int = 32768
+    is_needed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,7 @@ class ProcessSpec:
     hostname: str = DEFAULT_HOSTNAME
     network: Literal["host", "none"] = "host"
     insecure: bool = False
+    unprivileged: bool = False  # no capability, and no way to get one: no_new_privs
     terminal: bool = False  # its streams are one terminal, of its own /dev/pts
     rlimits: tuple[Rlimit, ...] = ()
     limits: StepLimits = StepLimits()

@@ -8,6 +8,7 @@ this. The socket to the engine is its whole life: who holds the other end holds 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -49,6 +50,15 @@ class Joined:
         self.pidfd = pidfd
         self.channel = channel
         self.said: dict[str, Any] = {}
+
+
+def _limit_if_possible(group: cgroups.Group, memory: int, cpus: float, pids: int) -> None:
+    for limits in ((memory, 0, 0), (0, cpus, 0), (0, 0, pids)):
+        try:
+            group.limit(*limits)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
 
 
 def _received(channel: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -122,7 +132,11 @@ class Supervisor:
             self._parent = wanted["parent"]
             self._group = self._host.cgroups.make(self._name, self._parent)
             self._group.attach(self._pid)  # the group that it leaves goes at the end: PID 1 may still look at it
-        self._group.limit(wanted["memory"], wanted["cpus"], wanted["pids"])
+        limits = (wanted["memory"], wanted["cpus"], wanted["pids"])
+        if wanted["needed"]:
+            self._group.limit(*limits)
+        else:
+            _limit_if_possible(self._group, *limits)
         self._group.allow(wanted["devices"])
         return self._group
 

@@ -1,0 +1,105 @@
+"""Modules of a build file's directory, imported over the gateway: what is imported leaves the client, nothing else.
+
+Python's own machinery does the work: a path hook for one directory that is no directory of this process's file system,
+a finder for it, and a loader that reads source.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.abc import PathEntryFinder, SourceLoader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+DIRECTORY = "/build"  # what the directory is called in tracebacks and in `__file__`
+
+Read = Callable[[tuple[str, ...]], tuple[str, bytes] | None]
+"""The first of these files, paths from the build file's directory, that there is, and its contents."""
+
+
+class Modules:
+    """The directory as a place of modules; `sources` are those that were read, by file name."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self.sources: dict[str, bytes] = {}
+
+    def install(self) -> None:
+        """After everything that is there: nothing of ours can be shadowed."""
+        sys.path_hooks.append(self._finder)
+        sys.path.append(DIRECTORY)
+
+    def load(self, path: str, source: bytes) -> ModuleType:
+        """The build file itself, executed. Raises whatever it raises."""
+        self.sources[filename(path)] = source
+        name = path.rpartition("/")[2].removesuffix(".py")
+        loader = _Loader(self, filename(path))
+        spec = ModuleSpec(name if name.isidentifier() else "buildfile", loader, origin=filename(path))
+        spec.has_location = True
+        from importlib.util import module_from_spec
+
+        module = module_from_spec(spec)
+        sys.modules.setdefault(spec.name, module)
+        loader.exec_module(module)
+        return module
+
+    def find(self, path: str) -> str | None:
+        """The module or the package `path`, without its suffix, as the name of a file that is read now."""
+        found = self._read((f"{path}.py", f"{path}/__init__.py"))
+        if found is None:
+            return None
+        self.sources[filename(found[0])] = found[1]
+        return filename(found[0])
+
+    def _finder(self, entry: str) -> _Finder:
+        if entry != DIRECTORY and not entry.startswith(DIRECTORY + "/"):
+            raise ImportError
+        return _Finder(self, entry.removeprefix(DIRECTORY).lstrip("/"))
+
+
+class _Finder(PathEntryFinder):
+    """Of one directory, the build file's own or that of a package in it."""
+
+    def __init__(self, modules: Modules, directory: str) -> None:
+        self._modules = modules
+        self._directory = directory
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        path = f"{self._directory}/{fullname.rpartition('.')[2]}".lstrip("/")
+        found = self._modules.find(path)
+        if found is None:
+            return None
+        spec = ModuleSpec(
+            fullname, _Loader(self._modules, found), origin=found, is_package=found.endswith("/__init__.py")
+        )
+        spec.has_location = True
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations = [f"{DIRECTORY}/{path}"]
+        return spec
+
+
+class _Loader(SourceLoader):
+    """Of one module, whose source is there already."""
+
+    def __init__(self, modules: Modules, file: str) -> None:
+        self._modules = modules
+        self._file = file
+
+    def get_filename(self, fullname: str) -> str:
+        return self._file
+
+    def get_data(self, path: str | bytes) -> bytes:
+        source = self._modules.sources.get(str(path))
+        if source is None:  # bytecode, which nobody has
+            raise FileNotFoundError(path)
+        return source
+
+
+def filename(path: str) -> str:
+    """What a file of the directory is called here."""
+    return f"{DIRECTORY}/{path.lstrip('/')}"
+
+
+def is_own(file: str) -> bool:
+    return file.startswith(DIRECTORY + "/")
