@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
 from buildengine.builder import BuildOutcome, BuildRequest, with_upload
+from buildengine.client.auth import Logins
 from buildengine.client.connection import Connection
 from buildengine.client.filesync import is_layout
 from buildengine.client.offload import offload
@@ -36,18 +37,18 @@ async def build(
     request: BuildRequest,
     on_event: EventSink,
     *,
-    docker_config: Path | None = None,
+    logins: Logins | None = None,
     environment: Mapping[str, str] = _NO_ENVIRONMENT,
     stdout: int = 1,
 ) -> BuildOutcome:
     """Raises RpcError (`connect` makes a BuildError of it), UserError. Cancelled, it cancels the build.
 
-    `docker_config` is the directory of the logins that the daemon may ask for, `environment` that of secrets and of
-    credential helpers, `stdout` the descriptor of an export to `-`.
+    `logins` are those that the daemon may ask for, `environment` is that of secrets, `stdout` the descriptor of an
+    export to `-`.
     """
     layout = _layout(request)
     request = with_upload(request)
-    offered = offer(request, layout, docker_config=docker_config, environment=environment, stdout=stdout)
+    offered = offer(request, layout, logins=logins, environment=environment, stdout=stdout)
     async with session(connection, offered, shared_key(request)) as id:
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
         try:

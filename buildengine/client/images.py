@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from buildengine.api import convert
@@ -16,9 +15,10 @@ from buildengine.api import imagemessages as messages
 from buildengine.api import images_pb2 as pb
 from buildengine.api.rpc import Code, RpcError
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
+from buildengine.client.auth import Logins
 from buildengine.client.connection import Connection
 from buildengine.client.offload import offload
-from buildengine.client.session import offer_credentials, session
+from buildengine.client.session import offer_logins, session
 from buildengine.digest import Digest
 from buildengine.events import EventSink
 from buildengine.platform import Platform
@@ -28,12 +28,11 @@ _PIECE = 1 << 20  # bytes of one message
 
 
 class DaemonImages:
-    """`docker_config` is the directory of the logins that the daemon may ask for, `environment` that of the helpers."""
+    """`logins` are those that the daemon may ask for."""
 
-    def __init__(self, connection: Connection, docker_config: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, connection: Connection, logins: Logins) -> None:
         self._connection = connection
-        self._docker_config = docker_config
-        self._environment = environment
+        self._logins = logins
 
     async def list(self) -> Sequence[ImageInfo]:
         answer = await self._connection.unary(f"{_SERVICE}/List", pb.ListImagesRequest(), pb.ListImagesResponse)
@@ -104,6 +103,5 @@ class DaemonImages:
 
     @asynccontextmanager
     async def _credentials(self) -> AsyncIterator[str]:
-        offered = offer_credentials(self._docker_config, self._environment)
-        async with session(self._connection, offered, "") as id:
+        async with session(self._connection, offer_logins(self._logins), "") as id:
             yield id

@@ -19,6 +19,7 @@ from buildengine.builder import (
     UsageInfo,
 )
 from buildengine.client.address import Address
+from buildengine.client.auth import Logins
 from buildengine.client.connect import connect
 from buildengine.client.connection import Connection
 from buildengine.client.running import run_to_end
@@ -36,7 +37,7 @@ _CONTROL = "/moby.buildkit.v1.Control"
 
 @contextmanager
 def open_remote_builder(config: Config, address: Address) -> Iterator[RemoteBuilder]:
-    """The builder on the daemon at `address`; of `config` it takes docker's directory and the environment."""
+    """The builder on the daemon at `address`; of `config` it takes the environment and what is about registries."""
     yield RemoteBuilder(config, address)
 
 
@@ -55,9 +56,7 @@ class RemoteBuilder:
         config = self._config
 
         async def run(daemon: Connection) -> BuildOutcome:
-            return await build(
-                daemon, request, on_event, docker_config=config.docker_config, environment=config.environment
-            )
+            return await build(daemon, request, on_event, logins=_logins(config), environment=config.environment)
 
         return self._connected(run, on_tick)
 
@@ -116,7 +115,7 @@ class RemoteBuilder:
         config = self._config
 
         async def run(daemon: Connection) -> _T:
-            return await fn(DaemonImages(daemon, config.docker_config, config.environment))
+            return await fn(DaemonImages(daemon, _logins(config)))
 
         return self._connected(run, on_tick)
 
@@ -126,3 +125,7 @@ class RemoteBuilder:
                 return await run(daemon)
 
         return run_to_end(main, on_tick)
+
+
+def _logins(config: Config) -> Logins:
+    return Logins(directory=config.docker_config, environment=config.environment, registries=config.registries)

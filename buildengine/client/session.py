@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildengine.api import rpc
@@ -18,7 +17,7 @@ from buildengine.api.control_pb2 import BytesMessage
 from buildengine.api.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from buildengine.api.rpc import Metadata, RpcError, ServerCall
 from buildengine.builder import BuildRequest
-from buildengine.client.auth import Auth
+from buildengine.client.auth import Auth, Logins
 from buildengine.client.connection import Connection, Stream
 from buildengine.client.directories import Directory, DiskDirectory, Files
 from buildengine.client.filesync import FILE_SEND, FileSend, FileSync
@@ -62,7 +61,7 @@ def offer(
     request: BuildRequest,
     layout: LayoutTarget | None,
     *,
-    docker_config: Path | None,
+    logins: Logins | None,
     environment: Mapping[str, str],
     stdout: int,
 ) -> Offered:
@@ -72,7 +71,7 @@ def offer(
             FileSync(directories_of(request)).services,
             Secrets(request.secrets, environment).services,
             SshAgents(request.ssh).services,
-            Auth(docker_config / "config.json", environment).services if docker_config is not None else {},
+            Auth(logins).services if logins is not None else {},
             _upload(request),
             _HEALTH,
         ),
@@ -93,10 +92,9 @@ def _upload(request: BuildRequest) -> rpc.Services:
     return {} if request.context_archive is None else Upload(f"/{request.ref}", request.context_archive).services
 
 
-def offer_credentials(docker_config: Path, environment: Mapping[str, str]) -> Offered:
+def offer_logins(logins: Logins) -> Offered:
     """The user's logins alone, for a push or a pull."""
-    auth = Auth(docker_config / "config.json", environment).services
-    return Offered(methods=rpc.merged(auth, _HEALTH), exports=FileSend((), 1))
+    return Offered(methods=rpc.merged(Auth(logins).services, _HEALTH), exports=FileSend((), 1))
 
 
 def directories_of(request: BuildRequest) -> Mapping[str, Directory]:

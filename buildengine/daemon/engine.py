@@ -120,9 +120,9 @@ class Engine:
         await self.cache.db.rest()
 
     def _registries(self) -> RegistryConfig:
-        from buildengine.daemon.registries import registry_config
+        from worker.registry.configured import registry_config
 
-        return registry_config(self.config)
+        return registry_config(self.config.registries, self.config.environment)
 
     async def build(
         self,

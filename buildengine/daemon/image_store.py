@@ -8,7 +8,6 @@ from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.config import Config
 from buildengine.daemon import image_documents as documents
 from buildengine.daemon.image_names import as_name, find_image
-from buildengine.daemon.registries import registry_config
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.events import EventSink
@@ -20,6 +19,8 @@ from cache.images import StoredImage
 from cache.opened import Cache
 from worker.images import manifests_of, open_images
 from worker.oci.types import ImageConfig, Manifest, parse_manifest_or_index
+from worker.registry.configured import registry_config
+from worker.registry.hosts import RegistryConfig
 from worker.session import Credentials
 
 
@@ -71,7 +72,7 @@ class StoreImages:
             self._cache,
             reference,
             names,
-            config=registry_config(self._config),
+            config=self._registries(),
             credentials=credentials,
             on_event=on_event,
         )
@@ -81,10 +82,13 @@ class StoreImages:
     ) -> PulledImage:
         from buildengine.daemon.image_pull import pull
 
-        async with open_images(self._cache, lambda: registry_config(self._config), credentials) as images:
+        async with open_images(self._cache, self._registries, credentials) as images:
             pulled = await pull(self._cache, images, request, on_layer)
         await self._cache.sync()
         return pulled
+
+    def _registries(self) -> RegistryConfig:
+        return registry_config(self._config.registries, self._config.environment)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------

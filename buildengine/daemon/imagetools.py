@@ -15,7 +15,6 @@ import trio
 
 from buildengine.config import Config
 from buildengine.daemon.local_session import DockerConfigCredentials
-from buildengine.daemon.registries import registry_config
 from buildengine.daemon.running import run_to_end
 from buildengine.daemon.sources import NamedSource, named_sources
 from buildengine.errors import UserError
@@ -25,6 +24,7 @@ from buildengine.registries import Combination, Combined, RemoteDocument
 from worker.exporters.annotations import parse as parse_annotations
 from worker.oci import combine
 from worker.oci.types import CONFIG_TYPES, Index, Manifest, parse_manifest_or_index
+from worker.registry.configured import registry_config
 from worker.registry.described import PROVENANCE, SBOM, Describer, PlatformImage
 from worker.registry.puller import Registry, open_registry
 from worker.registry.remote import RemoteContent
@@ -32,7 +32,7 @@ from worker.registry.remote import RemoteContent
 
 class LocalImageTools:
     def __init__(self, config: Config) -> None:
-        self._registries = registry_config(config)
+        self._registries = registry_config(config.registries, config.environment)
         self._credentials = DockerConfigCredentials(config.docker_config / "config.json", config.environment)
 
     def inspect(self, reference: str) -> RemoteDocument:

@@ -9,13 +9,13 @@ import re
 from functools import partial
 
 from buildengine.config import Config
-from buildengine.daemon.registries import registry_config
 from buildengine.daemon.running import run_to_end
 from buildengine.errors import BuildError, UserError
 from buildengine.limits import DISK, offload
 from buildengine.reference import DOCKER_HUB
 from buildengine.registries import Forgotten, Kept, Login
 from worker.registry import configfile, dockerconfig
+from worker.registry.configured import registry_config
 from worker.registry.credhelper import CredentialHelper
 from worker.registry.creds import DockerCredentials
 from worker.registry.hosts import endpoints, tls
@@ -56,7 +56,7 @@ class LocalRegistries:
         credential = await self._stored(host) if login is None else _credential(login)
         if credential is None:
             raise UserError(f"there are no credentials for {host}", hint="give --username and --password-stdin")
-        registries = registry_config(self._config)
+        registries = registry_config(self._config.registries, self._config.environment)
         endpoint = endpoints(host, registries)[-1]  # mirrors come first, the registry itself last
         async with open_transport(lambda name: tls(name, registries), registries.proxies.choose) as transport:
             identity = await log_in(endpoint, credential, transport, user_agent=registries.user_agent)

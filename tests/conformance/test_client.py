@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.builds import PYBUILD, write
+from tests.builds import PYBUILD, Built, write
 from tests.conformance.peer import daemon
+from tests.fakes.http_server import Request
+from tests.fakes.registry_server import Image, fake_registry
 from tests.fakes.remote_command import Remote
 
 DOCKERFILE = """\
@@ -135,3 +141,38 @@ def test_usage_and_pruning(there: Remote, context: Path) -> None:
     assert "RECLAIMABLE" in there.run("du").stdout
     assert there.run("prune", "-f", "--all").stdout.startswith("ID ")
     assert there.run("build", context).ran == (built.ran or built.cached)
+
+
+async def test_a_token_is_shared_by_those_who_have_the_same_login(there: Remote, tmp_path: Path) -> None:
+    """buildkitd asks each for its authority, and for a token only where nobody with that authority has fetched one."""
+    askers: list[str] = []
+
+    def watch(request: Request) -> None:
+        if request.path == "/token":
+            askers.append(request.headers["user-agent"])
+
+    async with fake_registry(bearer="user:secret") as fake:
+        fake.rules.append(watch)
+        fake.put("app", "1", Image(layers=()))
+        context = write(tmp_path / "context", {"a": "a", "Dockerfile": f"FROM {fake.host}/app:1\nCOPY a /\n"})
+        homes = {"mine": b"user:secret", "also mine": b"user:secret", "nobody": b"", "wrong": b"user:wrong"}
+        for name, login in homes.items():
+            auths = {fake.host: {"auth": base64.b64encode(login).decode()}} if login else {}
+            write(tmp_path / name, {"config.json": json.dumps({"auths": auths})})
+
+        async def build(name: str, status: int = 0) -> Built:
+            command = partial(
+                there.run, "build", context, "--no-cache", "--pull", "-o", tmp_path / "out", status=status
+            )
+            return await trio.to_thread.run_sync(partial(command, environment={"DOCKER_CONFIG": str(tmp_path / name)}))
+
+        await build("mine")
+        assert [agent for agent in askers if "pybuild" not in agent] == []
+        before = len(askers)
+        assert before > 0
+        shutil.copy(tmp_path / "mine/.token_seed", tmp_path / "also mine")
+        await build("also mine")
+        assert len(askers) == before
+        assert "bad credentials" in (await build("wrong", status=1)).error
+        await build("nobody", status=1)
+        assert len(askers) > before

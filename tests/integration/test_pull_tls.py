@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from buildengine.config import Config, KeyPair, RegistryConfig
-from buildengine.daemon.registries import registry_config
+from buildengine.config import KeyPair, RegistryConfig
 from tests.fakes.commands import Commands, open_commands
 from tests.integration.test_registry_docker import Built, DockerRegistry, certificate
+from worker.registry.configured import registry_config
 from worker.registry.hosts import KeyPair as Pair
 from worker.registry.hosts import Tls
 from worker.registry.transport import open_transport
@@ -137,16 +137,16 @@ def test_dockers_own_directories_are_read(tmp_path: Path) -> None:
     for name in ("b.crt", "a.crt", "me.cert", "me.key", "readme"):
         (tmp_path / host / name).touch()
     given = RegistryConfig(ca=(Path("/own.pem"),), keypairs=(KeyPair(key=Path("/k"), cert=Path("/c")),))
-    found = registry_config(Config(registries={host: given}), certificates=tmp_path).host(host)
+    found = registry_config({host: given}, {}, certificates=tmp_path).host(host)
     assert found.ca == ("/own.pem", f"{tmp_path}/{host}/a.crt", f"{tmp_path}/{host}/b.crt")
     assert [(pair.certificate, pair.key) for pair in found.key_pairs] == [
         ("/c", "/k"),
         (f"{tmp_path}/{host}/me.cert", f"{tmp_path}/{host}/me.key"),
     ]
-    alone = registry_config(Config(), certificates=tmp_path)
+    alone = registry_config({}, {}, certificates=tmp_path)
     assert len(alone.host(host).ca) == 2
     assert alone.host("other").ca == ()
-    assert registry_config(Config(), certificates=tmp_path / "gone").hosts == {}
+    assert registry_config({}, {}, certificates=tmp_path / "gone").hosts == {}
 
 
 def test_who_does_not_speak_tls(commands: Commands, tmp_path: Path) -> None:

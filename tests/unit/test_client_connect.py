@@ -14,6 +14,7 @@ from buildengine.api import images_pb2 as pb
 from buildengine.api import statusbytes
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.status import to_rpc
+from buildengine.client.auth import Logins
 from buildengine.client.connect import connect
 from buildengine.client.images import DaemonImages
 from buildengine.errors import BuildError, HostError, SourceError, StoreError, UserError
@@ -25,7 +26,7 @@ Work = Callable[[DaemonImages], Awaitable[object]]
 def ask(place: Path, method: str, answer: Method, work: Work) -> object:
     async def main() -> object:
         async with aio_daemon(place, {f"/pybuild.v1.Images/{method}": answer}) as address, connect(address) as daemon:
-            return await work(DaemonImages(daemon, place, {}))
+            return await work(DaemonImages(daemon, Logins(directory=place)))
 
     return asyncio.run(main())
 
@@ -90,7 +91,7 @@ def test_an_error_of_somebody_else(tmp_path: Path) -> None:
 def test_a_daemon_without_our_services(tmp_path: Path) -> None:
     async def main() -> None:
         async with aio_daemon(tmp_path, {}) as address, connect(address) as daemon:
-            await DaemonImages(daemon, tmp_path, {}).list()
+            await DaemonImages(daemon, Logins(directory=tmp_path)).list()
 
     with pytest.raises(UserError, match=r"the daemon at unix://\S+ has no service pybuild\.v1\.Images") as caught:
         asyncio.run(main())
@@ -137,7 +138,7 @@ def test_a_daemon_that_goes_in_the_middle(tmp_path: Path) -> None:
 
         async def use(address: str) -> None:
             async with connect(address) as daemon:
-                await DaemonImages(daemon, tmp_path, {}).save(["a"], print)
+                await DaemonImages(daemon, Logins(directory=tmp_path)).save(["a"], print)
 
         async with aio_daemon(tmp_path, {"/pybuild.v1.Images/Save": save}) as address:
             using = asyncio.create_task(use(address))

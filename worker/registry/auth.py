@@ -1,33 +1,26 @@
-"""Registry authentication: challenges, basic and bearer, and the tokens that bearer needs.
+"""Registry authentication: challenges, basic and bearer, and which token belongs to which request.
 
-Facts: RFC 9110 11.3 and 11.6.1 (challenge syntax), the distribution project's token specification (auth/token,
-auth/oauth, auth/scope). Credentials belong to the host that was contacted: they go to it, or to the token
-service that it names, over https (over plain HTTP only where the registry itself is plain, and then only to it
-or to this machine), and nowhere else. `answer` decides whether another attempt makes sense, so no server can make us
-turn in circles.
+Facts: RFC 9110 11.3 and 11.6.1 (challenge syntax), the distribution project's token specification (auth/scope).
+Credentials belong to the host that was contacted: they go to it, or to the token service that it names
+(`worker.registry.tokens`), and nowhere else. `answer` decides whether another attempt makes sense, so no server can
+make us turn in circles.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit
 
 import trio
 
-from buildengine.errors import RegistryError, SourceError
+from buildengine.errors import RegistryError
 from buildengine.values import dataclass
-from worker.oci.document import Fields
-from worker.registry.errors import RegistryRefused, login_advice, refusal
-from worker.registry.hosts import is_loopback
-from worker.registry.transport import Transport, redacted
+from worker.registry.errors import login_advice
+from worker.registry.tokens import Bearer, TokenService, account, basic
+from worker.registry.transport import Transport
 from worker.session import IDENTITY_TOKEN, Credential, Credentials, SecretBytes
 
-_CLIENT_ID = "pybuild"
 _MAX_CHALLENGE = 8 << 10
-_MAX_TOKEN = 1 << 20
-_DEFAULT_LIFE = 60
 _SHORTENED = 0.9  # a token is renewed a little before its end
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
 _SCHEME = re.compile(r"[\s,]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$|,)")
@@ -77,14 +70,6 @@ class _Token:
     expires: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bearer:
-    """A token service, as a challenge names it."""
-
-    realm: str
-    service: str
-
-
 class Authorizer:
     """What one host wants to see, learnt from its challenges. Safe to use from many tasks at once.
 
@@ -110,14 +95,14 @@ class Authorizer:
         self._credentials = credentials
         self._account = ""
         self._basic: str | None = None
-        self._bearer: _Bearer | None = None
+        self._service: TokenService | None = None
         self._scopes: dict[str, str] = {}
         self._tokens: dict[str, _Token] = {}
         self._lock = trio.Lock()
 
     async def header(self, scope: str) -> str | None:
         """The Authorization header for a request that needs `scope`; None before the first challenge."""
-        if self._basic is not None or self._bearer is None:
+        if self._basic is not None or self._service is None:
             return self._basic
         async with self._lock:
             return await self._token(scope)
@@ -147,26 +132,37 @@ class Authorizer:
         credential = await self._credential()
         if credential is None or credential.username == IDENTITY_TOKEN:
             raise self._denied("authentication required")
-        self._basic = _basic(credential)
+        self._basic = basic(credential)
         if sent == self._basic:
             raise self._denied("the user name or password is wrong")
 
     async def _answer_bearer(self, parameters: Mapping[str, str], scope: str, sent: str | None, since: float) -> None:
-        bearer = _Bearer(realm=parameters.get("realm", ""), service=parameters.get("service", ""))
-        self._check_realm(bearer.realm)
+        service = self._service_of(Bearer(realm=parameters.get("realm", ""), service=parameters.get("service", "")))
         known = self._tokens.get(scope)
         if known is not None and known.header != sent:
             return  # another task has one already, or a newer one
         wanted = merged_scopes(scope, self._scopes.get(scope, ""), parameters.get("scope", ""))
         fresh = known is not None and known.asked >= since
-        if fresh and "error" in parameters and bearer == self._bearer and wanted == self._scopes.get(scope):
+        if fresh and "error" in parameters and service is self._service and wanted == self._scopes.get(scope):
             # A token fetched for this very request was refused. Without an error (RFC 6750 3) it was not even seen,
             # or not known yet to this one of several servers: another one may do, as containerd takes it.
             raise self._denied("access denied")
-        self._bearer = bearer
+        self._service = service
         self._scopes[scope] = wanted
         self._tokens.pop(scope, None)
         await self._token(scope)
+
+    def _service_of(self, bearer: Bearer) -> TokenService:
+        if self._service is not None and self._service.bearer == bearer:
+            return self._service
+        return TokenService(
+            bearer,
+            host=self._host,
+            key=self._key,
+            is_plain=self._is_plain,
+            transport=self._transport,
+            wants_identity=self._wants_identity,
+        )
 
     async def _token(self, scope: str) -> str:
         token = self._tokens.get(scope)
@@ -176,25 +172,16 @@ class Authorizer:
         return token.header
 
     async def _fetch(self, scopes: str) -> _Token:
-        assert self._bearer is not None
-        given = await self._given(self._bearer, scopes)
+        assert self._service is not None
+        given = await self._given(self._service.bearer, scopes)
         if given is not None:
             return given
-        credential = await self._credential()
-        if credential is not None and credential.username == IDENTITY_TOKEN:
-            return await self._post(self._bearer, scopes, credential)
-        try:
-            return await self._get(self._bearer, scopes, credential)
-        except RegistryRefused as error:
-            # Some token services know the POST form only: GCR answered 404, JFrog 401 (containerd, authorizer.go).
-            if credential is None or error.status not in (401, 404, 405):
-                raise
-            try:
-                return await self._post(self._bearer, scopes, credential)
-            except RegistryRefused:
-                raise error from None
+        asked = trio.current_time()
+        issued = await self._service.fetch(scopes, await self._credential())
+        self.identity = issued.identity or self.identity
+        return self._token_of(issued.token, asked, issued.life)
 
-    async def _given(self, bearer: _Bearer, scopes: str) -> _Token | None:
+    async def _given(self, bearer: Bearer, scopes: str) -> _Token | None:
         """The token that our client has fetched, if it does that."""
         if self._credentials.tokens is None:
             return None
@@ -202,69 +189,18 @@ class Authorizer:
         token = await self._credentials.tokens.fetch(
             self._key, realm=bearer.realm, service=bearer.service, scopes=tuple(scopes.split())
         )
-        if token is None:
-            return None
-        return self._token_of(token.value.reveal().decode(errors="replace"), asked, token.life)
+        return None if token is None else self._token_of(token.value, asked, token.life)
 
     async def _credential(self) -> Credential | None:
         credential = await self._credentials.get(self._key)
-        if credential is not None:
-            self._account = "an identity token" if credential.username == IDENTITY_TOKEN else credential.username
+        self._account = account(credential) or self._account
         return credential
 
-    async def _get(self, bearer: _Bearer, scopes: str, credential: Credential | None) -> _Token:
-        query = [("service", bearer.service)] if bearer.service else []
-        query += [("scope", scope) for scope in scopes.split()]
-        if credential is not None:
-            query.append(("account", credential.username))
-        if self._wants_identity:
-            query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
-        separator = "&" if urlsplit(bearer.realm).query else "?"
-        headers = {} if credential is None else {"authorization": _basic(credential)}
-        return await self._ask("GET", bearer.realm + separator + urlencode(query), headers, b"")
-
-    async def _post(self, bearer: _Bearer, scopes: str, credential: Credential) -> _Token:
-        form: dict[str, str | bytes] = {"client_id": _CLIENT_ID, "service": bearer.service, "scope": scopes}
-        secret = credential.password.reveal()
-        if credential.username == IDENTITY_TOKEN:
-            form |= {"grant_type": "refresh_token", "refresh_token": secret}
-        else:
-            form |= {"grant_type": "password", "username": credential.username, "password": secret}
-        if self._wants_identity:
-            form["access_type"] = "offline"
-        headers = {"content-type": "application/x-www-form-urlencoded"}
-        return await self._ask("POST", bearer.realm, headers, urlencode(form).encode())
-
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> _Token:
-        asked = trio.current_time()
-        async with self._transport.send(method, url, headers, content) as response:
-            if response.status != 200:
-                subject = f"a token from {redacted(url)}"
-                raise await refusal(response, host=self._host, subject=subject, advice=self.advice)
-            body = await response.read(_MAX_TOKEN)
-        try:
-            fields = Fields.parse(body, what="the token service's answer", limit=_MAX_TOKEN)
-            token = fields.text("token", default="") or fields.text("access_token")
-            identity = fields.text("refresh_token", default="") if self._wants_identity else ""
-            life = max(fields.integer("expires_in", default=_DEFAULT_LIFE), _DEFAULT_LIFE)
-        except SourceError as error:
-            raise self._denied(error.message) from error
-        self.identity = SecretBytes(identity.encode()) if identity else self.identity
-        return self._token_of(token, asked, life)
-
-    def _token_of(self, token: str, asked: float, life: float) -> _Token:
+    def _token_of(self, secret: SecretBytes, asked: float, life: float) -> _Token:
+        token = secret.reveal().decode(errors="replace")
         if not token.isascii() or not token.isprintable():
             raise self._denied("the token service sent a token that is not printable")
         return _Token(header=f"Bearer {token}", asked=asked, expires=asked + life * _SHORTENED)
-
-    def _check_realm(self, realm: str) -> None:
-        parts = urlsplit(realm) if realm.isascii() and realm.isprintable() else urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise self._denied(f"it names the token service {realm[:200]!r}, which is not an http URL")
-        if parts.scheme == "http" and not (
-            self._is_plain and (is_loopback(parts.netloc) or parts.netloc == self._host)
-        ):
-            raise self._denied(f"its token service {redacted(realm)} is not encrypted")
 
     def _denied(self, reason: str) -> RegistryError:
         return RegistryError(
@@ -273,8 +209,3 @@ class Authorizer:
             code="UNAUTHORIZED",
             hint=self.advice,
         )
-
-
-def _basic(credential: Credential) -> str:
-    pair = credential.username.encode() + b":" + credential.password.reveal()
-    return "Basic " + base64.b64encode(pair).decode()

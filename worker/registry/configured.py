@@ -1,4 +1,4 @@
-"""The configuration of registries, in the terms of `worker.registry`."""
+"""The configuration of registries (`buildengine.config`), in the terms of this package."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from buildengine.config import Config, RegistryConfig
+from buildengine.config import RegistryConfig
 from worker.registry import hosts
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 
 
-def registry_config(config: Config, *, certificates: Path = CERTIFICATES) -> hosts.RegistryConfig:
+def registry_config(
+    registries: Mapping[str, RegistryConfig], environment: Mapping[str, str], *, certificates: Path = CERTIFICATES
+) -> hosts.RegistryConfig:
     """Hosts, mirrors, certificates and proxies. `certificates` has a directory for each host, as docker's."""
-    names = {*config.registries, *_directories(certificates)}
+    names = {*registries, *_directories(certificates)}
     return hosts.RegistryConfig(
-        hosts={name: _host(config.registries.get(name) or RegistryConfig(), certificates / name) for name in names},
-        proxies=_proxies(config.environment),
+        hosts={name: _host(registries.get(name) or RegistryConfig(), certificates / name) for name in names},
+        proxies=_proxies(environment),
     )
 
 
