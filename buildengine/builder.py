@@ -74,7 +74,8 @@ class BuildRequest:
     `context_archive` reads (a tar, compressed or not, at most n bytes a call, b"" at its end), or, when there
     is none of these, an empty directory. `inline_dockerfile` is a Dockerfile that came on standard input: it
     takes the place of the file `filename` wherever that would be looked for. `layouts` are the directories of OCI
-    layouts, by the names that sources give them (`oci-layout://NAME@DIGEST`).
+    layouts, by the names that sources give them (`oci-layout://NAME@DIGEST`). `explain`: an ExplainEvent follows for
+    each step.
     """
 
     ref: str
@@ -90,6 +91,7 @@ class BuildRequest:
     cache_exports: tuple[CacheEntry, ...] = ()
     source_policy: Policy | None = None
     layouts: Mapping[str, Path] = field(default_factory=dict)
+    explain: bool = False
     inline_dockerfile: bytes | None = None
     context_archive: Callable[[int], bytes] | None = field(default=None, repr=False, compare=False)
 

@@ -1,4 +1,4 @@
-"""What a running build tells: the four kinds of BuildKit's status stream, as frozen values.
+"""What a running build tells: the four kinds of BuildKit's status stream, and explanations, as frozen values.
 
 Times are seconds since the epoch (float). The same vertex may be announced again and again: the newest wins.
 """
@@ -82,7 +82,47 @@ class WarningEvent:
     location: Location | None = None
 
 
-Event = VertexEvent | StatusEvent | LogEvent | WarningEvent
+class Cause(Enum):
+    """Why a step ran, or why it did not have to: the leading one."""
+
+    SAME = "same"  # it was in the cache, and all that decides it is as it was
+    IMPORTED = "imported"  # the same, in a cache of elsewhere
+    FILES = "files"
+    IGNORE_FILE = "ignore file"
+    COMMAND = "command"
+    ARGUMENT = "argument"
+    ENVIRONMENT = "environment"
+    OPTION = "option"  # a mount, the network, the user, the working directory, an owner, ...
+    PLATFORM = "platform"
+    BASE = "base"
+    SOURCE = "source"  # what a URL or a repository holds
+    STEP = "step"  # one before it
+    ASKED = "asked"  # the cache was to be ignored
+    GONE = "gone"
+    FAILED = "failed"
+    NEW = "new"  # a step that this build did not have
+    FIRST = "first"  # a build that this store has not seen
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainEvent:
+    """Why a step ran or was found; told at the end of a build that was asked to explain itself.
+
+    `fate` is ran, cached or failed. `text` says the cause in one line; `details` are further lines. `since` is when
+    that was made with which this was compared.
+    """
+
+    vertex: str
+    name: str
+    fate: str
+    cause: Cause
+    text: str
+    details: tuple[str, ...] = ()
+    since: float | None = None
+
+
+Event = VertexEvent | StatusEvent | LogEvent | WarningEvent | ExplainEvent
 EventSink = Callable[[Event], None]
 
 

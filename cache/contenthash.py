@@ -94,7 +94,7 @@ def _selection(tree: Tree, selector: Selector) -> bytes:
             digest.update(_frame(name) + _whole(tree, target))
             selected.append(clean(name))
             continue
-        for path, record in _walk(tree, place, selector.filter()):
+        for path, record in walk(tree, place, selector.filter()):
             full = f"{name}/{path}" if name and path else name or path
             digest.update(_frame(full) + record)
             if selector.required:
@@ -107,7 +107,7 @@ def _selection(tree: Tree, selector: Selector) -> bytes:
 
 def _whole(tree: Tree, place: Place) -> bytes:
     digest = blake3()
-    for path, record in _walk(tree, place, None):
+    for path, record in walk(tree, place, None):
         digest.update(_frame(path) + record)
     return digest.digest()
 
@@ -157,7 +157,7 @@ def _glob(tree: Tree, pattern: str) -> Iterator[tuple[str, Place]]:
         yield name, _found(tree, path, follow=False)
 
 
-def _walk(tree: Tree, place: Place, keep: Filter | None) -> Iterator[tuple[str, bytes]]:
+def walk(tree: Tree, place: Place, keep: Filter | None) -> Iterator[tuple[str, bytes]]:
     """(path below `place`, record) of everything kept; a directory before what is in it."""
     yield "", tree.record(place.path)
     if not place.is_dir:

@@ -39,6 +39,7 @@ from cache.store import ContentStore
 from cache.trees import Views
 
 if TYPE_CHECKING:
+    from cache.explained import Explained
     from cache.served import ServedRepositories
 
 _FOLDERS = ("blobs", "ingest", "layers", "trees", "cachemounts", "leases", "locks")
@@ -61,6 +62,13 @@ class Cache:
     holds: Holds
     durability: Durability
     lease: leases.Lease
+
+    @property
+    def explained(self) -> Explained:
+        """What builds were made of, for those that are to explain themselves."""
+        from cache.explained import Explained
+
+        return Explained(self.db)
 
     @property
     def served(self) -> ServedRepositories:

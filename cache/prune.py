@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from buildengine.builder import PrunePolicy, UsageInfo
 from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
-from cache import blobs, cachemounts, filters, layerrows, records, repositories, usage
+from cache import blobs, cachemounts, explained, filters, layerrows, records, repositories, usage
 from cache.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ async def collect(cache: Cache, *, everything: bool = False) -> int:
         connection.execute("DELETE FROM file_digests WHERE layer NOT IN (SELECT id FROM layers)")
         if everything:
             connection.execute("DELETE FROM local_indexes")
+            explained.forget_files(connection)
         held = {id for (id,) in connection.execute("SELECT id FROM holds WHERE kind = 'layer'")}
         rows = connection.execute("SELECT key, stack FROM trees").fetchall()
         unused = [key for key, stack in rows if not held.issuperset(json.loads(stack))]

@@ -22,6 +22,7 @@ from solver.failures import Failure, located
 from solver.messages import Level
 from solver.progress import announcement, as_seen_by
 from solver.scheduler import Scheduler
+from solver.steps import SolvedStep, solved_steps
 from solver.vertex import CacheRecord, CacheSource, Edge, Result, Vertex
 
 
@@ -91,6 +92,10 @@ class Job:
             if outcome is not None and outcome.value is not None and outcome.value.pin:
                 found[active.vertex.digest] = outcome.value.pin
         return found
+
+    def steps(self) -> Iterator[SolvedStep]:
+        """What became of each vertex so far, inputs before users."""
+        return solved_steps(self._active.values())
 
     def results(self) -> Iterator[tuple[Edge, Result | CacheRecord]]:
         """All that there is of this job's vertices: results, lent until the job goes on, and the store's records of

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import trio
 
-from buildengine.events import Event, EventSink, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
+from buildengine.events import Event, EventSink, ExplainEvent, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
 from solver.failures import causes
 from solver.vertex import Vertex
 
@@ -182,7 +182,7 @@ class Progress:
     def _keep(self, event: Event) -> None:
         if isinstance(event, VertexEvent):
             self._state = event
-        else:
+        elif not isinstance(event, ExplainEvent):
             if self._said is None:
                 self._said = _Said()
             self._said.keep(event)

@@ -90,6 +90,7 @@ class Told:
     def __init__(self, lines: Iterable[str] = ()) -> None:
         self.steps: dict[str, Step] = {}
         self.warnings: list[str] = []
+        self.explanations: list[dict[str, Any]] = []
         self.order: list[Step] = []  # as they ended
         for line in lines:
             self.take(line)
@@ -103,6 +104,7 @@ class Told:
             self._vertex(vertex)
         for log in document.get("logs", ()):
             self.steps[log["vertex"]].output += b64decode(log["data"]).decode(errors="replace")
+        self.explanations += document.get("explanations", ())
         self.warnings += [b64decode(warning["short"]).decode() for warning in document.get("warnings", ())]
 
     def step(self, part: str) -> Step:
@@ -115,6 +117,12 @@ class Told:
 
     def find(self, part: str) -> list[Step]:
         return [step for step in self.steps.values() if part in step.name]
+
+    def why(self, part: str) -> dict[str, Any]:
+        """The one explanation of a step with `part` in its name."""
+        found = [each for each in self.explanations if part in each["name"]]
+        assert len(found) == 1, f"{part!r}: {found}; all: {self.explanations}"
+        return found[0]
 
     def reached(self, part: str, *outcomes: str) -> Step | None:
         """A step with `part` in its name that has one of these outcomes: running, if none is named."""

@@ -169,6 +169,11 @@ class Session(Protocol):
     def id(self) -> str: ...
 
     @property
+    def place(self) -> str:
+        """What the directories of this client are known by, from build to build; "" where nobody knows."""
+        ...
+
+    @property
     def directories(self) -> Directories: ...
 
     @property

@@ -120,7 +120,7 @@ def _platforms(text: str) -> tuple[Platform, ...]:
 
 
 def status_responses(told: Iterable[Event]) -> Iterator[control_pb2.StatusResponse]:
-    """The events in their order, in as few messages as may be."""
+    """The events in their order, in as few messages as may be. BuildKit's stream knows no explanations."""
     response, size = control_pb2.StatusResponse(), 0
     for event in told:
         if isinstance(event, LogEvent):
@@ -152,7 +152,7 @@ def _add(response: control_pb2.StatusResponse, event: Event) -> None:
                 vertex=event.vertex, timestamp=timestamp(event.timestamp), stream=event.stream, msg=event.data
             )
         )
-    else:
+    elif isinstance(event, WarningEvent):
         response.warnings.append(_warning(event))
 
 

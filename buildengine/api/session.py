@@ -214,6 +214,7 @@ class RemoteLayouts:
 class RemoteSession:
     """`worker.session.Session` for one build of a client elsewhere."""
 
+    client: _Client
     id: str
     directories: RemoteDirectories
     secrets: RemoteSecrets
@@ -223,11 +224,18 @@ class RemoteSession:
     layouts: RemoteLayouts
     uploads: Uploads
 
+    @property
+    def place(self) -> str:
+        """What the client says for this purpose (BuildKit session/manager.go: SharedKey)."""
+        session = self.client.sessions.get_nowait(self.id)
+        return session.shared_key if session is not None else ""
+
 
 def remote_session(sessions: Sessions, id: str, *, cache: Cache, received: ReceivedDirectories) -> RemoteSession:
     """The session `id`, which may not be there yet."""
     client = _Client(sessions, id)
     return RemoteSession(
+        client=client,
         id=id,
         directories=RemoteDirectories(client, received),
         secrets=RemoteSecrets(client),

@@ -21,6 +21,8 @@ from buildengine.cli.request import BuildFlags, make_request
 from buildengine.cli.results import check_destinations, image_id, prepare_files, write_image_id, write_metadata
 from buildengine.errors import BuildError, UserError
 
+_SHOWN = ("auto", "tty", "plain")  # modes in which people read along
+
 
 @click.command(cls=Command, options_metavar="[OPTIONS]")
 @click.argument("context", required=False, metavar="PATH | URL | -")
@@ -156,6 +158,7 @@ from buildengine.errors import BuildError, UserError
     default="auto",
     help="How progress is shown (auto: tty on a terminal, else plain).",
 )
+@click.option("--explain", is_flag=True, help="Say of each step why it ran, or why it did not have to.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image id and nothing else.")
 @click.option("--iidfile", type=Path, metavar="FILE", help="Write the image id to FILE.")
 @click.option("--metadata-file", type=Path, metavar="FILE", help="Write what is known of the result to FILE, as JSON.")
@@ -208,10 +211,19 @@ def _build(app: App, request: BuildRequest, inputs: Inputs, mode: str) -> BuildO
     except BuildError as error:
         if display is None:
             raise
+        _show_explanations(app, display, mode)
         from buildengine.cli.missing import advise
 
         advise(error, inputs.directories)
         raise BuildFailed(error, display.trace, inputs.shown) from None
-    if mode in ("auto", "tty", "plain"):
+    _show_explanations(app, display, mode)
+    if mode in _SHOWN:
         app.reporter().warnings(display.trace.warnings, inputs.shown)
     return outcome
+
+
+def _show_explanations(app: App, display: Display, mode: str) -> None:
+    if display.trace.explanations and mode in _SHOWN:
+        from buildengine.cli.explained import lines
+
+        app.reporter().explanations(lines(display.trace.explanations))

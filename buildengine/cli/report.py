@@ -116,6 +116,10 @@ class Reporter:
                 self._lines([f"More info: {safe(warning.url)}"] if warning.url else [])
                 self._lines(excerpt(warning.location, shown) if warning.location else [])
 
+    def explanations(self, lines: Iterable[str]) -> None:
+        """What `buildengine.cli.explained` has made of a build."""
+        self._lines(["", *lines])
+
     def _error(self, message: str) -> None:
         """What follows the first line is indented: no name in it can pass for a line of ours."""
         first, *rest = (_cut(line, _LONGEST_MESSAGE) for line in _clean_lines(message))

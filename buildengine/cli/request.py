@@ -60,6 +60,7 @@ class BuildFlags:
     shm_size: int | None = None
     add_host: tuple[tuple[str, ...], ...] = ()
     cgroup_parent: str | None = None
+    explain: bool = False
     progress: str = "auto"
     quiet: bool = False
     iidfile: Path | None = None
@@ -89,6 +90,7 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
         cache_exports=_cache_exports(flags, environ),
         source_policy=_source_policy(flags.source_policy_file, environ),
         layouts=contexts.layouts,
+        explain=flags.explain,
         inline_dockerfile=inputs.inline_dockerfile,
         context_archive=inputs.context_archive,
     )

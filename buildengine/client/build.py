@@ -50,12 +50,13 @@ async def build(
     request = with_upload(request)
     offered = offer(request, layout, logins=logins, environment=environment, stdout=stdout)
     async with session(connection, offered, shared_key(request)) as id:
+        explaining = await _watch(connection, request, on_event)
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
         try:
             message = convert.solve_request(request, session=id)
             answer = await connection.unary(f"{_CONTROL}/Solve", message, pb.SolveResponse)
         finally:
-            await _end(telling)
+            await _end(telling, *explaining)
         if not telling.cancelled() and (error := telling.exception()) is not None:
             raise error
     metadata = dict(answer.ExporterResponse)
@@ -89,8 +90,17 @@ async def _tell(connection: Connection, ref: str, on_event: EventSink) -> None:
                 on_event(event)
 
 
-async def _end(telling: asyncio.Task[None]) -> None:
+async def _watch(connection: Connection, request: BuildRequest, on_event: EventSink) -> tuple[asyncio.Task[None], ...]:
+    if not request.explain:
+        return ()
+    from buildengine.client.explaining import watch
+
+    return (await watch(connection, request.ref, on_event),)
+
+
+async def _end(*telling: asyncio.Task[None]) -> None:
     """The status of a failed or cancelled build has a last word too, but not for ever."""
-    await asyncio.wait((telling,), timeout=_LAST_WORDS)
-    telling.cancel()
-    await asyncio.gather(telling, return_exceptions=True)
+    await asyncio.wait(telling, timeout=_LAST_WORDS)
+    for task in telling:
+        task.cancel()
+    await asyncio.gather(*telling, return_exceptions=True)

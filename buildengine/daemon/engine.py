@@ -11,6 +11,7 @@ import importlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ from buildengine.config import Config
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.collector import collect_garbage
+from buildengine.daemon.explaining import explain
 from buildengine.daemon.exports import Exports
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.lazily import Lazily
@@ -192,9 +194,16 @@ class Engine:
             solving = Solving(context, job, Policies(request.source_policy, start.verifier, resolver.resolve))
             if "no-cache" in request.options:
                 await self._runtime()  # steps will run for certain: their launcher starts while the frontend works
-            async with open_imports(context, job, on_event) as imports:
-                imports.add(request.cache_imports)
-                result, built = await _solve(start, solving, resolver, imports, job, self.frontends)
+            explained = partial(explain, self.cache, request, session, solving, job, on_event)
+            try:
+                async with open_imports(context, job, on_event) as imports:
+                    imports.add(request.cache_imports)
+                    result, built = await _solve(start, solving, resolver, imports, job, self.frontends)
+            except BuildError as error:
+                if not _saw_change(error):
+                    await explained()
+                raise
+            await explained()
             response = await exports.run(built)
             await self._publish(context, exports, on_event)
             outcome = _outcome(request, response | _of_frontend(result), exports)

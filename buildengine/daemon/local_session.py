@@ -157,6 +157,7 @@ class LocalSession:
     """`worker.session.Session` for one request in this process."""
 
     id: str
+    place: str
     directories: LocalDirectories
     secrets: LocalSecrets
     ssh_agents: LocalSshAgents
@@ -199,6 +200,7 @@ def local_session(
 ) -> LocalSession:
     return LocalSession(
         id=request.ref,
+        place="\0".join(f"{name}={path}" for name, path in sorted(request.directories.items())),
         directories=LocalDirectories(paths=request.directories, inline=_inline(request)),
         secrets=LocalSecrets(sources={s.id: s for s in request.secrets}, environment=environment),
         ssh_agents=LocalSshAgents(sources={agent.id: agent for agent in request.ssh}),

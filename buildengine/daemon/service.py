@@ -8,8 +8,14 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import field, replace
 from functools import partial
 
@@ -37,8 +43,10 @@ from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
 from buildengine.daemon.image_store import StoreImages
 from buildengine.daemon.main import VERSION
+from buildengine.daemon.watched import Watched
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError, leading
+from buildengine.events import ExplainEvent
 from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
@@ -76,6 +84,7 @@ class Service:
         self._builds = builds
         self._received = received
         self._settings = settings
+        self._watched = Watched()
 
     @property
     def version(self) -> Version:
@@ -116,10 +125,14 @@ class Service:
 
     async def solve(self, order: BuildOrder) -> Mapping[str, str]:
         self._check(order)
-        with self._builds.begun(order.request.ref) as build:
-            if order.internal:
-                return (await self._run(order, build)).metadata
-            return await self._remembered(order, build)
+        ref = order.request.ref
+        with self._builds.begun(ref) as build:
+            try:
+                if order.internal:
+                    return (await self._run(order, build)).metadata
+                return await self._remembered(order, build)
+            finally:
+                self._watched.end(ref)
         raise Stopped  # the block was cancelled; mypy does not know that it raised
 
     async def stop(self) -> int:
@@ -128,10 +141,11 @@ class Service:
 
     async def _run(self, order: BuildOrder, build: RunningBuild) -> BuildOutcome:
         session = remote_session(self.sessions, order.session, cache=self._engine.cache, received=self._received)
+        ref = order.request.ref
         return await self._engine.build(
-            order.request,
+            replace(order.request, explain=ref in self._watched),
             session,
-            build.journal.tell,
+            self._watched.sink(ref, build.journal.tell),
             frontend=self._frontend(order),
             inputs=order.inputs,
             provenance=Provenance(is_remembered=not order.internal, environment=self._settings.provenance),
@@ -206,6 +220,11 @@ class Service:
         with suppress(OSError, BuildError):
             blob = self.history_store.keep(statusbytes.encode(told), ERROR)
         return Failure(code=int(told.code), message=told.message, blob=blob)
+
+    @contextmanager
+    def explained(self, ref: str) -> Iterator[AsyncIterator[ExplainEvent]]:
+        with self._watched.watching(ref) as events:
+            yield events
 
     @asynccontextmanager
     async def status(self, ref: str) -> AsyncIterator[AsyncIterator[StatusResponse]]:

@@ -21,6 +21,8 @@ from buildengine.api.content import Content
 from buildengine.api.control import SERVICE, Control
 from buildengine.api.debug import SERVICE as DEBUG
 from buildengine.api.debug import Debug
+from buildengine.api.explaining import SERVICE as EXPLAIN
+from buildengine.api.explaining import Explain
 from buildengine.api.gateway import SERVICE as GATEWAY
 from buildengine.api.gateway import Gateway
 from buildengine.api.health import Health
@@ -134,9 +136,9 @@ def all_services(service: Service) -> rpc.Services:
     """Whatever one port serves."""
     control = Control(service, service.sessions).services
     gateway = Gateway(service.bridges.find, service.worker).services
-    health = Health(SERVICE, GATEWAY, CONTENT, TRACES, IMAGES, DEBUG).services
+    health = Health(SERVICE, GATEWAY, CONTENT, TRACES, IMAGES, DEBUG, EXPLAIN).services
     images = Images(service.images, partial(remote_credentials, service.sessions)).services
-    own = rpc.merged(images, Debug(service).services)
+    own = rpc.merged(images, Debug(service).services, Explain(service).services)
     served = rpc.merged(control, gateway, Content(service).services, traces.SERVICES, own, health)
     return rpc.merged(served, reflection(served))
 

@@ -38,6 +38,7 @@ class Solving:
         self.context = context
         self.policies = policies
         self._job = job
+        self.loaded: list[graph.Graph] = []  # all that was asked for, also what failed
         self._graphs: dict[int, tuple[Definition, graph.Graph]] = {}  # of what is solved, by the definition's identity
 
     async def solve(self, definition: Definition) -> Result | None:
@@ -118,6 +119,7 @@ class Solving:
         return graph.load(await self.policies.definition(definition))
 
     async def _load(self, loaded: graph.Graph) -> Edge:
+        self.loaded.append(loaded)
         await renew_cache_mounts(self.context, loaded)
         return load(loaded, resolver(self.context))
 

@@ -58,14 +58,24 @@ def _deps(context: OpContext, op: ops.ExecOp, input_count: int) -> tuple[Dep, ..
     """Read-only inputs count by content, what is written to counts by how it was made."""
     deps: list[Dep] = []
     for index in range(input_count):
-        mounts = [mount for mount in op.mounts if mount.input == index]
-        by_content = bool(mounts) and all(_content_cached(mount) for mount in mounts)
-        selectors = tuple(sorted({posixpath.normpath("/" + m.selector) for m in mounts}))
-        if by_content:
-            deps.append(content.dep(context, tuple(Selector(path=path) for path in selectors), index))
+        if selectors := selected(op, index):
+            deps.append(content.dep(context, selectors, index))
         else:
-            deps.append(Dep(selector=",".join(selectors) if selectors != ("/",) else ""))
+            paths = _paths(op, index)
+            deps.append(Dep(selector=",".join(paths) if paths != ("/",) else ""))
     return tuple(deps)
+
+
+def selected(op: ops.ExecOp, index: int) -> tuple[Selector, ...]:
+    """What decides of an input that counts by its content; nothing of one that does not."""
+    mounts = [mount for mount in op.mounts if mount.input == index]
+    if not mounts or not all(map(_content_cached, mounts)):
+        return ()
+    return tuple(Selector(path=path) for path in _paths(op, index))
+
+
+def _paths(op: ops.ExecOp, index: int) -> tuple[str, ...]:
+    return tuple(sorted({posixpath.normpath("/" + m.selector) for m in op.mounts if m.input == index}))
 
 
 def _content_cached(mount: ops.Mount) -> bool:

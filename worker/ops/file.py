@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cache.selection import Selector
 from llb import ops
 from solver.vertex import CacheMap, Dep, Result
 from worker.context import OpContext
@@ -29,16 +30,21 @@ class File:
         )
 
     def _dep(self, index: int) -> Dep:
-        if any(action.input == index for action in self._op.actions):
-            return Dep()
-        copies = [a.action for a in self._op.actions if a.secondary_input == index]
-        selectors = tuple(dict.fromkeys(content.copied(copy) for copy in copies if isinstance(copy, ops.CopyAction)))
+        selectors = selected(self._op, index)
         return content.dep(self._context, selectors, index) if selectors else Dep()
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         from worker.ops.fileactions import run
 
         return await run(self._context, self._op, inputs)
+
+
+def selected(op: ops.FileOp, index: int) -> tuple[Selector, ...]:
+    """What decides of an input that counts by its content; nothing of one that does not."""
+    if any(action.input == index for action in op.actions):
+        return ()
+    copies = [a.action for a in op.actions if a.secondary_input == index]
+    return tuple(dict.fromkeys(content.copied(copy) for copy in copies if isinstance(copy, ops.CopyAction)))
 
 
 def _key_action(action: ops.Action) -> ops.Action:

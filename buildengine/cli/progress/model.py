@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import field, replace
 
 from buildengine.cli.progress.lines import Line, LineBuffer, safe
-from buildengine.events import Event, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
+from buildengine.events import Event, ExplainEvent, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
 from buildengine.values import dataclass
 
 
@@ -112,6 +112,7 @@ class Trace:
     def __init__(self, *, keep: int = 10) -> None:
         self.steps: dict[str, Step] = {}
         self.warnings: list[WarningEvent] = []
+        self.explanations: list[ExplainEvent] = []
         self.started: float | None = None
         self.finished_steps = 0
         self.wanted_steps = 0
@@ -127,6 +128,9 @@ class Trace:
         """Take `event` in. None when it changes nothing that is shown."""
         if isinstance(event, VertexEvent):
             return self._apply_vertex(event)
+        if isinstance(event, ExplainEvent):
+            self.explanations.append(event)
+            return None
         if isinstance(event, WarningEvent):
             self.warnings.append(event)
         step = self._by_vertex.get(event.vertex)

@@ -12,7 +12,7 @@ from typing import Any
 
 from buildengine.cli.progress.model import Change
 from buildengine.errors import Location
-from buildengine.events import Event, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
+from buildengine.events import Event, ExplainEvent, LogEvent, Outcome, StatusEvent, VertexEvent, WarningEvent
 from buildengine.units import timestamp
 
 
@@ -40,6 +40,8 @@ def encode(event: Event) -> str:
         document = {"statuses": [_status(event)]}
     elif isinstance(event, LogEvent):
         document = {"logs": [_log(event)]}
+    elif isinstance(event, ExplainEvent):
+        document = {"explanations": [_explanation(event)]}
     else:
         document = {"warnings": [_warning(event)]}
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
@@ -90,6 +92,19 @@ def _warning(event: WarningEvent) -> dict[str, Any]:
         url=event.url,
         sourceInfo=where and _present(filename=where.filename, data=_bytes(where.text)),
         range=_ranges(where) if where else None,
+    )
+
+
+def _explanation(event: ExplainEvent) -> dict[str, Any]:
+    """Ours, and no part of BuildKit's status: told only where somebody asked for it."""
+    return _present(
+        vertex=event.vertex,
+        name=event.name,
+        fate=event.fate,
+        cause=event.cause.value,
+        text=event.text,
+        details=list(event.details),
+        since=_time(event.since),
     )
 
 
