@@ -378,11 +378,9 @@ async def test_a_repository_that_moved_on(store: Store, tmp_path: Path) -> None:
     assert built.why("ADD")["details"] == [f"was  {first}", f"now  {second}"]
 
 
-async def digest(store: Store, context: Path, file: Path, *flags: str) -> str:
-    """That of the image, with its times left out."""
-    reproducible = ("--build-arg", "SOURCE_DATE_EPOCH=0", "-t", "app", "--iidfile", str(file))
-    await store.build(context, *reproducible[:-2], *flags)
-    store.command("build", context, *reproducible, *flags)
+def image(store: Store, context: Path, file: Path, *flags: str) -> str:
+    """The id of the image."""
+    store.command("build", context, "--build-arg", "SOURCE_DATE_EPOCH=0", "-t", "app", "--iidfile", file, *flags)
     return file.read_text()
 
 
@@ -394,8 +392,7 @@ async def test_explaining_changes_nothing(store: Store, context: Path, tmp_path:
         told = [await one.build(context, *flags) for flags, one in stores.items()]
         ran = [{step.name: step.outcomes for step in each.steps.values() if step.instruction} for each in told]
         assert ran[0] == ran[1]
-        images = [await digest(one, context, tmp_path / "digest", *flags) for flags, one in stores.items()]
-        assert images[0] == images[1]
+        assert image(store, context, tmp_path / "id") == image(store, context, tmp_path / "id", "--explain")
 
 
 def test_the_command_shows_it_to_people(store: Store, context: Path) -> None:
