@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from math import inf
@@ -115,10 +115,10 @@ class History:
         self._active[record.ref] = record
         self._tell(Happening.STARTED, record)
 
-    async def completed(self, record: BuildRecord) -> None:
-        """Its documents are there already."""
+    async def completed(self, record: BuildRecord, besides: Iterable[Blob] = ()) -> None:
+        """Its documents are there already; `besides` are some that it does not name itself."""
         self._active.pop(record.ref, None)
-        await self._db.write(lambda c: _put(c, record))
+        await self._db.write(lambda c: _put(c, record, besides))
         self._tell(Happening.COMPLETE, record)
 
     async def keep_file(self, path: Path, media_type: str) -> Blob:
@@ -280,12 +280,11 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put(connection: sqlite3.Connection, record: BuildRecord) -> None:
+def _put(connection: sqlite3.Connection, record: BuildRecord, besides: Iterable[Blob] = ()) -> None:
     row = (record.ref, record.created, record.completed, record.pinned, records.encode(record))
     connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)
-    connection.execute("DELETE FROM documents WHERE ref = ?", (record.ref,))
-    named = {(blob.digest, record.ref) for blob in record.blobs()}
-    connection.executemany("INSERT INTO documents VALUES (?, ?)", sorted(named))
+    named = {(blob.digest, record.ref) for blob in (*record.blobs(), *besides)}
+    connection.executemany("INSERT OR IGNORE INTO documents VALUES (?, ?)", sorted(named))
 
 
 def _delete(connection: sqlite3.Connection, ref: str) -> list[str]:

@@ -42,6 +42,7 @@ from buildengine.daemon.engine import Engine, Provenance
 from buildengine.daemon.frontends import ClientFrontend, DefinitionFrontend
 from buildengine.daemon.history import History, opened
 from buildengine.daemon.image_store import StoreImages
+from buildengine.daemon.imagedocuments import described, documents
 from buildengine.daemon.main import VERSION
 from buildengine.daemon.watched import Watched
 from buildengine.digest import Digest
@@ -210,8 +211,17 @@ class Service:
         with suppress(OSError, BuildError):  # the build is done: that its logs cannot be kept is not its failure
             record = replace(record, trace=self.history_store.keep(_trace(record, build, order), TRACE))
             record = replace(record, logs=await self.history_store.keep_file(build.path, LOGS))
-        await self.history_store.completed(record)
+        await self.history_store.completed(record, self._images(record))
         build.is_recorded = record.logs is not None
+
+    def _images(self, record: BuildRecord) -> list[Blob]:
+        """What the history keeps of the images that were made: they can be looked at when they are pruned."""
+        made = record.result.results.values() if record.result is not None else ()
+        store, kept = self._engine.cache.store, list[Blob]()
+        for image in made:
+            with suppress(OSError, BuildError):  # an exporter need not leave it in the store
+                kept += [self.history_store.keep(*each) for each in documents(store, image)]
+        return kept
 
     def _failure(self, raised: BaseException) -> Failure:
         error = leading(raised, RpcError, BuildError)
@@ -313,14 +323,4 @@ def _trace(record: BuildRecord, build: RunningBuild, order: BuildOrder) -> bytes
 def _result(outcome: BuildOutcome) -> ResultInfo:
     """The images that a build gave, by the places of its exporters: a result without any is one, clients rely on it."""
     told = {n: said[_DESCRIPTOR] for n, said in enumerate(outcome.exported) if _DESCRIPTOR in said}
-    return ResultInfo(results={place: _blob(text) for place, text in told.items()})
-
-
-def _blob(text: str) -> Blob:
-    descriptor = json.loads(b64decode(text))
-    return Blob(
-        media_type=descriptor["mediaType"],
-        digest=Digest(descriptor["digest"]),
-        size=descriptor["size"],
-        annotations=descriptor.get("annotations") or {},
-    )
+    return ResultInfo(results={place: described(json.loads(b64decode(text))) for place, text in told.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,26 @@ def test_a_record_has_a_provenance(client: Client, root: Path) -> None:
     with pytest.raises(grpc.RpcError):
         client.solve(missing(), ref="failed-provenance")
     assert not client.record("failed-provenance").HasField("Result")
+
+
+def test_what_was_made_can_be_looked_at_when_it_is_pruned(client: Client, root: Path) -> None:
+    """The index, its manifests and their configs are the record's as long as there is one; layers are not."""
+    asked = {"attest:provenance": "mode=min"}
+    exporter = pb.Exporter(Type="image", Attrs={"name": "kept:1", "store": "false"})
+    client.solve(files("image"), ref="image", FrontendAttrs=asked, Exporters=[exporter])
+    client.prune(all=True)
+
+    def document(digest: str) -> Any:
+        return json.loads((root / "history" / digest.removeprefix("sha256:")).read_bytes())
+
+    update(client, "image", Pinned=True)
+    index = document(client.record("image").Result.Results[0].digest)
+    manifests = [document(entry["digest"]) for entry in index["manifests"]]
+    assert [document(each["config"]["digest"])["rootfs"]["type"] for each in manifests] == ["layers", "layers"]
+    layer = manifests[0]["layers"][0]["digest"].removeprefix("sha256:")
+    assert not (root / "history" / layer).exists()
+    update(client, "image", Delete=True)
+    assert not (root / "history" / manifests[0]["config"]["digest"].removeprefix("sha256:")).exists()
 
 
 def test_what_the_logs_are(client: Client, root: Path) -> None:
