@@ -52,8 +52,8 @@ def test_a_directory_there_and_back(there: Remote, context: Path, tmp_path: Path
 
 
 def test_many_files_and_a_large_one(there: Remote, tmp_path: Path) -> None:
-    files = {f"d{number % 7}/f{number}": f"{number}" for number in range(20_000)}
-    dockerfile = {"Dockerfile": "FROM scratch\nCOPY . /\n", "large": os.urandom(9 << 20)}
+    files: dict[str, bytes | str] = {f"d{number % 7}/f{number}": f"{number}" for number in range(20_000)}
+    dockerfile: dict[str, bytes | str] = {"Dockerfile": "FROM scratch\nCOPY . /\n", "large": os.urandom(9 << 20)}
     context = write(tmp_path / "context", {**files, **dockerfile})
     there.run("build", context, "-o", tmp_path / "out")
     assert subprocess.run(["diff", "-r", context, tmp_path / "out"], check=False).returncode == 0

@@ -74,7 +74,7 @@ class MemoryCacheSource:
 def told(graph: KeyGraph) -> set[tuple[object, ...]]:
     """The graph whatever its numbers: each key with its links, by the names of all below, and its newest result."""
     ways: list[str] = []
-    found = set()
+    found: set[tuple[object, ...]] = set()
     for key in graph.keys:
         links = [sorted((ways[link.key], link.selector) for link in each) for each in key.inputs]
         ways.append(repr((key.name, links)))

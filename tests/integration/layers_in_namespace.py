@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.layers_trees import describe, written
@@ -54,4 +55,5 @@ def show(base: str, stacks: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    {"change": change, "show": show}[sys.argv[1]](*pickle.load(sys.stdin.buffer))
+    commands: dict[str, Callable[..., None]] = {"change": change, "show": show}
+    commands[sys.argv[1]](*pickle.load(sys.stdin.buffer))

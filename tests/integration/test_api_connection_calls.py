@@ -92,7 +92,7 @@ async def test_an_error_has_its_details(tmp_path: Path) -> None:
         code=10, message="not so", details=[AnyMessage(type_url=DETAIL.type_url, value=DETAIL.value)]
     )
 
-    def fail(request: BytesValue, context: grpc.ServicerContext) -> BytesValue:
+    def fail(request: BytesValue, context: grpc.ServicerContext) -> None:
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.ABORTED, "not so: ö\n100%")
 

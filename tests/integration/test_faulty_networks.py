@@ -73,11 +73,11 @@ class Rounds:
     async def _run(self, *arguments: object) -> bool:
         argv = [str(word) for word in (PYBUILD, "--root", self._work / "root", *arguments)]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self._work)}
-        run = partial(subprocess.run, argv, env=environment, capture_output=True, check=False)
+        run = partial(subprocess.run, argv, env=environment, capture_output=True, text=True, check=False)
         ended = await trio.to_thread.run_sync(run)
         if ended.returncode != 0:
-            assert ended.returncode == 1, ended.stderr.decode()
-            self.failed.append(ended.stderr.decode()[-300:])
+            assert ended.returncode == 1, ended.stderr
+            self.failed.append(ended.stderr[-300:])
         return ended.returncode == 0
 
 

@@ -80,7 +80,7 @@ def test_a_request_of_something_else_gets_its_http_status(change: tuple[bytes, b
     assert core.receive(request(1, asked, framing.END_STREAM)) == []
     answer = frames(core.output())[0]
     assert answer.kind == framing.HEADERS
-    assert (b":status", status) in Decoder().decode(answer.raw[framing.HEADER :], raw=True)
+    assert (b":status", status) in list(Decoder().decode(answer.raw[framing.HEADER :], raw=True))
     assert core.calls == 0
 
 

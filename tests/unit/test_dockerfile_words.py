@@ -14,7 +14,9 @@ from frontends.dockerfile.words import DEEPEST, LARGEST, Lexer, quote
 ENV = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
 ERROR = None
 
-QUOTING = [
+_Cases = list[tuple[str, str | None]]
+
+QUOTING: _Cases = [
     ("hello", "hello"),
     ("he'll'o", "hello"),
     ("he'llo", ERROR),
@@ -41,7 +43,7 @@ QUOTING = [
     ('"안녕\'하세요"', "안녕'하세요"),
 ]
 
-VARIABLES = [
+VARIABLES: _Cases = [
     ("$.", "$."),
     ("he$1x", "hex"),
     ("he$.x", "he$.x"),
@@ -75,7 +77,7 @@ VARIABLES = [
     ("${:-bbb}", ERROR),
 ]
 
-MODIFIERS = [
+MODIFIERS: _Cases = [
     ("he${XXX:-000}xx", "he000xx"),
     ("he${PWD:-000}xx", "he/homexx"),
     ("he${XXX:-$PWD}xx", "he/homexx"),
@@ -107,7 +109,7 @@ MODIFIERS = [
     ("${aaa:-'b b}'}", "b b}"),
 ]
 
-POSITIONAL = [
+POSITIONAL: _Cases = [
     (f"{text}{tail}", f"{value}{tail}")
     for name in ("1", "9", "999", "001", "@", "*", "#", "?", "-", "$", "!", "0")
     for text, value in ((f"${name}", ""), (f"${{{name}}}", ""), (f"${{{name}:+b}}", ""), (f"${{{name}:-b}}", "b"))

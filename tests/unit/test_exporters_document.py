@@ -11,6 +11,7 @@ from buildengine.digest import Digest
 from buildengine.platform import Platform
 from worker.exporters import document
 from worker.exporters.document import DOCKER, OCI, ExportLayer, MediaTypes
+from worker.oci.types import Descriptor
 
 AMD64 = Platform(os="linux", architecture="amd64")
 WINDOWS = Platform(os="windows", architecture="amd64")
@@ -55,7 +56,10 @@ def config(history: list[dict[str, Any]], *, base: list[dict[str, Any]] | None =
 
 
 def test_the_history_of_the_base_keeps_its_times() -> None:
-    base = [{"created": AFTER, "created_by": "base"}, {"created": AFTER, "created_by": "env", "empty_layer": True}]
+    base: list[dict[str, Any]] = [
+        {"created": AFTER, "created_by": "base"},
+        {"created": AFTER, "created_by": "env", "empty_layer": True},
+    ]
     made = config([*base, {"created_by": "ours"}], base=base)
     assert [entry["created"] for entry in made["history"]] == [AFTER, AFTER, THEN]
 
@@ -85,7 +89,7 @@ def test_the_platform_of_a_descriptor() -> None:
 
 def test_an_index_with_annotations() -> None:
     raw = document.manifest_bytes(b"{}", [], OCI)
-    described = document.types.Descriptor(media_type=OCI.manifest, digest=Digest.sha256(raw), size=len(raw))
+    described = Descriptor(media_type=OCI.manifest, digest=Digest.sha256(raw), size=len(raw))
     index = document.index_bytes([described], OCI, annotations={"b": "2", "a": "1"})
     assert list(json.loads(index)["annotations"]) == ["a", "b"]
     assert b"annotations" not in document.index_bytes([described], OCI)

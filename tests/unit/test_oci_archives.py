@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,7 +106,7 @@ def test_a_file_larger_than_ustar_knows() -> None:
     class Counting(io.RawIOBase):
         written = b""
 
-        def write(self, data: bytes) -> int:
+        def write(self, data: Any) -> int:
             self.written += data[:2048]
             return len(data)
 

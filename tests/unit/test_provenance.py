@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from buildengine.digest import Digest
-from buildengine.errors import UserError
+from buildengine.errors import SourceRange, UserError
 from buildengine.platform import Platform
 from llb import graph
 from llb.definition import Definition
 from llb.mounts import Bind, Secret, Ssh
 from llb.ops import NetMode
-from llb.sourcemap import SourceFile, SourceRange
+from llb.sourcemap import SourceFile
 from llb.state import State, git, http, image, local, mkdir, oci_layout, scratch
 from worker.provenance import options
 from worker.provenance.capture import Access, Capture, GitMaterial, HttpMaterial, ImageMaterial, capture, redacted

@@ -59,7 +59,7 @@ def test_a_group_outside_of_what_is_mounted() -> None:
 
 def v2(monkeypatch: pytest.MonkeyPatch, tree: Cgroup2) -> cgroups.Layout:
     monkeypatch.setattr(cgroups, "write", tree.write)
-    monkeypatch.setattr(cgroups.os, "setxattr", lambda *_: None)  # user files have no trusted ones on some systems
+    monkeypatch.setattr(os, "setxattr", lambda *_: None)  # user files have no trusted ones on some systems
     return tree.layout()
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from buildengine.errors import HostError, InternalError, UserError
 from cache.overlay import TreeMount
 from worker.runtime import actions, bundle, devices, failures, request, usual
+from worker.runtime.operations import Filesystem
 from worker.runtime.plan import plan
 from worker.runtime.spec import (
     BindMount,
@@ -80,7 +81,9 @@ def test_parents_are_mounted_before_children_and_ours_before_the_users() -> None
     assert [target for target in order if target.startswith("/a")] == ["/a", "/a/b", "/a/c", "/a-b"]
     assert order.index("/dev") < order.index("/dev/pts") < order.index("/proc") < order.index("/sys/fs/cgroup")
     sizes = [
-        dict(o.options).get("size") for o in plan(step(mounts=mounts), {}) if getattr(o, "target", "") == "/dev/shm"
+        dict(o.options).get("size")
+        for o in plan(step(mounts=mounts), {})
+        if isinstance(o, Filesystem) and o.target == "/dev/shm"
     ]
     assert sizes == [str(64 << 20), "7"]
 
@@ -116,7 +119,7 @@ def test_what_is_made_ahead_is_what_a_plain_step_wants() -> None:
     wanted = [
         (operation.fstype, operation.options, operation.attributes)
         for operation in plan(step(), {})
-        if operation.kind == "filesystem"
+        if isinstance(operation, Filesystem)
     ]
     made = [
         arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from functools import cache
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_the_filter_is_small_and_shallow() -> None:
 def test_jumps_that_do_not_fit_in_a_byte() -> None:
     runs = [(number * 2, seccomp._ALLOW if number % 2 else seccomp._DENY) for number in range(2000)]
     code = (seccomp._load(0), *seccomp._tree(runs))
-    program = b"".join(seccomp.struct.pack("=HBBI", *instruction) for instruction in code)
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     for number in (0, 1, 2, 3, 1999, 2000, 2001, 3998, 5000):
         expected = seccomp.RET_ALLOW if min(number // 2, 1999) % 2 else seccomp.RET_EPERM
         assert run_filter(program, 0, number) == expected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -198,7 +200,13 @@ async def test_a_job_that_leaves_while_its_execution_waits_for_another_engine(
         values.append(await value(job, graph("-" + job.id)))
 
     released = trio.Event()
-    store.exclusive = lambda _key: _Waiting(released)
+
+    @asynccontextmanager
+    async def waiting(_key: str) -> AsyncIterator[None]:
+        await released.wait()
+        yield
+
+    store.exclusive = waiting
     async with open_scheduler(store) as scheduler, open_job(scheduler, "b") as b, trio.open_nursery() as nursery:
         async with open_job(scheduler, "a") as a:
             with trio.CancelScope() as scope:
@@ -210,17 +218,6 @@ async def test_a_job_that_leaves_while_its_execution_waits_for_another_engine(
                     scope.cancel()
         released.set()
     assert values == ["files-b"]
-
-
-class _Waiting:
-    def __init__(self, released: trio.Event) -> None:
-        self._released = released
-
-    async def __aenter__(self) -> None:
-        await self._released.wait()
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
 
 async def test_a_nested_build_of_a_job_that_ends_is_taken_over(world: World, store: CountingStore) -> None:
@@ -327,7 +324,7 @@ async def test_inputs_are_lent(world: World, store: CountingStore) -> None:
     seen: Sequence[Result | None] = ()
 
     class Keeping:
-        def __init__(self, op: object) -> None:
+        def __init__(self, op: Any) -> None:
             self._op = op
 
         async def cache_map(self) -> object:

@@ -18,7 +18,7 @@ from llb.ops import SourceOp
 from tests.fakes.http_server import Reply, Request, Server, serve
 from worker.registry.transport import open_transport
 from worker.session import SecretBytes
-from worker.sources import filename, http, unnamed
+from worker.sources import filename, http
 from worker.sources import origin as origins
 from worker.sources.http import HttpSource, cache_key
 from worker.sources.origin import HttpOrigin
@@ -174,7 +174,7 @@ async def test_when_the_spool_is_on_another_file_system(tmp_path: Path) -> None:
 
 
 async def test_on_a_file_system_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unnamed.os, "O_TMPFILE", os.O_DIRECTORY | os.O_CREAT)  # always an error
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY | os.O_CREAT)  # always an error
     async with place(tmp_path, ok) as at:
         path = await at.get(at.origin(mode=0o644))
     assert path.read_bytes() == BODY
