@@ -19,6 +19,7 @@ from buildengine.api.bridge import Attestation, ContainerOrder, Process, Process
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.solvestatus import Left, frontend_failed, solve_failed
 from buildengine.api.status import Told
+from buildengine.daemon.allowance import DEFINITIONS, WARNINGS, Allowance
 from buildengine.daemon.containers import Containers
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.errors import BuildError
@@ -58,6 +59,8 @@ class Bridge:
             self._engine.keep_failures()
         self._request = request
         self._given: dict[str, _Given] = {}
+        self._definitions = Allowance("definitions", DEFINITIONS)
+        self._warnings = Allowance("warnings", WARNINGS)
         self._calls: set[trio.CancelScope] = set()
         self._left = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -191,6 +194,7 @@ class Bridge:
 
     async def warn(self, warning: WarningEvent) -> None:
         async with self._asked():
+            self._warnings.take(_size(warning))
             self._gateway.warn(warning)
 
     def finish(self, result: Result) -> None:
@@ -214,6 +218,7 @@ class Bridge:
         """The client knows what it gave; a result is what source policies have made of that."""
         if definition is None or definition.is_scratch:
             return Ref()
+        self._definitions.take(sum(map(len, definition.ops)))
         ref = Ref(id=secrets.token_hex(12), definition=definition)
         reference = await self._gateway.solve(definition, policies)
         self._given[ref.id] = _Given(definition=reference.definition, reference=reference)
@@ -290,3 +295,8 @@ class Bridge:
                 self._left.unpark_all()
         if scope.cancelled_caught:
             raise RpcError(Code.CANCELLED, "the build has its result")
+
+
+def _size(warning: WarningEvent) -> int:
+    text = len(warning.location.text) if warning.location is not None else 0
+    return len(warning.message) + sum(map(len, warning.detail)) + text

@@ -20,7 +20,7 @@ from buildengine.daemon.resolving import Resolver
 from buildengine.daemon.solving import Solving
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
-from buildengine.errors import SourceError
+from buildengine.errors import SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
 from buildengine.platform import Platform
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # few builds have any
     from worker.containers import ClientContainer
     from worker.provenance.scope import Scope
 
+DEEPEST = 16  # frontends that run for each other
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _WARNED = Digest.sha256(b"frontend warnings")
@@ -140,9 +141,10 @@ class LocalGateway:
         request: FrontendRequest,
         find: Callable[[str], Frontend],
         scope: Scope | None = None,
+        depth: int = 0,
     ) -> None:
         """`request` is what the frontend is asked, and `find` gives those that it may run, by name. `scope` hears what
-        is asked for here, where the build's provenance is wanted."""
+        is asked for here, where the build's provenance is wanted. `depth` frontends run for each other down to here."""
         self._solving = solving
         self._resolver = resolver
         self._imports = imports
@@ -150,14 +152,20 @@ class LocalGateway:
         self._request = request
         self._find = find
         self._scope = scope
+        self._depth = depth
 
     async def run_frontend(
         self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS
     ) -> FrontendResult:
+        if self._depth == DEEPEST:
+            hint = (
+                "does a frontend run itself? The option cmdline keeps dockerfile.v0 from looking for a syntax directive"
+            )
+            raise UserError(f"more than {DEEPEST} frontends run for each other", hint=hint)
         request = self._request.nested(options, inputs)
         scope = self._scope.nested(name, options) if self._scope is not None else None
         inner = LocalGateway(
-            self._solving, self._resolver, self._imports, self._on_event, request, self._find, scope
+            self._solving, self._resolver, self._imports, self._on_event, request, self._find, scope, self._depth + 1
         )  # fmt: skip
         result = await self._find(name).build(inner, request)
         return replace(result, results=tuple([await inner._given(made) for made in result.results]))

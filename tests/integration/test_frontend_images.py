@@ -12,9 +12,11 @@ from typing import NamedTuple
 import pytest
 
 from buildengine.builder import BuildRequest
+from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.local_session import DockerConfigCredentials, local_session
-from buildengine.errors import BuildError, ExecFailed, Unsupported
+from buildengine.errors import BuildError, ExecFailed, Unsupported, UserError
 from buildengine.events import discard
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway
 from llb.definition import Definition
 from llb.inspect import documents
 from llb.state import mkfile, scratch
@@ -191,6 +193,20 @@ async def test_no_image_at_all(store: Store) -> None:
     failed = await ask(store, {})
     assert failed is not None
     assert failed.message == "no source specified for gateway"
+
+
+async def test_frontends_that_run_each_other_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loop:
+        async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
+            return await gateway.run_frontend("loop", request.options)
+
+    def find(self: Catalog, name: str) -> Loop:
+        return Loop()
+
+    monkeypatch.setattr(Catalog, "find", find)
+    failed = await ask(store, {})
+    assert isinstance(failed, UserError)
+    assert "more than 16 frontends run for each other" in failed.message
 
 
 async def test_a_frontend_that_is_being_developed(store: Store, tmp_path: Path) -> None:

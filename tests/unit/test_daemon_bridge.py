@@ -15,10 +15,12 @@ from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.api.solvestatus import FRONTEND, SOLVE
 from buildengine.api.status import FRONTEND_CAP, SOURCE, VERTEX, Told, to_rpc
 from buildengine.config import Config, FrontendConfig
+from buildengine.daemon import bridge as bridges
 from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.catalog import Catalog
 from buildengine.digest import Digest
 from buildengine.errors import ExecFailed, UserError
+from buildengine.events import WarningEvent
 from buildengine.platform import Platform, local
 from buildengine.sourcepolicy import Policy
 from frontends.gateway import FrontendRequest
@@ -225,6 +227,21 @@ async def test_a_reference_that_was_never_given_is_no_result() -> None:
     with pytest.raises(RpcError, match="no such ref: x"):
         asked.finish(Result(ref=Ref(id="x")))
     asked.finish(Result())
+
+
+async def test_what_a_frontend_leaves_with_us_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridges, "DEFINITIONS", 3 << 10)
+    monkeypatch.setattr(bridges, "WARNINGS", 3 << 10)
+    asked = bridge()
+    for ask in (
+        lambda: asked.solve(SolveOrder(definition=CONTEXT)),
+        lambda: asked.warn(WarningEvent(vertex="", message="w" * 500)),
+    ):
+        for _ in range(2):
+            await ask()
+        with pytest.raises(RpcError, match="the frontend has given more than 3KiB of") as caught:
+            await ask()
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
 
 
 # --- its end -----------------------------------------------------------------------------------------------------
