@@ -18,6 +18,7 @@ from buildengine.values import dataclass
 from cache.db import Database
 
 PER_SUBJECT = 4  # builds of one subject
+UNNAMED = 50  # builds of none (the subject is "")
 MOST_BUILDS = 500
 MOST_BYTES = 64 << 20  # of everything
 
@@ -25,8 +26,8 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS explained_builds (
         number INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, made REAL NOT NULL, data BLOB NOT NULL)""",
     # `build` is the newest one that has read these files: they go with it.
-    """CREATE TABLE IF NOT EXISTS explained_files (
-        content TEXT PRIMARY KEY, build INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS explained_lists (
+        name TEXT PRIMARY KEY, build INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID""",
 )
 
 
@@ -53,20 +54,20 @@ class Explained:
         """Those of any subject, newest first."""
         return self._read("SELECT number, made, data FROM explained_builds ORDER BY number DESC LIMIT ?", count)
 
-    def files(self, content: str) -> bytes | None:
-        """The list of what has this content key."""
+    def files(self, name: str) -> bytes | None:
+        """The list of files of this name."""
 
         def read(connection: sqlite3.Connection) -> bytes | None:
             if not _exist(connection):
                 return None
-            row = connection.execute("SELECT data FROM explained_files WHERE content = ?", (content,)).fetchone()
+            row = connection.execute("SELECT data FROM explained_lists WHERE name = ?", (name,)).fetchone()
             return None if row is None else bytes(row[0])
 
         return self._db.read(read)
 
-    def has_files(self, content: str) -> bool:
-        query = "SELECT 1 FROM explained_files WHERE content = ?"
-        return self._db.read(lambda c: _exist(c) and c.execute(query, (content,)).fetchone() is not None)
+    def has_files(self, name: str) -> bool:
+        query = "SELECT 1 FROM explained_lists WHERE name = ?"
+        return self._db.read(lambda c: _exist(c) and c.execute(query, (name,)).fetchone() is not None)
 
     def last_used(self, keys: Iterable[str]) -> float:
         """When a record of one of these keys was last of use; 0.0 where there is none."""
@@ -75,7 +76,7 @@ class Explained:
         return max((moment for moment in found if moment is not None), default=0.0)
 
     async def save(self, subject: str, data: bytes, files: Mapping[str, bytes], reads: Sequence[str]) -> None:
-        """Remember one more build. `files` are new lists by content key, `reads` the keys of all that it has read."""
+        """Remember one more build. `files` are new lists by name, `reads` the names of all that it has read."""
         await self._db.write(lambda c: _save(c, subject, data, files, reads))
 
     def _read(self, query: str, argument: str | int) -> tuple[KeptBuild, ...]:
@@ -87,11 +88,11 @@ class Explained:
 
 def forget_files(connection: sqlite3.Connection) -> None:
     if _exist(connection):
-        connection.execute("DELETE FROM explained_files")
+        connection.execute("DELETE FROM explained_lists")
 
 
 def _exist(connection: sqlite3.Connection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'explained_files'"
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'explained_lists'"
     return connection.execute(query).fetchone() is not None
 
 
@@ -103,16 +104,14 @@ def _save(
     insert = "INSERT INTO explained_builds (subject, made, data) VALUES (?, ?, ?)"
     number = connection.execute(insert, (subject, time.time(), data)).lastrowid
     connection.executemany(
-        "INSERT OR REPLACE INTO explained_files (content, build, data) VALUES (?, ?, ?)",
-        [(content, number, listing) for content, listing in files.items()],
+        "INSERT OR REPLACE INTO explained_lists (name, build, data) VALUES (?, ?, ?)",
+        [(name, number, listing) for name, listing in files.items()],
     )
-    connection.executemany(
-        "UPDATE explained_files SET build = ? WHERE content = ?", [(number, content) for content in reads]
-    )
+    connection.executemany("UPDATE explained_lists SET build = ? WHERE name = ?", [(number, name) for name in reads])
     connection.execute(
         """DELETE FROM explained_builds WHERE subject = ?1 AND number NOT IN (
             SELECT number FROM explained_builds WHERE subject = ?1 ORDER BY number DESC LIMIT ?2)""",
-        (subject, PER_SUBJECT),
+        (subject, PER_SUBJECT if subject else UNNAMED),
     )
     connection.execute(
         """DELETE FROM explained_builds WHERE number NOT IN (
@@ -129,13 +128,13 @@ def _save(
 
 
 def _drop_orphans(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM explained_files WHERE build NOT IN (SELECT number FROM explained_builds)")
+    connection.execute("DELETE FROM explained_lists WHERE build NOT IN (SELECT number FROM explained_builds)")
 
 
 def _size(connection: sqlite3.Connection) -> int:
     """LENGTH of a blob is in its row's header: the blobs are not read."""
     sums = [
         connection.execute(f"SELECT COALESCE(SUM(LENGTH(data)), 0) FROM {table}").fetchone()[0]
-        for table in ("explained_builds", "explained_files")
+        for table in ("explained_builds", "explained_lists")
     ]
     return sum(sums)

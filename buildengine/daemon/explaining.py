@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from buildengine.builder import BuildRequest
+from buildengine.builder import SESSION_HOST, BuildRequest
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError
@@ -78,10 +78,10 @@ class _Explaining:
         from worker.explain.step import encode
 
         build = describe(self._solved, self._nodes, self._request.options, _label(self._request))
-        self._lists = await new_lists(self._solved, self._nodes, self._job.results(), self._kept.has_files)
+        self._lists = await new_lists(build, self._nodes, self._job.results(), self._kept.has_files)
         told = self._explanations(build) if self._request.explain else []
         if _is_news(self._solved):
-            reads = [one.content for step in build.steps for one in step.inputs if one.content is not None]
+            reads = [one.files for step in build.steps for one in step.inputs if one.files]
             await self._kept.save(self._subject, encode(build), self._lists, reads)
         return told
 
@@ -95,10 +95,10 @@ class _Explaining:
             build, today(self._solved, self._request.options), find(build, self._kept, self._subject, compare)
         )
 
-    def _files(self, content: str) -> Listing | None:
+    def _files(self, name: str) -> Listing | None:
         from worker.explain.files import read
 
-        return read(self._lists.get(content) or self._kept.files(content))
+        return read(self._lists.get(name) or self._kept.files(name))
 
     def _declared(self) -> Declared:
         """By the files that the steps come from, as far as those are Dockerfiles."""
@@ -114,19 +114,28 @@ class _Explaining:
 
 
 def _subject(cache: Cache, request: BuildRequest, session: Session) -> str:
-    """What a build has in common with the ones it is compared with: frontend, context and file."""
-    context = request.directories.get("context")
+    """What a build has in common with the ones it is compared with: frontend, context and file.
+
+    "" where files come from nowhere that is known: an archive on standard input, nothing, a client that does not say.
+    """
+    context, address = request.directories.get("context"), request.options.get("context", "")
     is_empty = context is not None and context.is_relative_to(cache.root)  # see `daemon.given_context`
-    place = "" if is_empty else session.place
+    if is_empty or _is_upload(address) or not (address or session.place):
+        return ""
+    place = "" if address else session.place
     options = [request.options.get(name, "") for name in ("context", "filename", "source")]
     parts = "\0".join([request.frontend, place, *options])
     return hashlib.sha256(parts.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_upload(address: str) -> bool:
+    return address.startswith(f"http://{SESSION_HOST}/")
 
 
 def _label(request: BuildRequest) -> str:
     """What people call the build."""
     context = request.options.get("context")
     if context:
-        return giturl.redacted(context)
+        return "an archive on standard input" if _is_upload(context) else giturl.redacted(context)
     directory = request.directories.get("context")
     return str(directory) if directory is not None else "another directory"

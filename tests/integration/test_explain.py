@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.fakes.daemon import daemon
 from tests.fakes.git_server import git_over_http, make
 from tests.fakes.http_server import Reply, Request, serve
 from tests.fakes.remote_command import remote
+from tests.integration.test_push import serving
 
 pytest_plugins = [FIXTURES]
 
@@ -130,6 +132,22 @@ CASES = {
         says=("the build argument API_TOKEN changed", "not shown"),
         hides=("swordfish", "halibut"),
     ),
+    "text in the Dockerfile": Case(
+        before=("-f", "{context}/Inline"),
+        change=lambda context: write(context, {"Inline": INLINE.replace("b=2", "b=3")}),
+        after=("-f", "{context}/Inline"),
+        step="COPY <<END /conf",
+        cause="command",
+        says=("the text in the Dockerfile was edited", "was  a=1 ↵ b=2", "now  a=1 ↵ b=3"),
+    ),
+    "what is mounted": Case(
+        before=("-f", "{context}/Inline"),
+        change=written({"src/a": "A\n"}),
+        after=("-f", "{context}/Inline"),
+        step="RUN --mount=type=bind",
+        cause="files",
+        says=("other content: src/a",),
+    ),
     "environment": Case(
         change=edited("MODE=fast", "MODE=slow"),
         step=RUN,
@@ -230,6 +248,14 @@ CASES = {
     ),
 }
 OTHER = "FROM base\nARG VERSION\nENV TAG=v$VERSION\nRUN true\n"
+INLINE = """\
+FROM base
+COPY <<END /conf
+a=1
+b=2
+END
+RUN --mount=type=bind,source=src,target=/src cat /src/a
+"""
 TOKEN = "FROM base\nRUN MY_TOKEN=swordfish true\n"
 
 
@@ -241,7 +267,7 @@ def said(why: Mapping[str, object]) -> str:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_the_cause_is_named(store: Store, context: Path, tmp_path: Path, case: Case) -> None:
-    write(context, {"Other": OTHER, "Token": TOKEN})
+    write(context, {"Other": OTHER, "Token": TOKEN, "Inline": INLINE})
     if "other" in case.step:
         await store.build(write(tmp_path / "other", {"Dockerfile": "FROM base\nRUN touch /other\n"}), "-t", "other")
     before, after = ([flag.format(context=context) for flag in flags] for flags in (case.before, case.after))
@@ -279,8 +305,7 @@ async def test_another_checkout_of_the_same_is_compared_as_a_stranger(
     elsewhere = write(tmp_path / "elsewhere", {**FILES, "src/a": "A\n"})
     why = (await store.build(elsewhere, "--explain")).why(COPY)
     assert why["cause"] == "first"
-    assert f"compared with {context}" in said(why)
-    assert "src/a" in said(why)
+    assert f"from {context}: 1 file with other content: src/a" in said(why)
 
 
 async def test_a_base_that_moved(store: Store, context: Path, tmp_path: Path) -> None:
@@ -349,6 +374,47 @@ async def test_another_platform(store: Store, tmp_path: Path) -> None:
     assert built.why("RUN")["cause"] == "platform"
 
 
+async def test_one_more_platform(store: Store, tmp_path: Path) -> None:
+    base = tmp_path / "platforms"
+    await make_base(store, base)
+    await store.build(base, "-t", "both", "--platform", "linux/amd64,linux/386")
+    context = write(tmp_path / "context", {"Dockerfile": "FROM both\nARG TARGETARCH\nRUN echo $TARGETARCH\n"})
+    await store.build(context, "--platform", "linux/amd64")
+    built = await store.build(context, "--platform", "linux/amd64,linux/386", "--explain")
+    assert built.why("[linux/amd64 2/2]")["cause"] == "same"
+    assert built.why("[linux/386 2/2]")["cause"] == "platform"
+
+
+async def test_files_are_called_what_they_are_called_here(store: Store, tmp_path: Path) -> None:
+    """A content key leaves the name of a copied file out: another step's list is not this one's."""
+    text = "FROM base\nCOPY one /\nCOPY two /\n"
+    context = write(tmp_path / "context", {"Dockerfile": text, "one": "1", "two": "2"})
+    await store.build(context)
+    write(context, {"two": "1"})
+    assert (await store.build(context, "--explain")).why("COPY two")["text"] == "1 file with other content: two"
+
+
+async def test_a_hit_in_a_cache_of_elsewhere(
+    store: Store, store_with_base: Store, context: Path, tmp_path: Path
+) -> None:
+    elsewhere = store_with_base.copy(tmp_path / "elsewhere")
+    with serving("own", tmp_path / "registry") as side:
+        name = f"{side.host}/app:1"
+        await store.build(context, "-t", name, "--push", "--cache-to", "type=inline")
+        built = await elsewhere.build(context, "--cache-from", name, "--explain")
+    assert (built.why(LAST)["fate"], built.why(LAST)["cause"]) == ("cached", "imported")
+    assert "--cache-from" in built.why(LAST)["text"]
+
+
+def test_an_archive_on_standard_input(store: Store, context: Path) -> None:
+    for text in ("A", "B"):
+        write(context, {"src/a": text})
+        packed = subprocess.run(["tar", "-C", context, "-c", "."], capture_output=True, check=True).stdout
+        built = store.command("build", "--explain", "-", stdin=packed)
+    assert built.why("load remote build context")["text"] == "the archive on standard input is another one"
+    assert "load remote build context has brought something else" in built.why(COPY)["text"]
+
+
 async def test_a_url_that_holds_something_else(store: Store, tmp_path: Path) -> None:
     bodies = [b"one", b"two"]
 
@@ -362,7 +428,7 @@ async def test_a_url_that_holds_something_else(store: Store, tmp_path: Path) -> 
         bodies.pop(0)
         built = await store.build(context, "--explain")
     assert built.why("ADD")["text"] == "the URL holds something else"
-    assert "ran again" in built.why("RUN cat /file")["text"]
+    assert "has brought something else" in built.why("RUN cat /file")["text"]
 
 
 async def test_a_repository_that_moved_on(store: Store, tmp_path: Path) -> None:

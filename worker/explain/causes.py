@@ -28,7 +28,7 @@ _NEVER_SEEN = "this store has not seen this build before"
 _NOTHING = Declared()
 
 FilesOf = Callable[[str], Listing | None]
-"""The list of the files with this content key."""
+"""The list of files of this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Comparison:
     def _is_cause(self, position: int, roots: Sequence[int]) -> bool:
         """Whether that it is another one says why: it changed, or ran, and is not only in another place."""
         step = self.now[position]
-        if step.kind == "local":
+        if step.kind == "local" or step.is_part:
             return False
         changed = bool(self.own[position]) or self.old(position) is None or step.fate is Fate.RAN
         return changed or roots[position] != position
@@ -132,13 +132,15 @@ class Comparison:
             return
         yield from differences(new, old, self._variables)
         for one, before in self._inputs(position):
+            if one.step >= 0 and before.step >= 0 and self.now[one.step].is_part:
+                yield from differences(self.now[one.step], self.then[before.step], self._variables)
             if one.content is None or before.content is None or one.content == before.content:
                 continue
             if one.step >= 0 and self.now[one.step].kind == "local":
                 was = self.then[before.step].facts.get(names.EXCLUDE, "") if before.step >= 0 else ""
                 now = self.now[one.step].facts.get(names.EXCLUDE, "")
                 excluded = (patterns(was), patterns(now))
-                yield files_changed(self._files(before.content), self._files(one.content), excluded)
+                yield files_changed(self._files(before.files), self._files(one.files), excluded)
 
 
 def explanations(now: Build, today: Sequence[Today], found: tuple[Then, Comparison] | None) -> list[ExplainEvent]:
@@ -146,7 +148,7 @@ def explanations(now: Build, today: Sequence[Today], found: tuple[Then, Comparis
     then, compared = found if found is not None else (None, None)
     told = []
     for position, (step, known) in enumerate(zip(now.steps, today, strict=True)):
-        if step.kind == "local" or step.fate is Fate.PASSED_OVER:
+        if step.kind == "local" or step.is_part or step.fate is Fate.PASSED_OVER:
             continue
         if step.fate is Fate.CACHED and not _is_moved(position, step, then, compared):
             told.append(_hit(step, known))
@@ -213,7 +215,7 @@ def _why(position: int, step: Step, known: Today, then: Then | None, compared: C
     why = _compared(position, step, known, compared)
     if not then.is_elsewhere:
         return why
-    label = f"compared with {then.build.label}, of {moment(then.made)}: {why.text}"
+    label = f"since {moment(then.made)}, from {then.build.label}: {why.text}"
     return _Why(
         cause=Cause.FIRST,
         text="this store has not seen this build before",
@@ -225,7 +227,8 @@ def _why(position: int, step: Step, known: Today, then: Then | None, compared: C
 def _compared(position: int, step: Step, known: Today, compared: Comparison) -> _Why:
     old, own, root = compared.old(position), compared.own[position], compared.roots[position]
     if root != position:
-        return _Why(cause=Cause.STEP, text=_because(compared, root), details=_also(own), root=root)
+        news = [each for each in own if each not in compared.own[root]]
+        return _Why(cause=Cause.STEP, text=_because(compared, root), details=_also(news), root=root)
     if old is None:
         return _Why(cause=Cause.NEW, text="this step is new: there was none like it", root=position)
     if own:
@@ -260,6 +263,8 @@ def _because(compared: Comparison, root: int) -> str:
         return f"because the step {name} before it is new"
     if own and own[0].cause is Cause.BASE:
         return f"because the base image is another one: {name}"
+    if own and own[0].cause is Cause.SOURCE:
+        return f"because {name} has brought something else"
     return f"because {name} ran again"
 
 

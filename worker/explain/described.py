@@ -8,6 +8,7 @@ from buildengine.digest import Digest
 from llb.graph import Node
 from solver.steps import SolvedStep
 from worker.explain import facts
+from worker.explain.files import list_name
 from worker.explain.secrecy import kept
 from worker.explain.step import Build, Step, StepInput, Today
 
@@ -59,6 +60,12 @@ def _step(solved: SolvedStep, node: Node, positions: Mapping[Digest, int]) -> St
         pin=(known.pin if known is not None else "") or facts.pinned(node.op),
         keys=solved.keys,
         inputs=tuple(
-            StepInput(step=positions.get(one.vertex, -1), keys=one.keys, content=one.content) for one in solved.inputs
+            StepInput(
+                step=positions.get(one.vertex, -1),
+                keys=one.keys,
+                content=one.content,
+                files=list_name(node.op, index, one.content),
+            )
+            for index, one in enumerate(solved.inputs)
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 
+from buildengine.builder import SESSION_HOST
 from buildengine.events import Cause
 from buildengine.values import dataclass
 from worker.explain import facts as names
@@ -147,6 +148,8 @@ def _moved(new: Step, old: Step) -> Iterator[Difference]:
             )
     elif new.kind == "git":
         yield Difference(cause=Cause.SOURCE, text="the repository moved on to another commit", details=details)
+    elif new.facts.get("address") == SESSION_HOST:
+        yield Difference(cause=Cause.SOURCE, text="the archive on standard input is another one", details=details)
     else:
         yield Difference(cause=Cause.SOURCE, text="the URL holds something else", details=details)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
+from buildengine.builder import SESSION_HOST
 from buildengine.digest import Digest
 from llb import ops
 from worker.explain.secrecy import HIDDEN, kept, shown
@@ -179,7 +180,8 @@ def _source(op: ops.SourceOp) -> Iterator[tuple[str, str]]:
         yield "image", rest.partition("@")[0]
         left_out = _UNKEYED | _IMAGE_UNKEYED
     else:
-        yield "address", shown(op.identifier)
+        is_upload = rest.startswith(SESSION_HOST + "/")  # what follows is another one in every build
+        yield "address", shown(op.identifier) if not is_upload else SESSION_HOST
         left_out = _UNKEYED
     for name, value in op.attrs.items():
         if name not in left_out:

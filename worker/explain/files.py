@@ -1,7 +1,7 @@
 """The files of a user's directory that a step has read, and how two such lists differ.
 
-A list is written when a step that reads the directory has run: one entry a file, about 60 bytes, packed to half of
-that. It is made of what the content key was made of: where that is known to the scan, nothing is read again.
+A list is written when a step that reads the directory has run: one entry a file, packed to some 13 bytes. It is made
+of what the content key was made of: where that is known to the scan, nothing is read again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from buildengine.values import dataclass
 from cache.contenthash import places, walk
 from cache.hashtree import Tree
 from cache.packed import pack, unpack
-from cache.selection import Selector
+from cache.selection import Selector, selectors_key
 from llb import ops
 from llb.graph import Node
-from solver.steps import Fate, SolvedStep
+from solver.steps import Fate
 from solver.vertex import Edge
+from worker.explain.step import Build
 from worker.localtree import LocalTree
 from worker.ops import exec, file
 
@@ -49,24 +50,35 @@ async def listing(tree: LocalTree, selectors: Sequence[Selector]) -> bytes | Non
         return None
 
 
+def list_name(op: ops.Op, index: int, content: str | None) -> str:
+    """What the list of the files of an input is called; "" where an input does not count by its content.
+
+    By their content, and by what was asked for: a content key leaves out what the selected file itself is called.
+    """
+    selectors = _selected(op, index) if content is not None else ()
+    if not selectors:
+        return ""
+    return blake3(f"{content}\n{selectors_key(selectors)}".encode("utf-8", "surrogateescape")).hexdigest(20)
+
+
 async def new_lists(
-    solved: Sequence[SolvedStep],
+    build: Build,
     nodes: Mapping[Digest, Node],
     results: Iterable[tuple[Edge, object]],
     is_known: Callable[[str], bool],
 ) -> dict[str, bytes]:
-    """By content key, the lists of what the steps that ran have read of directories, as far as they are not known."""
+    """By name, the lists of what the steps that ran have read of directories, as far as they are not known."""
     trees = {edge.vertex.digest: result for edge, result in results if isinstance(result, LocalTree)}
     found: dict[str, bytes] = {}
-    for each in solved:
-        ran = each.fate in (Fate.RAN, Fate.FAILED)
-        for index, one in enumerate(each.inputs if ran else ()):
-            tree = trees.get(one.vertex)
-            if tree is None or one.content is None or one.content in found or is_known(one.content):
+    for step in build.steps:
+        ran = step.fate in (Fate.RAN, Fate.FAILED)
+        for index, one in enumerate(step.inputs if ran else ()):
+            tree = trees.get(Digest(build.steps[one.step].vertex)) if one.step >= 0 else None
+            if tree is None or not one.files or one.files in found or is_known(one.files):
                 continue
-            packed = await listing(tree, _selected(nodes[each.vertex.digest].op, index))
+            packed = await listing(tree, _selected(nodes[Digest(step.vertex)].op, index))
             if packed is not None:
-                found[one.content] = packed
+                found[one.files] = packed
     return found
 
 

@@ -15,13 +15,16 @@ Compare = Callable[[Build], Comparison]
 
 
 def find(now: Build, kept: Explained, subject: str, compare: Compare) -> tuple[Then, Comparison] | None:
-    """The earlier build, and what differs. Of a subject that was never built: another one, if most steps are alike."""
-    own = [(one, compare(build)) for one, build in _decoded(kept.builds(subject))]
+    """The earlier build, and what differs. Of a subject that was never built: another one, if most steps are alike.
+
+    A build without a subject, "", is one of whose files nobody knows where they come from: none is another one then.
+    """
+    own = [(one, build) for one, build in _decoded(kept.builds(subject)) if subject or _is_like(now, build)]
     if own:
-        return _best(own, kept, is_elsewhere=False)
+        return _best([(one, compare(build)) for one, build in own], kept, is_elsewhere=False)
     latest = _decoded(kept.latest(_CANDIDATES))
-    alike = [(one, build) for one, build in latest if _is_like(now, build)]
-    return _best([(one, compare(build)) for one, build in alike], kept, is_elsewhere=True) if alike else None
+    alike = [(one, compare(build)) for one, build in latest if _is_like(now, build)]
+    return _best(alike, kept, is_elsewhere=bool(subject)) if alike else None
 
 
 def _decoded(found: Sequence[KeptBuild]) -> Iterator[tuple[KeptBuild, Build]]:

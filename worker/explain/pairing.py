@@ -24,8 +24,8 @@ def pairs(new: Sequence[Step], old: Sequence[Step]) -> dict[int, int]:
     for tag, start, end, start_old, end_old in blocks:
         if tag == "equal":
             found.update(zip(range(start, end), range(start_old, end_old), strict=True))
-    _match(found, new, old, lambda step: step.likeness)
-    _match(found, new, old, lambda step: (step.kind, step.text))
+    for key in (lambda step: step.likeness, lambda step: step.core, lambda step: (step.kind, step.text)):
+        _match(found, new, old, key)
     for tag, start, end, start_old, end_old in blocks:
         if tag == "replace":
             _in_place(found, new, old, range(start, end), range(start_old, end_old))
@@ -77,8 +77,8 @@ def _images(found: dict[int, int], new: Sequence[Step], old: Sequence[Step]) -> 
 
 def _shared(found: dict[int, int], new: Sequence[Step], old: Sequence[Step]) -> None:
     """A step that is there once more, for another platform, is compared with the one that was there."""
-    known = {(step.kind, step.text): position for position, step in enumerate(old)}
+    known = {step.core: position for position, step in enumerate(old)}
     for position, step in enumerate(new):
-        like = known.get((step.kind, step.text))
+        like = known.get(step.core)
         if position not in found and like is not None:
             found[position] = like

@@ -19,11 +19,13 @@ Facts = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInput:
-    """`step` is a position among the steps of its build, -1 for none of them."""
+    """`step` is a position among the steps of its build, -1 for none of them. `files` is the name of the list of what
+    was read of a user's directory, "" for any other input."""
 
     step: int = -1
     keys: tuple[str, ...] = ()
     content: str | None = None
+    files: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,17 @@ class Step:
         """Steps with the same say the same, whatever they are made from."""
         document = json.dumps([self.kind, dict(self.facts)], sort_keys=True)
         return blake3(document.encode("utf-8", "surrogateescape")).hexdigest(16)
+
+    @property
+    def is_part(self) -> bool:
+        """The frontend's own: a text that a Dockerfile holds. What is different about it is so about its user."""
+        return self.kind == "file" and self.name.startswith("[internal] ")
+
+    @property
+    def core(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """What stays of a step that is for another platform or gets other variables."""
+        passing = ("env ", "platform")
+        return self.kind, tuple([(name, value) for name, value in self.facts.items() if not name.startswith(passing)])
 
     @property
     def text(self) -> str:
@@ -93,7 +106,7 @@ def encode(build: Build) -> bytes:
                 step.op,
                 step.pin,
                 step.keys,
-                [[one.step, one.keys, one.content] for one in step.inputs],
+                [[one.step, one.keys, one.content, one.files] for one in step.inputs],
             ]
             for step in build.steps
         ],
@@ -125,5 +138,7 @@ def _step(row: Sequence[Any]) -> Step:
         op=op,
         pin=pin,
         keys=tuple(keys),
-        inputs=tuple([StepInput(step=step, keys=tuple(of), content=content) for step, of, content in inputs]),
+        inputs=tuple(
+            [StepInput(step=step, keys=tuple(of), content=content, files=files) for step, of, content, files in inputs]
+        ),
     )
