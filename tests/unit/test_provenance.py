@@ -224,7 +224,8 @@ def test_steps_places_and_layers() -> None:
     assert config["llbDefinition"][0]["op"]["Op"]["source"]["identifier"].startswith("docker-image://")
     metadata = document["metadata"][TOLD]
     assert metadata["source"]["locations"] == {
-        "step1": {"locations": [{"ranges": [{"start": {"line": 1, "character": 2}, "end": {"line": 3}}]}]}
+        "step0": {},
+        "step1": {"locations": [{"ranges": [{"start": {"line": 1, "character": 2}, "end": {"line": 3}}]}]},
     }
     (info,) = metadata["source"]["infos"]
     assert (info["filename"], info["data"]) == ("Dockerfile", "RlJPTQ==")
