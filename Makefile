@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN_PACKAGES := busybox-static git
-TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux iproute2 libseccomp2 mmdebstrap openssh-client xfsprogs qemu-user-static
+TEST_PACKAGES := $(RUN_PACKAGES) skopeo umoci runc crun buildah docker-registry strace e2fsprogs util-linux iproute2 gpg gpg-agent libseccomp2 mmdebstrap openssh-client xfsprogs qemu-user-static
 PEER_PACKAGES := $(TEST_PACKAGES) docker.io
 PEER_PROGRAMS := buildctl buildkitd docker-buildx
 

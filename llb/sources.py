@@ -74,7 +74,7 @@ def local(
 def http(
     url: str,
     *,
-    checksum: Digest | None,
+    checksum: Digest | str | None,
     filename: str,
     mode: int | None,
     uid: int,
@@ -88,7 +88,7 @@ def http(
     if unknown:
         raise UserError(f"header {unknown[0]!r} cannot be set", hint=f"only {', '.join(_HEADERS)} can")
     attrs = {
-        "http.checksum": checksum or "",
+        "http.checksum": Digest.parse(checksum) if checksum else "",
         "http.filename": filename,
         "http.perm": f"0{mode:o}" if mode else "",
         "http.uid": str(uid) if uid else "",

@@ -313,7 +313,7 @@ def http(
     url: str,
     /,
     *,
-    checksum: Digest | None = None,
+    checksum: Digest | str | None = None,
     filename: str = "",
     mode: int | None = None,
     uid: int = 0,

@@ -9,9 +9,10 @@ from typing import Unpack
 from buildengine.attestation import Claim
 from buildengine.errors import UserError
 from buildengine.platform import Platform
+from buildengine.units import timestamp
 from buildengine.values import dataclass
 from frontends.dockerfile import imageconfig
-from frontends.dockerfile.imageconfig import Config, Health
+from frontends.dockerfile.imageconfig import Config, Health, History
 from llb import actions, paths
 from llb.actions import Actions
 from llb.annotations import Annotations
@@ -179,6 +180,12 @@ class Image:
 
     def with_author(self, author: str) -> Image:
         return replace(self, document=replace(self.document, author=author))
+
+    def with_history(self, created_by: str, *, created: float | None = None) -> Image:
+        """With one more entry of its history, for its last layer: what has made it, and when, in seconds since the
+        epoch. An image whose files do not depend on when they were made is then the same whenever it is built."""
+        entry = History(created_by=created_by, created=None if created is None else timestamp(created))
+        return replace(self, document=replace(self.document, history=(*self.document.history, entry)))
 
     def _with(self, config: Config) -> Image:
         return replace(self, document=replace(self.document, config=config))

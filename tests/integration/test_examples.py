@@ -23,6 +23,7 @@ STEPS = ("WORKDIR /src", "COPY render.awk", "COPY pages", "RUN --mount=type=cach
 
 def test_there_is_no_example_that_is_not_tested_here() -> None:
     assert sorted(path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__") == [
+        "debian",
         "from-scratch",
         "llb",
         "quickstart",
@@ -74,7 +75,7 @@ def test_the_quickstart_runs_each_step_once(quickstarted: tuple[str, Path]) -> N
 def test_the_quickstart_lists_what_it_made(quickstarted: tuple[str, Path]) -> None:
     listing = quickstarted[0].partition("== the local image")[2]
     assert "quickstart/site   latest" in listing
-    assert "COPY --chown=www:www /site /srv # buildkit" in listing
+    assert "COPY --chown=www-data:www-data" in listing
     assert "blobs/sha256/" in listing
     assert "Total:" in listing
 
@@ -84,7 +85,7 @@ def test_the_archive_of_the_quickstart_is_an_image(quickstarted: tuple[str, Path
     manifest, config = inspect(archive), inspect(archive, "--config")
     assert manifest["Architecture"] in ("amd64", "arm64")
     assert len(manifest["Layers"]) == len(config["rootfs"]["diff_ids"]) == 3
-    assert config["config"]["User"] == "www"
+    assert config["config"]["User"] == "www-data"
     assert config["config"]["ExposedPorts"] == {"8080/tcp": {}}
 
 
