@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from buildengine.digest import Digest
+from cache import documents
 from cache.db import Database
 from cache.durability import Durability
 from cache.holds import Holds
@@ -69,6 +70,7 @@ def collect(db: Database, blobs: Path) -> int:
             f"SELECT digest, size FROM blobs WHERE digest NOT IN ({REFERENCED})"
         ).fetchall()
         connection.executemany("DELETE FROM blobs WHERE digest = ?", [(digest,) for digest, _ in rows])
+        documents.forget(connection)
         return rows
 
     rows = db.write_nowait(write)

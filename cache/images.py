@@ -14,6 +14,7 @@ from buildengine.digest import Digest
 from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
 from buildengine.values import dataclass
+from cache import documents
 from cache.db import Database
 from cache.durability import Durability
 
@@ -149,6 +150,8 @@ def _name(connection: sqlite3.Connection, name: str, digest: str) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO images (name, digest, created) VALUES (?, ?, ?)", (name, digest, time.time())
     )
+    if name:
+        documents.add_name(connection, name, digest)
     if row is not None and row[0] != digest:
         _settle(connection, row[0])
 

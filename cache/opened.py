@@ -20,12 +20,13 @@ import trio
 from buildengine.errors import BuildError, HostError, StoreError
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
-from cache import leases, recovery, schema
+from cache import documents, leases, recovery, schema
 from cache.blobs import BlobLedger
 from cache.cachemounts import CacheMounts
 from cache.contenthash import ContentHashes
 from cache.db import Database
 from cache.diskerrors import explained
+from cache.documents import Documents
 from cache.durability import Durability, incarnation
 from cache.holds import Holds
 from cache.images import ImageStore
@@ -52,6 +53,7 @@ class Cache:
     root: Path
     db: Database
     store: ContentStore
+    documents: Documents
     layers: Layers
     records: Records
     contenthash: ContentHashes
@@ -128,10 +130,12 @@ def _assemble(
     holds = Holds(db, lease.id)
     durability = Durability(db, root, name)
     views = Views(root, db, lease.id)
+    store = ContentStore(root, ledger=BlobLedger(db, holds, durability), owner=lease.id)
     return Cache(
         root=root,
         db=db,
-        store=ContentStore(root, ledger=BlobLedger(db, holds, durability), owner=lease.id),
+        store=store,
+        documents=Documents(db, store),
         layers=Layers(
             root=root,
             db=db,
@@ -237,10 +241,12 @@ def _prepare(connection: sqlite3.Connection, name: str) -> str | None:
     version = schema.version(connection)
     if version == 0:
         schema.create(connection)
+        documents.create(connection)
         connection.execute("INSERT INTO meta (name, value) VALUES ('incarnation', ?)", (name,))
         return None
     if version != schema.FORMAT:
         raise _other_version(Path("meta.db"), str(version))
+    documents.create(connection)
     row: tuple[str] = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").fetchone()
     return row[0]
 

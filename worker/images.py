@@ -1,7 +1,9 @@
 """Image references of one build: each resolved once, from the local store or a registry, and its blobs fetched.
 
-`default` takes an image that the local store knows by that very name, else asks the registry; `pull` always asks
-the registry; `local` never does. Config, key and layers of an image all come from the digest found here.
+`default` and `local` take an image that the local store knows by that very name, else ask the registry; `pull` always
+asks the registry. By a digest an image is taken from the store when its repository is known to have it
+(`cache.documents`), else its registry is asked, with the credentials of this build. Config, key and layers of an image
+all come from the digest found here.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from worker.sources.origin import LayoutOrigin
 
 if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
-    from worker.registry.puller import Registry, RemoteImage, RemoteTree
+    from worker.registry.puller import KnownBlobs, Registry, RemoteImage, RemoteTree
 
 _MODES = ("default", "pull", "local")
 
@@ -111,9 +113,8 @@ class Images:
                 from worker.layouts import LayoutReader
 
                 assert self._layouts is not None
-                reader = LayoutReader(origin, self._layouts, self._known)
+                reader = LayoutReader(origin, self._layouts)
                 chosen = await reader.choose(platform)
-                self._remember((*chosen.indexes, chosen.manifest, chosen.config))
                 for layer in chosen.manifest.layers:
                     self._in_layouts.setdefault(layer.digest, reader.source)
                 self._resolved[key] = BaseImage(
@@ -156,16 +157,16 @@ class Images:
 
         A tag that is in the local store costs one HEAD request when it has not moved.
         """
-        registry = await self._registry()
-        image = await registry.resolve(reference, platform, known=self._known, expected=self._stored(reference))
-        self._remember((*image.indexes, image.manifest, image.config))
+        registry, known = await self._registry(), self._known(reference)
+        image = await registry.resolve(reference, platform, known=known, expected=self._stored(reference))
+        self._remember(reference, (*image.indexes, image.manifest, image.config))
         return image
 
     async def ask_all(self, reference: Reference) -> RemoteTree:
         """As `ask`, for all platforms at once."""
-        registry = await self._registry()
-        tree = await registry.resolve_all(reference, known=self._known, expected=self._stored(reference))
-        self._remember((*tree.documents, *tree.configs.values()))
+        registry, known = await self._registry(), self._known(reference)
+        tree = await registry.resolve_all(reference, known=known, expected=self._stored(reference))
+        self._remember(reference, (*tree.documents, *tree.configs.values()))
         return tree
 
     async def allow_insecure(self, domain: str) -> None:
@@ -220,28 +221,30 @@ class Images:
                 self._client = await self._open_client()
         return self._client
 
-    def _remember(self, documents: Iterable[Manifest | Index | ImageConfig]) -> None:
-        """Keep the documents of an image until the next prune: whoever pins it by digest needs no registry then."""
-        for document in documents:
-            if self._cache.store.info(document.digest) is None:
-                self._cache.store.put(document.raw)
+    def _remember(self, reference: Reference, documents: Iterable[Manifest | Index | ImageConfig]) -> None:
+        """Whoever pins this image of this repository by its digest needs no registry until the next prune."""
+        self._cache.documents.keep((document.raw for document in documents), reference.name)
 
     def _stored(self, reference: Reference) -> Digest | None:
         """The digest that the local store has under the name of `reference`."""
         stored = self._cache.images.find(str(reference))
         return stored.digest if stored is not None else None
 
-    def _known(self, digest: Digest) -> bytes | None:
-        store = self._cache.store
-        return store.read(digest, limit=CONFIG_LIMIT) if store.info(digest) is not None else None
+    def _known(self, reference: Reference) -> KnownBlobs:
+        """The documents that this repository has sent before, whoever asked for them."""
+        return lambda digest: self._cache.documents.read(digest, reference.name, limit=CONFIG_LIMIT)
 
     # --- what is here ---------------------------------------------------------------------------------------
 
+    def _here(self, digest: Digest) -> bytes | None:
+        store = self._cache.store
+        return store.read(digest, limit=CONFIG_LIMIT) if store.info(digest) is not None else None
+
     def _pinned(self, reference: Reference, platform: Platform) -> BaseImage | None:
-        """An image by its digest, of which all documents are here."""
+        """An image by its digest, of which all documents are here and known to be of its repository."""
         if reference.digest is None:
             return None
-        found = _manifest_for(self._cache.store, reference.digest, platform)
+        found = _manifest_for(self._known(reference), reference.digest, platform)
         if found is None:
             return None
         manifest, config = found
@@ -265,7 +268,7 @@ class Images:
         stored = self._cache.images.find(name)
         if stored is None or (reference.digest is not None and stored.digest != reference.digest):
             return None
-        found = _manifest_for(self._cache.store, stored.digest, platform)
+        found = _manifest_for(self._here, stored.digest, platform)
         if found is None:
             return None
         manifest, config = found
@@ -274,22 +277,24 @@ class Images:
 
 
 def _manifest_for(
-    store: ContentStore, digest: Digest, platform: Platform, *, labelled: bool = False
+    known: KnownBlobs, digest: Digest, platform: Platform, *, labelled: bool = False
 ) -> tuple[Manifest, ImageConfig] | None:
-    """The manifest under `digest` that fits `platform`, with its config; None when the store has none.
+    """The manifest under `digest` that fits `platform`, with its config; None when `known` has none.
 
     What an index says of a manifest is believed (`labelled`), as it is when a registry is asked.
     """
-    if store.info(digest) is None:
+    raw = known(digest)
+    if raw is None:
         return None
-    document = parse_manifest_or_index(store.read(digest))
+    document = parse_manifest_or_index(raw)
     if isinstance(document, Index):
         entries = (e for e in candidates(document, platform) if e.media_type in MANIFEST_TYPES | INDEX_TYPES)
-        found = (_manifest_for(store, e.digest, platform, labelled=e.platform is not None) for e in entries)
+        found = (_manifest_for(known, e.digest, platform, labelled=e.platform is not None) for e in entries)
         return next((image for image in found if image is not None), None)
-    if store.info(document.config.digest) is None:
+    raw = known(document.config.digest)
+    if raw is None:
         return None
-    config = parse_config(store.read(document.config.digest, limit=CONFIG_LIMIT))
+    config = parse_config(raw)
     return (document, config) if labelled or rank(platform, config.platform) is not None else None
 
 

@@ -39,16 +39,15 @@ class Writer(Protocol):
 
 
 class LayoutReader:
-    """The image that `origin` names, out of one of `layouts`. `known` has the bytes of documents that are here."""
+    """The image that `origin` names, out of one of `layouts`: its documents too, whatever the store has."""
 
-    def __init__(self, origin: LayoutOrigin, layouts: Layouts, known: Callable[[Digest], bytes | None]) -> None:
+    def __init__(self, origin: LayoutOrigin, layouts: Layouts) -> None:
         name, at, digest = origin.reference.partition("@")
         if not at:
             raise UserError(f'reference "{origin.reference}" must have digest', hint="write oci-layout://NAME@DIGEST")
         self.digest = Digest.parse(digest)
         self.source = layouts.find(origin.store or name, origin.session)
         self._reference = origin.reference
-        self._known = known
 
     async def choose(self, platform: Platform) -> Chosen:
         """What there is for `platform`. Raises SourceError."""
@@ -71,9 +70,6 @@ class LayoutReader:
         return parse_config(raw, what=f"config of {self._reference}")
 
     async def _whole(self, digest: Digest, limit: int) -> bytes:
-        known = self._known(digest)
-        if known is not None:
-            return known
         data = bytearray()
         async with self.source.open(digest) as pieces:
             async for piece in pieces:

@@ -128,6 +128,33 @@ async def test_an_image_is_whole_when_its_registry_is_gone(pybuild: Pybuild) -> 
     assert ended.seconds < 5
 
 
+async def test_a_digest_opens_nothing_that_its_registry_would_not_send(pybuild: Pybuild) -> None:
+    """A store that several use: what one was allowed to pull is no other's by knowing its digest."""
+    secret = image("a", "b")
+    async with fake_registry(basic="ann:secret") as private, fake_registry() as public:
+        digest = private.put("team/app", "1", secret)
+        pybuild.auths = {private.host: base64.b64encode(b"ann:secret").decode()}
+        assert await pybuild.files(f"{private.host}/team/app@{digest}") == {"a": b"a", "b": b"b"}
+        pybuild.auths = {}
+        public.put_manifest("thief", "index", index(secret.entry()))
+        for base in (f"{private.host}/team/b@{digest}", f"{public.host}/thief@{digest}", f"{public.host}/thief:index"):
+            (pybuild.directory / "context/Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /made\n")
+            await pybuild("build", pybuild.directory / "context", status=1)
+        await pybuild("pull", f"{public.host}/thief@{digest}", status=1)
+        assert f"GET thief/manifests/{digest}" in asked(public)
+
+        before = len(public.server.requests)
+        public.put("copy", "1", secret)
+        copy = f"{public.host}/copy@{digest}"
+        assert await pybuild.files(copy) == {"a": b"a", "b": b"b"}
+        assert asked(public)[before:] == [
+            f"GET copy/manifests/{digest}",
+            f"GET copy/blobs/{Digest.sha256(secret.config)}",
+        ], "no layer that is here"
+    for base in (copy, f"{private.host}/team/app@{digest}"):
+        assert await pybuild.files(base) == {"a": b"a", "b": b"b"}, "what a repository has sent needs it no more"
+
+
 async def test_pull_asks_for_what_is_newer_and_a_build_alone_does_not(pybuild: Pybuild) -> None:
     async with fake_registry() as registry:
         registry.put("app", "1", image("old"))

@@ -46,6 +46,31 @@ async def test_names_move_and_leave_a_dangling_image(tmp_path: Path) -> None:
             await cache.images.tag(Digest.sha256(b"nothing"), "x")
 
 
+async def test_documents_count_for_the_repositories_that_have_them(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as cache:
+        named = await image(cache, "named", "docker.io/library/app:1")
+        cache.documents.keep([b"sent"], "docker.io/library/other")
+        cache.db.write_nowait(lambda c: c.execute("DROP TABLE document_origins"))
+    async with open_cache(tmp_path) as cache:  # a store from before there was the table
+        assert known(cache, named) == ["app"]
+        assert known(cache, Digest.sha256(b"layer of named")) == ["app"], "all of an image counts where it has a name"
+        assert known(cache, Digest.sha256(b"sent")) == []
+        cache.documents.keep([b"sent", b"named"], "docker.io/library/other")
+        await cache.images.tag(named, "docker.io/library/again:1")
+        assert known(cache, named) == ["app", "other", "again"]
+        assert known(cache, Digest.sha256(b"sent")) == ["other"]
+        cache.holds.expire()
+        await prune.collect(cache, everything=False)
+        assert known(cache, named) == ["app", "other", "again"]
+        rows = cache.db.read(lambda c: c.execute("SELECT count(*) FROM document_origins").fetchone())
+        assert rows == (3,), "and nothing is known of what is gone"
+
+
+def known(cache: Cache, digest: Digest) -> list[str]:
+    repositories = ("app", "other", "again", "ap")
+    return [r for r in repositories if cache.documents.read(digest, f"docker.io/library/{r}", limit=100) is not None]
+
+
 async def test_an_image_is_whole_or_not_stored(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as cache:
         manifest = cache.store.put(b"manifest")
