@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from buildengine.errors import HostError, UserError
 from cache.overlay import TreeMount
@@ -45,7 +45,8 @@ def plan(spec: ProcessSpec, secrets: Mapping[str, SecretBytes], *, oci: bool = F
     _bounded(root)
     first: list[do.Operation] = [do.Root(lowers=root.lowers, upper=root.upper, work=root.work)]
     last: list[do.Operation] = []
-    mounts = [*_devices(spec), *_own(spec, oci), *_files(spec), *(_user(mount, secrets) for mount in spec.mounts)]
+    users = [_user(mount, secrets) for mount in spec.mounts]
+    mounts = [*_uncovered([*_devices(spec), *_own(spec, oci)], users), *_files(spec), *users]
     if not oci:
         first.append(do.Hostname(name=spec.hostname))
         if spec.network == "none":
@@ -56,6 +57,12 @@ def plan(spec: ProcessSpec, secrets: Mapping[str, SecretBytes], *, oci: bool = F
     if spec.readonly_root and not oci:
         last.append(do.ReadonlyRoot())
     return (*first, *sorted(mounts, key=lambda mount: mount.target.split("/")), *last)
+
+
+def _uncovered(ours: Iterable[do.Targeted], users: Iterable[do.Targeted]) -> Iterator[do.Targeted]:
+    """Without file systems that nobody would see, such as /dev/shm below the one that --shm-size asks for."""
+    covered = {mount.target for mount in users}
+    return (each for each in ours if each.target not in covered or not isinstance(each, do.Filesystem))
 
 
 def _bounded(tree: TreeMount) -> None:
