@@ -51,6 +51,10 @@ class ContentHashes:
             await self._save(stack, selectors, digest, files)
         return digest
 
+    def tree(self, stack: Sequence[str], tree_fd: int) -> Tree:
+        """The tree of `stack`, to be looked at, with what is remembered of its files."""
+        return FdTree(tree_fd, FileDigests(self._load(stack)))
+
     def _load(self, stack: Sequence[str]) -> dict[bytes, bytes]:
         query = "SELECT data FROM file_digests WHERE layer = ?"
         rows = self._db.read(lambda c: [c.execute(query, (layer,)).fetchone() for layer in stack])

@@ -31,6 +31,7 @@ class UsedInput:
     """An input as its user saw it: under these keys, and with this content, as far as that was asked for."""
 
     vertex: Digest
+    output: int = 0
     keys: tuple[str, ...] = ()
     content: str | None = None
 
@@ -75,6 +76,7 @@ def _step(active: ActiveVertex, edge: ActiveEdge) -> SolvedStep:
         inputs=tuple(
             UsedInput(
                 vertex=source.vertex.digest,
+                output=source.index,
                 keys=tuple(dict.fromkeys((*one.keys, *producer.keys))),
                 content=one.content,
             )

@@ -192,6 +192,8 @@ def _checked_request(given: BuildFlags, inputs: Inputs) -> BuildRequest:
 
 def _progress_mode(given: BuildFlags) -> str:
     mode = given.progress
+    if given.quiet and given.explain:
+        raise Misuse("--quiet and --explain exclude each other")
     if given.quiet and mode not in ("auto", "quiet"):
         raise Misuse(f"--quiet and --progress {mode} exclude each other")
     if mode == "auto" and os.environ.get("BUILDKIT_PROGRESS"):

@@ -61,6 +61,8 @@ class _Explaining:
         job: Job,
         solved: Sequence[SolvedStep],
     ) -> None:
+        self._cache = cache
+        self._trees = solving.context.trees
         self._kept = cache.explained
         self._request = request
         self._job = job
@@ -77,23 +79,25 @@ class _Explaining:
         from worker.explain.files import new_lists
         from worker.explain.step import encode
 
-        build = describe(self._solved, self._nodes, self._request.options, _label(self._request))
-        self._lists = await new_lists(build, self._nodes, self._job.results(), self._kept.has_files)
-        told = self._explanations(build) if self._request.explain else []
+        options, results = self._request.options, [*self._job.results()]
+        build = describe(self._solved, self._nodes, results, options, _label(self._request))
+        self._lists = await new_lists(build, self._nodes, results, self._kept.has_files)
+        told = await self._explanations(build) if self._request.explain else []
         if _is_news(self._solved):
             reads = [one.files for step in build.steps for one in step.inputs if one.files]
             await self._kept.save(self._subject, encode(build), self._lists, reads)
         return told
 
-    def _explanations(self, build: Build) -> list[ExplainEvent]:
+    async def _explanations(self, build: Build) -> list[ExplainEvent]:
         from worker.explain.causes import Comparison, explanations
         from worker.explain.described import today
         from worker.explain.nearest import find
+        from worker.explain.stages import changed_in_stages
 
         compare = partial(Comparison, build, files=self._files, declared=self._declared())
-        return explanations(
-            build, today(self._solved, self._request.options), find(build, self._kept, self._subject, compare)
-        )
+        found = find(build, self._kept, self._subject, compare)
+        in_stages = await changed_in_stages(found[1], self._nodes, self._cache, self._trees) if found else {}
+        return explanations(build, today(self._solved, self._request.options), found, in_stages)
 
     def _files(self, name: str) -> Listing | None:
         from worker.explain.files import read

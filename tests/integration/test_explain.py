@@ -415,6 +415,17 @@ def test_an_archive_on_standard_input(store: Store, context: Path) -> None:
     assert "load remote build context has brought something else" in built.why(COPY)["text"]
 
 
+async def test_what_a_stage_has_made_is_told_file_by_file(store: Store, context: Path) -> None:
+    edited("RUN echo", "RUN cp -r /src /made.d && echo")(context)
+    edited("--from=made /made /made", "--from=made /made.d /made.d")(context)
+    edited("RUN cat /made", "RUN ls /made.d")(context)
+    await store.build(context)
+    write(context, {"src/a": "A\n", "src/new": "n"})
+    why = (await store.build(context, "--explain")).why("COPY --from")
+    assert why["text"] == "because [made 3/4] COPY src /src ran again"
+    assert [line.split() for line in why["details"][1:]] == [["content", "made.d/a"], ["added", "made.d/new"]]
+
+
 async def test_a_url_that_holds_something_else(store: Store, tmp_path: Path) -> None:
     bodies = [b"one", b"two"]
 

@@ -6,7 +6,7 @@ step on the way down of which something of its own is different, or that ran ane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from buildengine.events import Cause, ExplainEvent
@@ -100,6 +100,19 @@ class Comparison:
         changed = bool(self.own[position]) or self.old(position) is None or step.fate is Fate.RAN
         return changed or roots[position] != position
 
+    def taken(self) -> Iterator[tuple[int, int, tuple[str, ...], tuple[str, ...]]]:
+        """Positions of steps that ran, and of inputs of theirs that hold something else, with the layers then and now.
+
+        Only where the step itself takes the same of it.
+        """
+        for position, step in enumerate(self.now):
+            old = self.old(position)
+            if old is None or step.likeness != old.likeness or step.fate not in (Fate.RAN, Fate.FAILED):
+                continue
+            for index, (one, before) in enumerate(self._inputs(position)):
+                if one.files and before.files and one.content != before.content and one.tree and before.tree:
+                    yield position, index, before.tree, one.tree
+
     def replaced_input(self, position: int) -> str:
         """The name of what it was made from then, where that is not what it is made from now; "" otherwise."""
         for one, before in self._inputs(position):
@@ -143,8 +156,14 @@ class Comparison:
                 yield files_changed(self._files(before.files), self._files(one.files), excluded)
 
 
-def explanations(now: Build, today: Sequence[Today], found: tuple[Then, Comparison] | None) -> list[ExplainEvent]:
-    """One for each step that ran, failed or was found. `found` is the earlier build, None where there is none."""
+def explanations(
+    now: Build,
+    today: Sequence[Today],
+    found: tuple[Then, Comparison] | None,
+    in_stages: Mapping[int, Sequence[Difference]],
+) -> list[ExplainEvent]:
+    """One for each step that ran, failed or was found. `found` is the earlier build, None where there is none;
+    `in_stages` what is different in what steps take from others, by their positions."""
     then, compared = found if found is not None else (None, None)
     told = []
     for position, (step, known) in enumerate(zip(now.steps, today, strict=True)):
@@ -162,7 +181,7 @@ def explanations(now: Build, today: Sequence[Today], found: tuple[Then, Comparis
                 fate=step.fate.value,
                 cause=why.cause,
                 text=why.text,
-                details=why.details,
+                details=(*why.details, *_taken(in_stages.get(position, ()))),
                 since=made,
             )
         )
@@ -254,6 +273,13 @@ def _without_difference(position: int, step: Step, known: Today, old: Step) -> _
         return _Why(cause=Cause.NEW, text=text, root=position)
     text = "nothing has changed, but its result is not in the store any more: pruned, or over the store's limits"
     return _Why(cause=Cause.GONE, text=text, root=position)
+
+
+def _taken(differences: Sequence[Difference]) -> tuple[str, ...]:
+    lines: list[str] = []
+    for each in differences:
+        lines += [f"of what it takes: {each.text}", *(f"  {line}" for line in each.details)]
+    return tuple(lines)
 
 
 def _because(compared: Comparison, root: int) -> str:

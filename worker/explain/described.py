@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from buildengine.digest import Digest
 from llb.graph import Node
 from solver.steps import SolvedStep
+from solver.vertex import Edge
 from worker.explain import facts
 from worker.explain.files import list_name
 from worker.explain.secrecy import kept
 from worker.explain.step import Build, Step, StepInput, Today
+from worker.results import Snapshot, Stack
 
 _ARGUMENT = "build-arg:"
 
 
 def describe(
-    solved: Sequence[SolvedStep], nodes: Mapping[Digest, Node], options: Mapping[str, str], label: str
+    solved: Sequence[SolvedStep],
+    nodes: Mapping[Digest, Node],
+    results: Iterable[tuple[Edge, object]],
+    options: Mapping[str, str],
+    label: str,
 ) -> Build:
     """`options` are those of the frontend: the build arguments among them are written down as well."""
+    stacks = {
+        (edge.vertex.digest, edge.index): result.stack for edge, result in results if isinstance(result, Snapshot)
+    }
     positions = {each.vertex.digest: position for position, each in enumerate(solved)}
     given = {name.removeprefix(_ARGUMENT): value for name, value in options.items() if name.startswith(_ARGUMENT)}
     return Build(
         label=label,
-        steps=tuple([_step(each, nodes[each.vertex.digest], positions) for each in solved]),
+        steps=tuple([_step(each, nodes[each.vertex.digest], positions, stacks) for each in solved]),
         arguments={name: kept(name, value) for name, value in given.items()},
     )
 
@@ -48,7 +57,12 @@ def _asked(options: Mapping[str, str]) -> str:
     return f"--no-cache-filter {stages}" if stages else "--no-cache"
 
 
-def _step(solved: SolvedStep, node: Node, positions: Mapping[Digest, int]) -> Step:
+def _step(
+    solved: SolvedStep,
+    node: Node,
+    positions: Mapping[Digest, int],
+    stacks: Mapping[tuple[Digest, int], Stack],
+) -> Step:
     known = solved.cache_map
     return Step(
         vertex=solved.vertex.digest,
@@ -65,6 +79,7 @@ def _step(solved: SolvedStep, node: Node, positions: Mapping[Digest, int]) -> St
                 keys=one.keys,
                 content=one.content,
                 files=list_name(node.op, index, one.content),
+                tree=stacks.get((one.vertex, one.output), ()) if one.content is not None else (),
             )
             for index, one in enumerate(solved.inputs)
         ),

@@ -79,8 +79,9 @@ _ORDER = (
 def _difference(new: Step, name: str, was: str | None, now: str | None, variables: Variables) -> Iterator[Difference]:
     if new.kind == "local":  # which part of a directory is seen: what that means for the files, their list says
         return
-    argument = variables.behind(was or "", now or "")
-    if argument and name != names.ENV + argument:
+    is_given = name.startswith(names.ENV) and variables.is_argument(name.removeprefix(names.ENV))
+    argument = "" if is_given else variables.behind(was or "", now or "")
+    if argument:
         details = _values(variables.then.get(argument), variables.now.get(argument))
         yield Difference(cause=Cause.ARGUMENT, text=f"the build argument {argument} changed", details=details)
         return

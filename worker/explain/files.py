@@ -55,7 +55,7 @@ def list_name(op: ops.Op, index: int, content: str | None) -> str:
 
     By their content, and by what was asked for: a content key leaves out what the selected file itself is called.
     """
-    selectors = _selected(op, index) if content is not None else ()
+    selectors = selected(op, index) if content is not None else ()
     if not selectors:
         return ""
     return blake3(f"{content}\n{selectors_key(selectors)}".encode("utf-8", "surrogateescape")).hexdigest(20)
@@ -76,13 +76,13 @@ async def new_lists(
             tree = trees.get(Digest(build.steps[one.step].vertex)) if one.step >= 0 else None
             if tree is None or not one.files or one.files in found or is_known(one.files):
                 continue
-            packed = await listing(tree, _selected(nodes[Digest(step.vertex)].op, index))
+            packed = await listing(tree, selected(nodes[Digest(step.vertex)].op, index))
             if packed is not None:
                 found[one.files] = packed
     return found
 
 
-def _selected(op: ops.Op, index: int) -> tuple[Selector, ...]:
+def selected(op: ops.Op, index: int) -> tuple[Selector, ...]:
     match op.payload:
         case ops.FileOp() as payload:
             return file.selected(payload, index)
@@ -92,6 +92,18 @@ def _selected(op: ops.Op, index: int) -> tuple[Selector, ...]:
 
 
 def _pack(tree: Tree, selectors: Sequence[Selector]) -> bytes:
+    return zlib.compress(pack(_found(tree, selectors)), 1)
+
+
+def list_tree(tree: Tree, selectors: Sequence[Selector]) -> Listing | None:
+    """What is selected. None for too much. Raises BuildError, OSError. Blocks."""
+    try:
+        return _found(tree, selectors)
+    except _TooMany:
+        return None
+
+
+def _found(tree: Tree, selectors: Sequence[Selector]) -> dict[str, tuple[int, int, int, bytes]]:
     found: dict[str, tuple[int, int, int, bytes]] = {}
     for selector in selectors:
         for _, place in places(tree, selector):
@@ -101,7 +113,7 @@ def _pack(tree: Tree, selectors: Sequence[Selector]) -> bytes:
                 found[whole] = (mode, uid, gid, blake3(memoryview(record)[_HEAD.size :]).digest(_DIGEST))
                 if len(found) > MOST:
                     raise _TooMany
-    return zlib.compress(pack(found), 1)
+    return found
 
 
 def read(data: bytes | None) -> Listing | None:

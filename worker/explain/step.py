@@ -20,12 +20,14 @@ Facts = Mapping[str, str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInput:
     """`step` is a position among the steps of its build, -1 for none of them. `files` is the name of the list of what
-    was read of a user's directory, "" for any other input."""
+    was read of a user's directory; `tree` the layers of what counts by its content, as far as there were any.
+    """
 
     step: int = -1
     keys: tuple[str, ...] = ()
     content: str | None = None
     files: str = ""
+    tree: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ def encode(build: Build) -> bytes:
                 step.op,
                 step.pin,
                 step.keys,
-                [[one.step, one.keys, one.content, one.files] for one in step.inputs],
+                [[one.step, one.keys, one.content, one.files, one.tree] for one in step.inputs],
             ]
             for step in build.steps
         ],
@@ -139,6 +141,9 @@ def _step(row: Sequence[Any]) -> Step:
         pin=pin,
         keys=tuple(keys),
         inputs=tuple(
-            [StepInput(step=step, keys=tuple(of), content=content, files=files) for step, of, content, files in inputs]
+            [
+                StepInput(step=step, keys=tuple(of), content=content, files=files, tree=tuple(tree))
+                for step, of, content, files, tree in inputs
+            ]
         ),
     )
