@@ -26,6 +26,7 @@ from frontends.gateway import FrontendRequest
 from frontends.python.building import run_in
 from frontends.python.context import Context
 from frontends.python.contexts import beside, build_file
+from frontends.python.installed import installed
 from frontends.python.result import Build
 from llb.annotations import locate_with
 
@@ -91,7 +92,7 @@ async def _request(gateway: RemoteGateway, asked: dict[str, Any]) -> FrontendReq
 async def _loaded(ctx: Context, modules: Modules, asked: dict[str, Any]) -> Build:
     """The author's `build`, of the build file or of the installed package that the request names."""
     if asked["entry_point"]:
-        return _installed(asked["entry_point"])
+        return installed(asked["entry_point"])
     name = asked["filename"]
     try:
         source = await (await build_file(ctx)).read(name)
@@ -105,17 +106,6 @@ async def _loaded(ctx: Context, modules: Modules, asked: dict[str, Any]) -> Buil
         raise UserError(f"{name} defines no build()", hint=f"a build file has: async def build(ctx){also}")
     found: Build = build
     return found
-
-
-def _installed(entry_point: str) -> Build:
-    from importlib import import_module
-
-    module, _, attributes = entry_point.partition(":")
-    found: Any = import_module(module)
-    for name in filter(None, attributes.split(".")):
-        found = getattr(found, name)
-    build: Build = getattr(found, "build", found)
-    return build
 
 
 def _reader(channel: Channel, request: FrontendRequest) -> Callable[[tuple[str, ...]], tuple[str, bytes] | None]:

@@ -32,7 +32,7 @@ class Mistakes:
         frame = sys._getframe(1)
         while frame.f_back is not None:
             frame = frame.f_back
-            if is_own(frame.f_code.co_filename):
+            if self._is_authors(frame.f_code.co_filename):
                 return (self._file(frame.f_code.co_filename).line(frame.f_lineno),)
         return ()
 
