@@ -7,8 +7,12 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 from worker.runtime import isolate
+
+settings.register_profile("patient", deadline=None)  # on a busy machine an example may take any time
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

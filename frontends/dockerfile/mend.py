@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from buildengine.errors import BuildError
+from buildengine.errors import BuildError, ParseError
 from buildengine.values import dataclass
 from frontends.dockerfile import instructions as ins
 from frontends.dockerfile import lines, parse
@@ -190,10 +190,17 @@ def meaning(instruction: ins.Instruction, escape: str = "\\") -> object:
             return name, instruction.image, instruction.stage_name.lower(), "" if default else instruction.platform
         case ins.PairInstruction():
             lexer = Lexer(escape=escape, keep_unset=True)
-            return name, [(p.key, None if p.value is None else lexer.expand(p.value, {})) for p in instruction.pairs]
+            return name, [(p.key, None if p.value is None else _value(lexer, p.value)) for p in instruction.pairs]
         case ins.Expose():
             return name, sorted(map(_tidy_port, instruction.arguments))
     return name, replace(instruction, line=_NOWHERE, keyword=""), bodies
+
+
+def _value(lexer: Lexer, text: str) -> str:
+    try:
+        return lexer.expand(text, {})
+    except ParseError:
+        return text  # it fails the build, and does so in the same words only if it stays
 
 
 _NOWHERE = LogicalLine(text="", first=0, last=0, source=SourceFile(filename="", data=b""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from buildengine.api import framing
@@ -75,7 +75,6 @@ def test_a_call_with_its_answer() -> None:
     assert wire.client.calls == wire.server.calls == 0
 
 
-@settings(deadline=None)
 @given(st.lists(sizes, max_size=6), st.lists(st.integers(1, 30_000), max_size=60), st.booleans())
 def test_any_cut_of_the_bytes_means_the_same(messages: list[int], cuts: list[int], half_close: bool) -> None:
     def said() -> bytes:
@@ -234,7 +233,6 @@ def test_what_is_held_is_bounded_over_all_calls() -> None:
     assert sum(len(event.messages) for event in [*got, *more] if isinstance(event, MessagesReceived)) == 40 * 30
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from(list(Code)[1:]), st.lists(st.binary(max_size=40), max_size=3))
 def test_a_status_without_messages_is_one_block_of_headers(text: str, code: Code, values: list[bytes]) -> None:
     wire = Wire()

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from hpack import Decoder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from buildengine.api import framing
@@ -40,7 +40,6 @@ def is_broken(events: list[Event]) -> bool:
     return any(isinstance(event, Broken) for event in events)
 
 
-@settings(deadline=None)
 @given(frame_lists, st.booleans())
 def test_any_frames_are_answered_or_refused(sent: list[tuple[int, int, int, bytes]], client: bool) -> None:
     core = opened(client=client)
@@ -57,7 +56,6 @@ def test_any_frames_are_answered_or_refused(sent: list[tuple[int, int, int, byte
     core.output()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_answered_or_refused(data: bytes, whole: bool) -> None:
     core = Core(client=False)
@@ -314,7 +312,6 @@ def mutated(data: bytes, random: Random) -> bytes:
     return random.choice([data[:at] + noise + data[at:], data[:at] + data[at + len(noise) :], data + frame])
 
 
-@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_a_conversation_that_is_tampered_with_is_answered_or_refused(random: Random) -> None:
     wire, calls = Wire(), list[int]()

@@ -224,7 +224,7 @@ NESTED = st.recursive(
 
 
 @given(NESTED, NESTED)
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equal_trees_and_only_they_have_equal_digests(
     tmp_path_factory: pytest.TempPathFactory, one: dict[str, object], two: dict[str, object]
 ) -> None:

@@ -53,7 +53,7 @@ def seen(*layers: Path) -> dict[str, object]:
             os.close(root)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(below=st.lists(_LAYER, max_size=2), top=_LAYER)
 def test_on_its_own_layers_it_is_the_same_tree(
     tmp_path_factory: pytest.TempPathFactory, below: list[dict[str, object]], top: dict[str, object]

@@ -135,7 +135,7 @@ ACTIONS = st.lists(st.tuples(st.booleans(), st.sampled_from(OPS), st.integers(0,
 
 
 @given(ACTIONS)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_database_answers_as_memory_does(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[bool, Digest, int, list[InputKeys]]]
 ) -> None:

@@ -251,7 +251,7 @@ def rename(root: int, source: str, target: str) -> None:
 
 
 @given(st.lists(st.lists(OPERATIONS, max_size=8), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_gives_one_tree(tmp_path_factory: pytest.TempPathFactory, steps: list[list[Operation]]) -> None:
     root = tmp_path_factory.mktemp("history")
 

@@ -34,7 +34,7 @@ instruction = st.tuples(st.sampled_from(KEYWORDS), st.lists(st.sampled_from(BITS
     lambda t: f"{t[0]} {' '.join(t[1])}\n"
 )
 files = st.lists(instruction, max_size=6).map(lambda found: "FROM busybox AS x\n" + "".join(found))
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def encode(text: str) -> bytes:
@@ -120,6 +120,7 @@ def printed(split: lines.Dockerfile, instructions: list[ins.Instruction]) -> byt
 @quick
 @given(files)
 @example("from busybox AS A\nenv a  b c\nexpose 1:2/TCP\nRUN a \\\n\n b\n")
+@example('FROM busybox AS x\nENV a "\n')
 def test_what_is_mended_means_the_same(text: str) -> None:
     file = lines.SourceFile(filename="Dockerfile", data=encode(text))
     mended = mend(file, lambda current: check(current, {}).findings)

@@ -256,7 +256,7 @@ def test_quote_prints_as_go_does() -> None:
     assert quote('a"b\\c\n\t\x00\x7f é\u200b\U000e0001') == '"a\\"b\\\\c\\n\\t\\x00\\x7f é\\u200b\\U000e0001"'
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(alphabet="a$ {}:-+?#%/*\\'\"`<\t0_", max_size=40), st.booleans(), st.booleans(), st.booleans())
 def test_any_text_gives_a_value_or_a_parse_error(text: str, quotes: bool, escapes: bool, unset: bool) -> None:
     lexer = Lexer(keep_quotes=quotes, keep_escapes=escapes, keep_unset=unset)

@@ -72,7 +72,7 @@ def test_what_has_a_wildcard() -> None:
     assert not any(map(has_wildcard, ["", "a", r"\*", r"a\?b", r"\\\[", "]"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("ab*?", max_size=9), st.text("ab", max_size=9))
 def test_agrees_with_the_plain_translation(pattern: str, name: str) -> None:
     plain = pattern.replace("*", ".*").replace("?", ".")

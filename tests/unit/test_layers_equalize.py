@@ -38,7 +38,7 @@ def test_what_is_equal_is_not_touched(tmp_path: Path) -> None:
 
 
 @given(one=trees, two=trees)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_tree_becomes_any_other(one: dict[str, object], two: dict[str, object], tmp_path: Path) -> None:
     work = tmp_path / os.urandom(8).hex()
     for name, tree in (("one", one), ("two", two)):

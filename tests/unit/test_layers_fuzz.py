@@ -41,7 +41,7 @@ archives = st.lists(entries, max_size=12).map(
 
 
 @given(data=archives, cut=st.integers(1, 4000))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_archive(data: bytes, cut: int, tmp_path: Path) -> None:
     work = tmp_path / os.urandom(8).hex()
     for name in ("lower", "layer", "plain", "outside"):

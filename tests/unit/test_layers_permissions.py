@@ -68,7 +68,7 @@ clauses = st.builds(
 
 
 @given(text=st.lists(clauses, min_size=1, max_size=3).map(",".join), before=st.integers(0, 0o7777))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_as_chmod_does(text: str, before: int, tmp_path: Path) -> None:
     # chmod(1) of GNU knows `s` and `t` for other classes, and decides on X clause by clause.
     if any(char in text for char in "stX"):

@@ -370,7 +370,7 @@ def grow(root: Path, tree: dict[str, tuple[str, bytes, int, int, int]]) -> None:
 
 
 @given(tree=trees)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_can_be_applied(tree: dict[str, tuple[str, bytes, int, int, int]], tmp_path: Path) -> None:
     work = tmp_path / os.urandom(8).hex()
     (work / "one").mkdir(parents=True)

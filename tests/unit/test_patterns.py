@@ -162,7 +162,7 @@ names = st.text(alphabet="ab", min_size=1, max_size=3)
 pieces = st.one_of(names, st.sampled_from(["*", "**", "?", "a*", "*b", "a*b*", "**a", "b**"]))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(pieces, min_size=1, max_size=5), st.lists(names, min_size=1, max_size=5))
 def test_agrees_with_the_plain_translation(pattern_parts: list[str], path_parts: list[str]) -> None:
     pattern, path = "/".join(pattern_parts), "/".join(path_parts)
@@ -170,7 +170,7 @@ def test_agrees_with_the_plain_translation(pattern_parts: list[str], path_parts:
     assert bool(PatternMatcher([pattern]).step(path) & MATCHED) is expected, (pattern, path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(["a", "!a/b", "**/b", "!b", "a/*", "!**/a", "b/**"]), max_size=5), st.text("ab/"))
 def test_no_pattern_list_fails(patterns: list[str], path: str) -> None:
     matcher = PatternMatcher(patterns)
@@ -178,7 +178,7 @@ def test_no_pattern_list_fails(patterns: list[str], path: str) -> None:
     matcher.step(path, matcher.step("a"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[^a]"]), min_size=1, max_size=9),
     st.lists(names, min_size=1, max_size=5),
@@ -243,7 +243,7 @@ def plain_walk(patterns: list[str], path: str) -> bool:
 signed = st.builds(lambda sign, parts: sign + "/".join(parts), st.sampled_from(["", "!"]), st.lists(pieces, min_size=1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(signed, max_size=6), st.lists(names, min_size=1, max_size=4), st.sampled_from([[], FILLER]))
 def test_a_list_agrees_with_the_plain_walk(patterns: list[str], path_parts: list[str], filler: list[str]) -> None:
     path = "/".join(path_parts)
@@ -254,7 +254,7 @@ def test_a_list_agrees_with_the_plain_walk(patterns: list[str], path_parts: list
     assert matcher.matches(path) is (bool(hits) and not hits[-1].startswith("!"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.sampled_from(["a", "]", "/", "*", "**", "?", "[^a]", "[\\]-a]", "\\*"]), min_size=1),
     st.text("ab*]/", min_size=1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.edge import EdgeState, initial, is_fresh, step
@@ -298,7 +298,6 @@ EVENTS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS, max_size=12), st.sets(st.integers(0, 1)), st.booleans(), st.booleans())
 def test_whatever_comes_levels_never_fall_and_nothing_is_left_running_or_forgotten(
     events: list[Event], matched: set[int], record: bool, lookup: bool

@@ -120,7 +120,7 @@ def finish(world: World, store: CountingStore) -> None:
     assert world.ledger.live == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans())
 def test_every_vertex_executes_at_most_once_and_a_second_build_executes_nothing(plan: Plan) -> None:
     async def main() -> None:
@@ -136,7 +136,7 @@ def test_every_vertex_executes_at_most_once_and_a_second_build_executes_nothing(
     trio.run(main)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans(), st.data())
 def test_after_a_change_results_are_right_and_only_what_depends_on_it_executes(plan: Plan, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(plan) - 1))
@@ -172,7 +172,7 @@ async def exported(world: World, store: CountingStore, plan: Plan, name: str, *s
         return job.key_graph(edge)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plans(), st.data())
 def test_with_the_cache_of_another_store_results_are_right(plan: Plan, data: st.DataObject) -> None:
     """One that has built something else before, and nothing; and it is exported again as it came."""
@@ -201,7 +201,7 @@ def test_with_the_cache_of_another_store_results_are_right(plan: Plan, data: st.
     trio.run(main)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans(), st.data())
 def test_whatever_ignores_the_cache_executes_with_all_that_uses_it_by_definition(
     plan: Plan, data: st.DataObject
@@ -227,7 +227,7 @@ def test_whatever_ignores_the_cache_executes_with_all_that_uses_it_by_definition
     trio.run(main)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     plans(),
     st.sets(st.integers(0, 8), max_size=2),
