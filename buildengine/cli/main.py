@@ -36,6 +36,7 @@ _COMMANDS = {
     "logout": ("buildengine.cli.logout", "Log out from a registry"),
     "daemon": ("buildengine.cli.daemon", "Run a daemon on this host"),
     "registry": ("buildengine.cli.registry", "Serve images from the state directory"),
+    "frontend": ("buildengine.cli.frontend", "Begin a build language of your own"),
     "debug": ("buildengine.cli.debug", "Look into definitions and the store"),
     "version": ("buildengine.cli.version", "Show the version"),
     "dial-stdio": ("buildengine.cli.dial_stdio", ""),  # for a pybuild elsewhere, through ssh
