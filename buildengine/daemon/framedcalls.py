@@ -21,7 +21,7 @@ from buildengine.api.gateway import SERVICE
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.status import STACK, to_rpc
 from buildengine.api.statusbytes import encode
-from buildengine.errors import UserError
+from buildengine.errors import UserError, leading
 from buildengine.values import dataclass
 
 _RECEIVE = 256 << 10
@@ -32,7 +32,7 @@ class Bounds:
     """`calls` in all, `at_once` of them open; `operations` in one definition and `operations_in_all` in every one;
     `seconds` of the process's own time, in which the engine has nothing to do for it."""
 
-    calls: int = 50_000
+    calls: int = 10_000
     at_once: int = 32
     operations: int = 20_000
     operations_in_all: int = 200_000
@@ -77,21 +77,32 @@ class FramedCalls:
         self._sending = trio.Lock()
         self._calls = 0
         self._operations = 0
+        self.over = trio.Event()
+        self._reader = frames.Reader()
 
     async def run(self) -> None:
-        """Until the process closes its end. Raises UserError for what is out of bounds, or no protocol of ours."""
-        reader = frames.Reader()
-        async with trio.open_nursery() as nursery:
-            try:
+        """Until the process closes its end, when nobody waits for answers any more.
+
+        Raises UserError for what is out of bounds, or no protocol of ours.
+        """
+        reader = self._reader
+        try:
+            async with trio.open_nursery() as nursery:
                 while data := await self._received():
                     for frame in reader.feed(data):
                         method, request = self._taken(frame)
                         await self._open.acquire()
                         nursery.start_soon(self._answer, frame.number, method, request)
-            except BrokenFrame as error:
-                raise UserError(f"the build file breaks the protocol: {error}") from None
-            if not reader.is_between:
-                raise UserError("the build file has closed its end in the middle of a message")
+                nursery.cancel_scope.cancel()
+        except* BrokenFrame as group:
+            raise UserError(f"the build file breaks the protocol: {leading(group)}") from None
+        finally:
+            self.over.set()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no message has begun that has not come to its end."""
+        return self._reader.is_between
 
     async def _received(self) -> bytes:
         try:

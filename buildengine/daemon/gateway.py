@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # few builds have any
     from worker.containers import ClientContainer
     from worker.provenance.scope import Scope
 
-DEEPEST = 16  # frontends that run for each other
+DEEPEST, MOST_AT_ONCE = 8, 64  # frontends that run for others, each for the one above it and altogether
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _WARNED = Digest.sha256(b"frontend warnings")
@@ -142,9 +142,11 @@ class LocalGateway:
         find: Callable[[str], Frontend],
         scope: Scope | None = None,
         depth: int = 0,
+        running: set[object] | None = None,
     ) -> None:
         """`request` is what the frontend is asked, and `find` gives those that it may run, by name. `scope` hears what
-        is asked for here, where the build's provenance is wanted. `depth` frontends run for each other down to here."""
+        is asked for here, where the build's provenance is wanted. `depth` frontends run for each other down to here,
+        and `running` are those of the whole build."""
         self._solving = solving
         self._resolver = resolver
         self._imports = imports
@@ -153,6 +155,7 @@ class LocalGateway:
         self._find = find
         self._scope = scope
         self._depth = depth
+        self._running: set[object] = set() if running is None else running
 
     async def run_frontend(
         self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS
@@ -162,13 +165,27 @@ class LocalGateway:
                 "does a frontend run itself? The option cmdline keeps dockerfile.v0 from looking for a syntax directive"
             )
             raise UserError(f"more than {DEEPEST} frontends run for each other", hint=hint)
+        if len(self._running) == MOST_AT_ONCE:
+            raise UserError(f"more than {MOST_AT_ONCE} frontends run at once for others")
         request = self._request.nested(options, inputs)
         scope = self._scope.nested(name, options) if self._scope is not None else None
         inner = LocalGateway(
-            self._solving, self._resolver, self._imports, self._on_event, request, self._find, scope, self._depth + 1
-        )  # fmt: skip
-        result = await self._find(name).build(inner, request)
-        return replace(result, results=tuple([await inner._given(made) for made in result.results]))
+            self._solving,
+            self._resolver,
+            self._imports,
+            self._on_event,
+            request,
+            self._find,
+            scope,
+            self._depth + 1,
+            self._running,
+        )
+        self._running.add(inner)
+        try:
+            result = await self._find(name).build(inner, request)
+            return replace(result, results=tuple([await inner._given(made) for made in result.results]))
+        finally:
+            self._running.remove(inner)
 
     async def _given(self, made: PlatformResult) -> PlatformResult:
         """A result of the frontend's own, with what policies make of it: whoever it is for knows it by that."""

@@ -32,12 +32,17 @@ Carry = Callable[[rpc.Services, Bridge], Awaitable[None]]
 
 
 async def hosted(
-    gateway: Gateway, request: FrontendRequest, worker: Callable[[], WorkerInfo], carry: Carry
+    gateway: Gateway,
+    request: FrontendRequest,
+    worker: Callable[[], WorkerInfo],
+    carry: Carry,
+    *,
+    patience: float = PATIENCE,
 ) -> FrontendResult:
     """What the frontend gives back. Raises BuildError: what it says of an error, or what `carry` raises.
 
-    A process that returns a result and fails then has failed. One that does not end then is cancelled, and its result
-    counts.
+    A process that returns a result and fails then has failed. One that does not end within `patience` seconds then is
+    cancelled, and its result counts.
     """
     bridge = Bridge(gateway, request)
     services = _services(bridge, worker)
@@ -57,7 +62,7 @@ async def hosted(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
                 await bridge.last_word()
-                with trio.move_on_after(PATIENCE):
+                with trio.move_on_after(patience):
                     await ended.wait()
                 nursery.cancel_scope.cancel()
         return bridge.result()

@@ -42,6 +42,7 @@ _DEFAULT = "build.py"
 _REQUEST = "/run/pybuild/request.json"  # buildengine.client.buildfile
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from buildengine.client.buildfile import main; main()"
 _NOBODY = 65534
+_PATIENCE = 2.0  # seconds for the process to end once it has had its last word
 _TAIL = 4 << 10
 _HEADROOM = 64 << 20  # bytes of memory that are not the process's own data
 
@@ -86,10 +87,12 @@ class PythonFrontend:
         with gateway.show(f"[internal] run {name}") as reporter:
             spec = _spec(self._limits, _asked(request, self._entry_point))
             run = _Run(self._limits, reporter, output=gateway.output_limits, spec=spec)
-            return await hosted(gateway, request, self._worker, partial(self._carry, run))
+            return await hosted(gateway, request, self._worker, partial(self._carry, run), patience=_PATIENCE)
 
-    async def _carry(self, run: _Run, services: rpc.Services, _bridge: Bridge) -> None:
+    async def _carry(self, run: _Run, services: rpc.Services, bridge: Bridge) -> None:
         await run.carry(await self._runtime(), services)
+        if not bridge.said.is_set():
+            raise UserError("the process of the build file has ended, and has not said anything")
 
 
 class _Run:
@@ -116,7 +119,7 @@ class _Run:
                     nursery.start_soon(self._stop_flood)
                     with patience.scope:
                         ended = await runtime.run(self._spec, secrets={}, on_output=self._heard, stdin=theirs.detach())
-                        self._check(ended)
+                        await calls.over.wait()  # what is wrong with what it has said counts more than how it ended
                     nursery.cancel_scope.cancel()
         if patience.scope.cancelled_caught:
             seconds = self._limits.bounds.seconds
@@ -124,6 +127,9 @@ class _Run:
                 f"the build file has kept the engine waiting for {seconds:g} seconds",
                 hint="an endless loop? [worker] build-file-seconds allows more",
             )
+        self._check(ended)
+        if not calls.is_whole:
+            raise UserError("the build file has closed its end in the middle of a message")
 
     def _heard(self, stream: int, data: bytes) -> None:
         self._output += len(data)

@@ -206,7 +206,7 @@ async def test_frontends_that_run_each_other_for_ever(store: Store, monkeypatch:
     monkeypatch.setattr(Catalog, "find", find)
     failed = await ask(store, {})
     assert isinstance(failed, UserError)
-    assert "more than 16 frontends run for each other" in failed.message
+    assert "more than 8 frontends run for each other" in failed.message
 
 
 async def test_a_frontend_that_is_being_developed(store: Store, tmp_path: Path) -> None:
