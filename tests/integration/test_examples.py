@@ -125,8 +125,8 @@ def test_hello_writes_nothing_unless_it_is_told_where(tmp_path: Path) -> None:
 # --- the README -----------------------------------------------------------------------------------------------
 
 
-def test_the_first_build_of_the_readme(tmp_path: Path) -> None:
-    """Its commands, as they stand there."""
+def test_the_builds_of_the_readme(tmp_path: Path) -> None:
+    """Its commands and its build file, as they stand there; what the commands have made stands for debian:12."""
     readme = (EXAMPLES.parent / "README.md").read_text()
     (tmp_path / "examples").symlink_to(EXAMPLES)
     environment = {
@@ -143,11 +143,18 @@ def test_the_first_build_of_the_readme(tmp_path: Path) -> None:
     assert inspect(f"oci-archive:{tmp_path}/hello.tar")["Os"] == "linux"
     assert (tmp_path / "files/etc/motd").read_text() == "hello\n"
     assert re.search(r"^hello +latest", done.stdout, re.MULTILINE)
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/main").write_text("print()")
+    (tmp_path / "build.py").write_text(readme.partition("```python\n")[2].partition("```")[0])
+    base = "debian:12=docker-image://base"
+    argv = [str(PYBUILD), "build", "-f", "build.py", "--build-context", base, "-o", "out", "."]
+    subprocess.run(argv, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "out/srv/app/main").read_text() == "print()"
 
 
-def test_the_configuration_of_the_readme(tmp_path: Path) -> None:
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    (tmp_path / "pybuild.toml").write_text(readme.partition("```toml\n")[2].partition("```")[0])
+def test_the_configuration_of_its_page(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs/configuration.md").read_text()
+    (tmp_path / "pybuild.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
     config = load_config(file=tmp_path / "pybuild.toml", environ={})
     assert (config.worker.step_memory, config.worker.step_cpus) == (2 << 30, 1.5)
     assert config.registries["docker.io"].mirrors == ("mirror.example:5000",)
