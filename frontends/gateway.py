@@ -75,15 +75,42 @@ class Reference(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChainBlob:
+    """A document of an attestation chain, verified."""
+
+    media_type: str
+    digest: Digest
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestationChain:
+    """The way from an image to what signs its attestations. None: there is no such thing.
+
+    `blobs` are the index `root`, the attestation manifest, the signature manifest and its layers: not the image's own
+    manifest, which proves nothing.
+    """
+
+    root: Digest
+    image_manifest: Digest
+    attestation_manifest: Digest | None = None
+    signature_manifest: Digest | None = None
+    blobs: tuple[ChainBlob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedImage:
     """An image, resolved once for the whole build. `config` is the raw image config.
 
     `source` of this and the next two is what was resolved: what a source policy has put in the place of what was asked.
+    `config` and `chain` are there when they were asked for.
     """
 
     source: SourceOp
     digest: Digest
     config: bytes
+    chain: AttestationChain | None = None
 
     @property
     def reference(self) -> str:
@@ -92,12 +119,17 @@ class ResolvedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedGit:
-    """`checksum` is what `ref` names: a commit, or an annotated tag of `commit_checksum`."""
+    """`checksum` is what `ref` names: a commit, or an annotated tag of `commit_checksum`.
+
+    The objects are as `git cat-file` has them, when they were asked for; b"" for a tag that there is not.
+    """
 
     source: SourceOp
     ref: str
     checksum: str
     commit_checksum: str
+    commit_object: bytes = b""
+    tag_object: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +150,19 @@ class ResolvedDirectory:
 
 
 ResolvedSource = ResolvedImage | ResolvedGit | ResolvedHttp | ResolvedDirectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What is wanted of a source besides its digest: the `config` of an image and its attestation `chain`, the
+    `objects` of a git repository."""
+
+    config: bool = True
+    chain: bool = False
+    objects: bool = False
+
+
+USUAL_DETAILS = Details()
 
 
 class NotAnImage(UserError):
@@ -150,6 +195,7 @@ class Gateway(Protocol):
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         """What any source is now, without fetching it. Raises SourceError."""
         ...

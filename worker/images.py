@@ -45,6 +45,7 @@ from worker.sources.origin import LayoutOrigin
 if TYPE_CHECKING:  # a build on local images never needs them
     from worker.registry.hosts import RegistryConfig
     from worker.registry.puller import KnownBlobs, Registry, RemoteImage, RemoteTree
+    from worker.registry.signatures import SignatureChain
 
 _MODES = ("default", "pull", "local")
 
@@ -176,6 +177,12 @@ class Images:
     async def fetch_config(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """A small blob that a manifest of `reference` is about. Raises SourceError."""
         return await (await self._registry()).fetch_config(reference, descriptor)
+
+    async def signatures(self, reference: Reference, platform: Platform) -> SignatureChain:
+        """What signs this image for `platform`. Raises SourceError."""
+        from worker.registry.signatures import signature_chain
+
+        return await signature_chain(await self._registry(), reference, platform, known=self._known(reference))
 
     async def fetch(self, layer: Layer) -> None:
         """Bring the blob of a lazy layer into the content store. Whoever else wants it meanwhile, waits."""

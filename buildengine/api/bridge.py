@@ -21,7 +21,7 @@ from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from buildengine.values import dataclass
-from frontends.gateway import FileInfo, ResolvedSource
+from frontends.gateway import USUAL_DETAILS, Details, FileInfo, ResolvedSource
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 
@@ -126,7 +126,14 @@ class Bridge(Protocol):
     async def solve(self, order: SolveOrder) -> Result: ...
 
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str,
+        name: str,
+        policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource: ...
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:

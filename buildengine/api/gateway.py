@@ -30,7 +30,7 @@ from buildengine.api.gatewaymessages import (
 )
 from buildengine.api.policies import policy
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
-from buildengine.api.sourcemeta import answer, platform_of, source_of
+from buildengine.api.sourcemeta import answer, details_of, platform_of, source_of
 from buildengine.api.worker_pb2 import WorkerRecord
 from buildengine.builder import CacheEntry
 from buildengine.errors import UserError
@@ -127,16 +127,15 @@ class Gateway:
         bridge = await self._bridge(call)
         if not request.HasField("Source"):
             raise RpcError(Code.INVALID_ARGUMENT, "source is required")
-        if request.Git.ReturnObject or request.Image.AttestationChain:
-            raise RpcError(Code.UNIMPLEMENTED, "neither git objects nor attestation chains can be returned yet")
         found = await bridge.resolve_source(
             source_of(request.Source),
             platform=platform_of(request.Platform) if request.HasField("Platform") else None,
             mode=request.ResolveMode or "default",
             name=request.LogName,
             policies=tuple(map(policy, request.SourcePolicies)),
+            details=details_of(request),
         )
-        return answer(found, config=not request.Image.NoConfig)
+        return answer(found)
 
     async def _read_file(self, request: pb.ReadFileRequest, call: _Call) -> pb.ReadFileResponse:
         bridge = await self._bridge(call)

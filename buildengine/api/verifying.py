@@ -12,18 +12,18 @@ from buildengine.api.gateway_pb2 import ResolveSourceMetaRequest, ResolveSourceM
 from buildengine.api.policysession_pb2 import CheckPolicyRequest, CheckPolicyResponse
 from buildengine.api.rpc import RpcError
 from buildengine.api.sessions import ClientSession
-from buildengine.api.sourcemeta import answer, platform_of, source_message, source_of
+from buildengine.api.sourcemeta import answer, details_of, platform_of, source_message, source_of
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import SourceDenied
-from frontends.gateway import ResolvedSource
+from frontends.gateway import Details, ResolvedSource
 from llb.ops import SourceOp
 
 _CHECK = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy"
 _QUESTIONS = 10
 
-Resolve = Callable[[SourceOp, Platform | None, str, str], Awaitable[ResolvedSource]]
-"""What a source is now: for which platform, with which resolve mode, and what progress calls it."""
+Resolve = Callable[[SourceOp, Platform | None, str, str, Details], Awaitable[ResolvedSource]]
+"""What a source is now: for which platform, with which resolve mode, what progress calls it, what is wanted of it."""
 
 
 class Verifier:
@@ -58,8 +58,9 @@ async def _resolved(source: SourceOp, request: ResolveSourceMetaRequest, resolve
     if dict(asked.attrs) != dict(source.attrs):
         raise UserError("policy requested different source attrs")
     platform = platform_of(request.Platform) if request.HasField("Platform") else None
-    found = await resolve(source, platform, request.ResolveMode or "default", request.LogName)
-    return answer(found, config=not request.Image.NoConfig)
+    return answer(
+        await resolve(source, platform, request.ResolveMode or "default", request.LogName, details_of(request))
+    )
 
 
 def _decide(source: SourceOp, response: CheckPolicyResponse) -> None:

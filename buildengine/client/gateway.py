@@ -25,14 +25,22 @@ from buildengine.api.gatewaymessages import definition as heard_definition
 from buildengine.api.gatewaymessages import definition_message, file_info, result_message, returned, warning_message
 from buildengine.api.returned import heard, told
 from buildengine.api.rpc import RpcError
-from buildengine.api.sourcemeta import resolved, source_message
+from buildengine.api.sourcemeta import ask_details, resolved, source_message
 from buildengine.api.status import OURS, from_rpc, to_rpc
 from buildengine.api.statusbytes import encode
 from buildengine.builder import CacheEntry
 from buildengine.errors import BuildError, SourceError, UserError
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
-from frontends.gateway import FileInfo, FrontendResult, NotAnImage, ResolvedImage, ResolvedSource
+from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
+    FileInfo,
+    FrontendResult,
+    NotAnImage,
+    ResolvedImage,
+    ResolvedSource,
+)
 from llb.definition import Definition
 from llb.ops import SourceOp
 
@@ -147,6 +155,7 @@ class RemoteGateway:
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         request = pb.ResolveSourceMetaRequest(
             Source=source_message(source),
@@ -154,6 +163,7 @@ class RemoteGateway:
             LogName=name,
             ResolveMode=mode,
         )
+        ask_details(request, details)
         if policies:
             from buildengine.api.policies import policy_message
 

@@ -28,6 +28,8 @@ from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from buildengine.values import dataclass
 from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
     FileInfo,
     FrontendRequest,
     FrontendResult,
@@ -148,11 +150,18 @@ class Bridge:
         ])  # fmt: skip
 
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str,
+        name: str,
+        policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         async with self._asked():
             return await self._gateway.resolve_source(
-                source, platform=platform, mode=mode, name=name, policies=policies
+                source, platform=platform, mode=mode, name=name, policies=policies, details=details
             )
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:

@@ -26,6 +26,8 @@ from buildengine.inroot import read_regular
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
     FileInfo,
     Frontend,
     FrontendRequest,
@@ -221,9 +223,10 @@ class LocalGateway:
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         settled = await self._solving.policies.source(source, platform, policies)
-        found = await self._resolver.resolve(settled, platform, mode, name)
+        found = await self._resolver.resolve(settled, platform, mode, name, details)
         if self._scope is not None and isinstance(found, ResolvedImage):
             is_local = settled.identifier.startswith("oci-layout:")
             self._scope.resolved(found.reference, platform, found.digest, is_local=is_local)

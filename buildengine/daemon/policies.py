@@ -15,7 +15,7 @@ from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.limits import HASH, offload
 from buildengine.platform import Platform
-from frontends.gateway import ResolvedSource
+from frontends.gateway import Details, ResolvedSource
 from llb.definition import Definition
 from llb.ops import Op, SourceOp
 from worker.layers.outcome import one_error
@@ -23,7 +23,7 @@ from worker.layers.outcome import one_error
 if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
 
-Resolve = Callable[[SourceOp, Platform | None, str, str], Awaitable[ResolvedSource]]
+Resolve = Callable[[SourceOp, Platform | None, str, str, Details], Awaitable[ResolvedSource]]
 
 
 class Verifier(Protocol):

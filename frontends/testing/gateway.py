@@ -24,6 +24,8 @@ from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from frontends import catalog
 from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
     FileInfo,
     FrontendRequest,
     FrontendResult,
@@ -93,6 +95,7 @@ class FakeGateway:
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         scheme, _, rest = source.identifier.partition("://")
         match scheme:

@@ -15,7 +15,16 @@ from buildengine.builder import CacheEntry
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
-from frontends.gateway import FileInfo, FrontendResult, Gateway, Reference, ResolvedImage, ResolvedSource
+from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
+    FileInfo,
+    FrontendResult,
+    Gateway,
+    Reference,
+    ResolvedImage,
+    ResolvedSource,
+)
 from llb.definition import Definition
 from llb.ops import SourceOp
 
@@ -46,9 +55,12 @@ class Recorder:
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         self.asked.append(f"resolve_source {source.identifier}")
-        return await self._gateway.resolve_source(source, platform=platform, mode=mode, name=name, policies=policies)
+        return await self._gateway.resolve_source(
+            source, platform=platform, mode=mode, name=name, policies=policies, details=details
+        )
 
     async def run_frontend(
         self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS

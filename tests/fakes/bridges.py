@@ -21,7 +21,7 @@ from buildengine.api.status import to_rpc
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
-from frontends.gateway import FileInfo, ResolvedSource
+from frontends.gateway import USUAL_DETAILS, Details, FileInfo, ResolvedSource
 from llb.definition import Definition
 from llb.ops import SourceOp
 from tests.fakes.gateway import AMD64
@@ -48,9 +48,18 @@ class FakeBridge:
         return self._answer("solve", order) or Result(ref=Ref(id="r1", definition=order.definition))
 
     async def resolve_source(
-        self, source: SourceOp, *, platform: Platform | None, mode: str, name: str, policies: Sequence[Policy] = ()
+        self,
+        source: SourceOp,
+        *,
+        platform: Platform | None,
+        mode: str,
+        name: str,
+        policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
-        return self._answer("resolve_source", source.identifier, dict(source.attrs), platform, mode, name, policies)
+        more = () if details == USUAL_DETAILS else (details,)
+        asked = (source.identifier, dict(source.attrs), platform, mode, name, policies)
+        return self._answer("resolve_source", *asked, *more)
 
     async def read_file(self, ref: str, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
         return self._answer("read_file", ref, path, offset, length)

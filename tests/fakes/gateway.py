@@ -20,6 +20,8 @@ from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from frontends import catalog
 from frontends.gateway import (
+    USUAL_DETAILS,
+    Details,
     FileInfo,
     Frontend,
     FrontendRequest,
@@ -120,6 +122,7 @@ class FakeGateway:
         mode: str = "default",
         name: str = "",
         policies: Sequence[Policy] = (),
+        details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
         reference = source.identifier.partition("://")[2]
         self.resolved.append((reference, platform, mode))

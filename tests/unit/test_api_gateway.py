@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any as Anything
 from google.rpc.status_pb2 import Status
 
 from buildengine.api import gateway_pb2 as pb
-from buildengine.api import policy_pb2
+from buildengine.api import policy_pb2, sourcemeta
 from buildengine.api.attestations import heard
 from buildengine.api.bridge import Attestation, Ref, Result
 from buildengine.api.capabilities import LLB
@@ -21,7 +21,16 @@ from buildengine.builder import CacheEntry
 from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.sourcepolicy import Action, Policy, Rule, Selector
-from frontends.gateway import FileInfo, ResolvedGit, ResolvedHttp, ResolvedImage
+from frontends.gateway import (
+    AttestationChain,
+    ChainBlob,
+    Details,
+    FileInfo,
+    ResolvedGit,
+    ResolvedHttp,
+    ResolvedImage,
+    ResolvedSource,
+)
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
@@ -234,10 +243,48 @@ async def test_sources_of_every_kind_are_resolved() -> None:
         with pytest.raises(RpcError, match="source is required"):
             await call("ResolveSourceMeta", pb.ResolveSourceMetaRequest())
     assert as_image.Source == ops_pb2.SourceOp(identifier=REPLACED.identifier)
-    assert (as_image.Image.Digest, as_image.Image.Config) == (DIGEST, b"")
+    assert as_image.Image.Digest == DIGEST
     assert (as_git.Git.Ref, as_git.Git.Checksum, as_git.HasField("Image")) == ("refs/heads/a", "c" * 40, False)
     assert (as_http.HTTP.Checksum, as_http.HTTP.Filename, as_http.HTTP.LastModified.seconds) == (DIGEST, "f", 7)
-    assert bridge.asked[0] == ("resolve_source", "docker-image://a", {"image.checksum": "x"}, None, "default", "", ())
+    asked = ("resolve_source", "docker-image://a", {"image.checksum": "x"}, None, "default", "", ())
+    assert bridge.asked[0] == (*asked, Details(config=False))
+
+
+CHAIN = AttestationChain(
+    root=DIGEST,
+    image_manifest=Digest.sha256(b"image"),
+    attestation_manifest=Digest.sha256(b"attested"),
+    signature_manifest=Digest.sha256(b"signed"),
+    blobs=(ChainBlob(media_type="a/b", digest=Digest.sha256(b"signed"), annotations={"x": "y"}, data=b"signed"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [
+        (Details(config=False, chain=True), replace(IMAGE, config=b"", chain=CHAIN)),
+        (Details(chain=True), replace(IMAGE, chain=AttestationChain(root=DIGEST, image_manifest=DIGEST))),
+        (
+            Details(objects=True),
+            ResolvedGit(
+                source=GIT,
+                ref="refs/tags/a",
+                checksum="c" * 40,
+                commit_checksum="d" * 40,
+                commit_object=b"commit",
+                tag_object=b"tag",
+            ),
+        ),
+    ],
+)
+async def test_what_proves_a_source_is_told_when_it_is_asked_for(details: Details, found: ResolvedSource) -> None:
+    bridge = FakeBridge(resolve_source=found)
+    request = pb.ResolveSourceMetaRequest(Source=ops_pb2.SourceOp(identifier="x://a"))
+    sourcemeta.ask_details(request, details)
+    async with served(bridge) as call:
+        answer = await call("ResolveSourceMeta", request)
+    assert bridge.asked[0][-1] == details
+    assert sourcemeta.resolved(answer) == found
 
 
 # --- the last word, inputs, warnings -----------------------------------------------------------------------------

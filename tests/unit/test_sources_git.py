@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
@@ -16,9 +17,10 @@ from llb.ops import SourceOp
 from tests.fakes.git_server import Repository, git_daemon, git_of_plain_files, git_over_http, make
 from worker.session import SecretBytes
 from worker.sources import origin as origins
-from worker.sources.git import Access, GitRevision, GitSource, cache_key, choose_ref, open_real_directory
+from worker.sources.git import Access, GitRevision, GitSource, cache_key, choose_ref
 from worker.sources.gitcli import Git, remote, without_secrets
 from worker.sources.origin import GitOrigin
+from worker.sources.realdirectory import open_real_directory
 from worker.sources.submodules import absolute_url
 
 PATH = {"PATH": os.environ["PATH"]}
@@ -151,6 +153,26 @@ async def test_branches_tags_full_names_and_commits(tmp_path: Path) -> None:
             assert (found.ref, found.object, found.commit) == expected
             files = await check_out(tmp_path, origin, name=f"out{number}")
             assert files == {"f": b"one" if expected[2] == one else b"two"}
+
+
+async def test_the_objects_that_a_signature_is_of(tmp_path: Path) -> None:
+    async with served(tmp_path) as (repository, url):
+        commit = repository.commit({"f": b"one"})
+        repository.git("tag", "-a", "-m", "released", "v1", commit)
+        tag = repository.git("rev-parse", "v1")
+        for ref in ("main", "v1", tag, commit):
+            origin = GitOrigin(remote=url, ref=ref)
+            found = await source(tmp_path).resolve(origin, NOTHING)
+            objects = await source(tmp_path).objects(origin, found, NOTHING)
+            assert objects.commit == commit
+            assert named("commit", objects.commit_object) == commit
+            assert (named("tag", objects.tag_object) == tag) == (ref in ("v1", tag))
+            assert bool(objects.tag_object) == (ref in ("v1", tag))
+
+
+def named(kind: str, data: bytes) -> str:
+    """What git calls an object."""
+    return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
 
 
 async def test_a_branch_wins_over_a_tag_of_the_same_name(tmp_path: Path) -> None:
@@ -489,6 +511,11 @@ def test_identifiers_that_git_must_not_see(identifier: str) -> None:
 def test_full_urls_that_git_must_not_see(full_url: str) -> None:
     with pytest.raises(InvalidDefinition):
         origins.parse(SourceOp(identifier="git://host/x", attrs={"git.fullurl": full_url}))
+
+
+def test_a_signature_that_nobody_would_verify_is_no_source() -> None:
+    with pytest.raises(InvalidDefinition, match=r"git\.sig\.pubkey: this engine does not verify"):
+        origins.parse(SourceOp(identifier="git://host/x", attrs={"git.sig.pubkey": "key"}))
 
 
 @pytest.mark.parametrize("url", ["file://{}", "{}", "ext::git %S {}"])

@@ -29,6 +29,7 @@ from worker.oci.types import (
     INDEX_TYPES,
     MANIFEST_LIMIT,
     MANIFEST_TYPES,
+    OCI_INDEX,
     Descriptor,
     ImageConfig,
     Index,
@@ -310,6 +311,15 @@ class Registry:
                 f"config of {reference.familiar} claims {descriptor.size} bytes, more than the {CONFIG_LIMIT} allowed"
             )
         return await self._somewhere(reference, partial(self._get_config, reference, descriptor))
+
+    async def fetch_document(self, reference: Reference, path: str, *, what: str) -> bytes:
+        """The small document at `path` below the repository, unverified. Raises RegistryError."""
+
+        async def get(client: EndpointClient) -> bytes:
+            async with client.get(reference.path, path, subject=what, headers={"accept": OCI_INDEX}) as response:
+                return await _whole(response, MANIFEST_LIMIT, what)
+
+        return await self._somewhere(reference, get)
 
     async def _get_config(self, reference: Reference, descriptor: Descriptor, client: EndpointClient) -> bytes:
         subject = f"config of {reference.familiar}"

@@ -33,11 +33,13 @@ from llb import giturl
 from worker.session import SecretBytes, Secrets
 from worker.sources.gitcli import Git, Remote, basic, failure, remote
 from worker.sources.origin import GitOrigin
+from worker.sources.realdirectory import move_up, open_real_directory
 from worker.sources.submodules import Link, submodule_links
 
 _MAX_DEPTH = 8
 _MAX_SUBMODULES = 500
 _LISTING = 512 << 20
+_OBJECT = 4 << 20  # a commit or a tag
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
 # What git says when the ref is gone, or the server gives away only what its refs name (fetch-pack.c, upload-pack.c).
 _NOT_SHALLOW = b"does not support shallow"
@@ -56,6 +58,15 @@ class Access:
 
     secrets: Secrets
     ssh_socket: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitObjects:
+    """The bytes of a commit, and of the annotated tag that was named; b"" where a commit was."""
+
+    commit: str
+    commit_object: bytes
+    tag_object: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +108,20 @@ class GitSource:
             found = " or ".join(dict.fromkeys((revision.object, revision.commit)))
             raise GitError(f"{giturl.redacted(origin.remote)}: expected checksum to match {wanted}, got {found}")
         return revision
+
+    async def objects(self, origin: GitOrigin, revision: GitRevision, access: Access) -> GitObjects:
+        """What `revision` is, for whoever checks signatures. Raises GitError."""
+        async with self._remote(origin, access) as place, self._repository(revision, place) as repository:
+            named = revision.object
+            kind = (await self._git.run("cat-file", "-t", named, directory=repository)).strip()
+            if kind == b"commit":
+                return GitObjects(commit=named, commit_object=await self._object(repository, "commit", named))
+            commit = (await self._git.run("rev-parse", f"{named}^{{commit}}", directory=repository)).decode().strip()
+            return GitObjects(
+                commit=commit,
+                commit_object=await self._object(repository, "commit", commit),
+                tag_object=await self._object(repository, "tag", named),
+            )
 
     async def checkout(self, origin: GitOrigin, revision: GitRevision, directory: int, access: Access) -> None:
         """Write the files of `revision` into the empty `directory` (a descriptor). Raises GitError."""
@@ -221,6 +246,9 @@ class GitSource:
             remote=place,
         )
 
+    async def _object(self, repository: str, kind: str, name: str) -> bytes:
+        return await self._git.run("cat-file", kind, name, directory=repository, limit=_OBJECT)
+
     async def _has(self, repository: str, commit: str) -> bool:
         found = await self._git.attempt("cat-file", "-e", f"{commit}^{{commit}}", directory=repository)
         return found.code == 0
@@ -238,7 +266,7 @@ class GitSource:
             inner = open_in_root(directory, name, os.O_RDONLY | os.O_DIRECTORY, follow=False)
             try:
                 await self._write_files(repository, revision.commit, subdir, inner)
-                await offload(_move_up, inner, subdir, directory, limiter=DISK)
+                await offload(move_up, inner, subdir, directory, limiter=DISK)
             finally:
                 os.close(inner)
                 await offload(_remove_tree, name, directory, limiter=DISK)
@@ -353,34 +381,6 @@ async def _authorization(origin: GitOrigin, available: Secrets) -> SecretBytes |
                 value = secret.reveal().strip()
                 return basic(b"x-access-token:" + value) if is_token else SecretBytes(value)
     return None
-
-
-def open_real_directory(root: int, path: str) -> int:
-    """The directory at `path`, where no component is a symlink. Raises GitError."""
-    current = os.dup(root)
-    try:
-        for part in path.split("/"):
-            if part in ("", ".", "..") or part.lower() == ".git":
-                raise GitError(f"a directory of a repository cannot be at {path!r}")
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
-            os.close(current)
-            current = inner
-    except BaseException as error:
-        os.close(current)
-        if isinstance(error, OSError):
-            raise GitError(f"the repository's {path!r} is not a directory: {error.strerror}") from error
-        raise
-    return current
-
-
-def _move_up(checkout: int, subdir: str, directory: int) -> None:
-    """Move what is in `subdir` of the checkout into `directory`; no symlink is followed."""
-    source = open_real_directory(checkout, subdir)
-    try:
-        for name in os.listdir(source):
-            os.rename(name, name, src_dir_fd=source, dst_dir_fd=directory)
-    finally:
-        os.close(source)
 
 
 def _remove_tree(name: str, directory: int) -> None:

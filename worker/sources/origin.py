@@ -173,6 +173,12 @@ def _layout(rest: str, attributes: _Attributes) -> LayoutOrigin:
 
 
 def _git(rest: str, attributes: _Attributes) -> GitOrigin:
+    unmet = next((name for name in attributes.values if name.startswith("git.sig.")), None)
+    if unmet is not None:  # never passed over: whoever asks for it would take what nobody has verified
+        raise InvalidDefinition(
+            f"attribute {unmet}: this engine does not verify signatures of commits",
+            hint="have the client verify them: a source policy session is given the objects",
+        )
     named = giturl.parse(rest if giturl.is_transport(rest) else "https://" + rest)
     full = attributes.text("git.fullurl") or named.remote
     remote = giturl.parse(full if giturl.is_transport(full) else "https://" + full).remote
