@@ -183,6 +183,7 @@ def _of_mount(mount: Mount) -> Iterable[str]:
 
 
 def _of_file(op: FileOp) -> Iterable[str]:
+    """Not `file.copy.modestring`: BuildKit v0.26 has that id and refuses it, since nobody has registered it there."""
     yield "file.base"
     for step in op.actions:
         match step.action:
@@ -193,7 +194,5 @@ def _of_file(op: FileOp) -> Iterable[str]:
                     yield "file.copy.requiredpaths"
                 if action.always_replace_existing_dest_paths:
                     yield "file.copy.alwaysreplaceexistingdestpaths"
-                if action.mode_str:
-                    yield "file.copy.modestring"
             case Symlink():
                 yield "file.symlink.create"

@@ -195,7 +195,6 @@ ALWAYS = {"exec.meta.base", "exec.meta.setsdefaultpath"}
                 "file.copy.includeexcludepatterns",
                 "file.copy.requiredpaths",
                 "file.copy.alwaysreplaceexistingdestpaths",
-                "file.copy.modestring",
                 "file.symlink.create",
             },
         ),
