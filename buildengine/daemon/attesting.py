@@ -11,6 +11,7 @@ Facts: BuildKit control/control.go (Solve), solver/llbsolver/proc, solver/llbsol
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from worker.cachestore import stack_of_record
 from worker.exporters import document
 from worker.exporters.attestations import Attestation
 from worker.exporters.result import BuildResult
+from worker.oci import jsonbytes
 from worker.oci.types import Descriptor
 from worker.provenance import options
 from worker.provenance.capture import Capture, capture
@@ -89,7 +91,10 @@ class Attesting:
             version = Version.SLSA1
         wanted = ProvenanceOptions(version=version, builder_id=self._builder_id)
         return {
-            one.id if several else "": Predicate(type=version.predicate_type, data=await one.predicate(wanted))
+            one.id if several else "": Predicate(
+                type=version.predicate_type,
+                data=jsonbytes.indented(json.loads(await one.predicate(wanted))),  # people read it as it is
+            )
             for one in self._told
         }
 

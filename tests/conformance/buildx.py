@@ -36,16 +36,20 @@ class Buildx:
         self("create", "--name", "pybuildd", "--driver", "remote", remote)
         self.environment["BUILDX_BUILDER"] = "pybuildd"  # also where an engine is named by $DOCKER_HOST
 
-    def __call__(self, *words: object, status: int = 0, stdin: bytes = b"", **environment: str) -> str:
+    def __call__(
+        self, *words: object, status: int = 0, stdin: bytes = b"", cwd: Path | None = None, **environment: str
+    ) -> str:
         """What it prints: standard output, then the rest."""
-        done = self.run(*words, stdin=stdin, **environment)
+        done = self.run(*words, stdin=stdin, cwd=cwd, **environment)
         text = (done.stdout + done.stderr).decode(errors="replace")
         assert done.returncode == status, text
         return text
 
-    def run(self, *words: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *words: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
         argv, given = self.argv(*words), {**self.environment, **environment}
-        return subprocess.run(argv, input=stdin, env=given, capture_output=True, check=False, timeout=PATIENCE)
+        return subprocess.run(argv, input=stdin, env=given, cwd=cwd, capture_output=True, check=False, timeout=PATIENCE)
 
     def argv(self, *words: object) -> list[str]:
         return [str(program()), *map(str, words)]

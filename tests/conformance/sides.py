@@ -57,8 +57,9 @@ class Side(NamedTuple):
 
     def filled(self, words: str) -> list[str]:
         """The words of a command: {work} and {repository} are this side's, {registry} is everybody's."""
-        own = {"work": self.work, "repository": self.repository, "registry": self.registry}
-        return [word.format_map(own) for word in shlex.split(words)]
+        for name, value in (("work", self.work), ("repository", self.repository), ("registry", self.registry)):
+            words = words.replace(f"{{{name}}}", str(value))
+        return shlex.split(words)
 
     def ctl(self, *words: object, stdin: bytes = b"", status: int = 0) -> str:
         """What buildctl prints on standard output."""
