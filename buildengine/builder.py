@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # few builds have any
 
 SESSION_HOST = "buildkit-session"  # source/http/transport.go
 DOCKERFILE, PYTHON = "dockerfile.v0", "python.v0"  # frontends: of Dockerfiles, and of build files in Python
+REQUEST_ID = "requestid"  # the option that makes a question to the frontend of a build
 ATTEST_OPTIONS = ("attest:", "build-arg:BUILDKIT_ATTEST_")  # what they begin with: frontend/attestations/parse.go
 ANNOTATION_SCOPES = ("manifest", "manifest-descriptor", "index", "index-descriptor")  # exptypes/annotations.go
 
@@ -121,7 +122,8 @@ class BuildOutcome:
     """`metadata` is the exporter response: `containerimage.digest`, `containerimage.config.digest`, ...
 
     `exported` is what each of the exports has said, by its place in the request. `provenance` is that of each result,
-    by platform or "", where it was wanted for the history.
+    by platform or "", where it was wanted for the history. `answer` is what the frontend has said where it was asked a
+    question instead (`REQUEST_ID`): `result.json`, `result.txt`, ...
     """
 
     ref: str
@@ -129,6 +131,7 @@ class BuildOutcome:
     exported: tuple[Mapping[str, str], ...] = ()
     image_digest: Digest | None = None
     provenance: Mapping[str, Predicate] = field(default_factory=dict)
+    answer: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ from frontends.gateway import USUAL_DETAILS, Details, FileInfo, ResolvedSource
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
 
+BUILD_ID = "buildkit-controlapi-buildid"  # metadata of each call: which build it belongs to (client/buildid)
+
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 

@@ -13,10 +13,10 @@ from typing import Generic, TypeVar
 import trio
 
 from buildengine.api import rpc
+from buildengine.api.bridge import BUILD_ID
 from buildengine.api.rpc import Code, RpcError
 from buildengine.errors import BuildError
 
-BUILD_ID = "buildkit-controlapi-buildid"
 WAIT = 3.0  # seconds for a build to appear
 
 _T = TypeVar("_T")

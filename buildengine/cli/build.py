@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from buildengine.builder import BuildOutcome, BuildRequest
-from buildengine.cli import attests, flags
+from buildengine.cli import attests, flags, questions
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.contexts import Inputs, locate
 from buildengine.cli.flags import value
 from buildengine.cli.groups import Command, Misuse
 from buildengine.cli.progress.display import MODES, Display, is_terminal, open_display
+from buildengine.cli.progress.lines import safe
 from buildengine.cli.report import BuildFailed
 from buildengine.cli.request import BuildFlags, make_request
 from buildengine.cli.results import check_destinations, image_id, prepare_files, write_image_id, write_metadata
@@ -153,6 +154,15 @@ _SHOWN = ("auto", "tty", "plain")  # modes in which people read along
 )
 @click.option("--cgroup-parent", type=value(flags.cgroup), metavar="CGROUP", help="Parent cgroup of RUN steps.")
 @click.option(
+    "--call",
+    type=value(questions.parse),
+    metavar="METHOD[,format=json]",
+    help="Build nothing, but tell: check (what is odd), outline (arguments, secrets, agents of the target), targets, "
+    "subrequests.describe (what else may be asked).",
+)
+@click.option("--check", is_flag=True, help="The same as --call=check.")
+@click.option("--print", "call", type=value(questions.parse), hidden=True)
+@click.option(
     "--progress",
     type=click.Choice(MODES),
     default="auto",
@@ -172,12 +182,22 @@ def command(app: App, /, **options: Any) -> None:
     inputs = locate(given.context, given.file, sys.stdin.buffer)
     request = _checked_request(given, inputs)
     outcome = _build(app, request, inputs, mode)
+    if given.metadata_file is not None:
+        write_metadata(given.metadata_file, outcome)
+    if given.question is not None:
+        _answer(app, given.question, outcome, inputs)
     if mode == "quiet" and image_id(outcome) and all(export.dest != "-" for export in request.exports):
         click.echo(image_id(outcome))
     if given.iidfile is not None:
         write_image_id(given.iidfile, outcome)
-    if given.metadata_file is not None:
-        write_metadata(given.metadata_file, outcome)
+
+
+def _answer(app: App, question: questions.Question, outcome: BuildOutcome, inputs: Inputs) -> NoReturn:
+    from buildengine.cli.answered import printed
+
+    said = printed(question, outcome.answer, inputs.shown)
+    click.echo("\n".join(map(safe, said.text.split("\n"))) if sys.stdout.isatty() else said.text, nl=False)
+    sys.exit(app.reporter().build_error(said.error, None, inputs.shown) if said.error is not None else said.status)
 
 
 def _checked_request(given: BuildFlags, inputs: Inputs) -> BuildRequest:

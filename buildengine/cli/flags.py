@@ -170,6 +170,11 @@ def is_false(text: str) -> bool:
     return text in ("0", "f", "F", "false", "False", "FALSE")
 
 
+def is_true(text: str) -> bool:
+    """As Go's strconv.ParseBool."""
+    return text in ("1", "t", "T", "true", "True", "TRUE")
+
+
 def named(export: Export, names: tuple[str, ...]) -> Export:
     """`export` under the names that --tag gave."""
     if export.type not in _IMAGE_TYPES or not names:

@@ -17,6 +17,7 @@ from buildengine.cli.attests import options as attest_options
 from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import Annotation, annotated, is_false, named
 from buildengine.cli.namedcontexts import named_contexts
+from buildengine.cli.questions import CHECK, Question
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
@@ -61,33 +62,43 @@ class BuildFlags:
     add_host: tuple[tuple[str, ...], ...] = ()
     cgroup_parent: str | None = None
     explain: bool = False
+    call: Question | None = None
+    check: bool = False
     progress: str = "auto"
     quiet: bool = False
     iidfile: Path | None = None
     metadata_file: Path | None = None
+
+    @property
+    def question(self) -> Question | None:
+        """What is asked instead of a build."""
+        return CHECK if self.check else self.call
 
 
 def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) -> BuildRequest:
     """What the engine is asked to do. Raises UserError for flags that contradict each other."""
     if flags.no_cache and flags.no_cache_filter:
         raise UserError("--no-cache and --no-cache-filter exclude each other")
+    if flags.check and flags.call not in (None, CHECK):
+        raise UserError("--check and --call exclude each other", hint="--check is --call=check")
     entitlements = set(flags.allow)
     if flags.network == "host":
         entitlements.add("network.host")
     platforms = tuple(dict.fromkeys(platform for group in flags.platform for platform in group))
     contexts = named_contexts(flags.build_context)
+    asked = flags.question.options if flags.question is not None else {}
     return BuildRequest(
         ref=os.urandom(16).hex(),
         frontend=frontend_of(inputs.options.get("filename", "")),
-        options={**inputs.options, **contexts.options, **_options(flags, platforms, environ)},
+        options={**inputs.options, **contexts.options, **_options(flags, platforms, environ), **asked},
         directories={**inputs.directories, **contexts.directories},
         platforms=platforms,
-        exports=_exports(flags, platforms),
+        exports=_exports(flags, platforms) if flags.question is None else (),
         secrets=tuple({secret.id: _found(secret, environ) for secret in flags.secret}.values()),
         ssh=_agents(flags.ssh, environ),
         entitlements=frozenset(entitlements),
         cache_imports=flags.cache_from,
-        cache_exports=_cache_exports(flags, environ),
+        cache_exports=_cache_exports(flags, environ) if flags.question is None else (),
         source_policy=_source_policy(flags.source_policy_file, environ),
         layouts=contexts.layouts,
         explain=flags.explain,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
-from buildengine.builder import BuildOutcome, BuildRequest, with_upload
+from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, with_upload
 from buildengine.client.auth import Logins
 from buildengine.client.connection import Connection
 from buildengine.client.filesync import is_layout
@@ -53,17 +53,28 @@ async def build(
         explaining = await _watch(connection, request, on_event)
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
         try:
-            message = convert.solve_request(request, session=id)
-            answer = await connection.unary(f"{_CONTROL}/Solve", message, pb.SolveResponse)
+            solved, answer = await _solve(connection, request, convert.solve_request(request, session=id))
         finally:
             await _end(telling, *explaining)
         if not telling.cancelled() and (error := telling.exception()) is not None:
             raise error
-    metadata = dict(answer.ExporterResponse)
+    metadata = dict(solved.ExporterResponse)
     if layout is not None:
         await offload(layout.finish, metadata)
     digest = metadata.get("containerimage.digest")
-    return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=Digest(digest) if digest else None)
+    image = Digest(digest) if digest else None
+    return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=image, answer=answer)
+
+
+async def _solve(
+    connection: Connection, request: BuildRequest, message: pb.SolveRequest
+) -> tuple[pb.SolveResponse, Mapping[str, bytes]]:
+    """How it ended, and what the frontend has answered if it was asked."""
+    if REQUEST_ID not in request.options:
+        return await connection.unary(f"{_CONTROL}/Solve", message, pb.SolveResponse), {}
+    from buildengine.client.asking import ask
+
+    return await ask(connection, message)
 
 
 def _layout(request: BuildRequest) -> LayoutTarget | None:

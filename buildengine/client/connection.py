@@ -29,9 +29,9 @@ class Connection:
         self._channel = channel
         self.name = name
 
-    async def unary(self, path: str, request: Message, response: type[_Out]) -> _Out:
+    async def unary(self, path: str, request: Message, response: type[_Out], metadata: Metadata = ()) -> _Out:
         """Raises RpcError."""
-        call = self._channel.unary_unary(path, _serialized, response.FromString)(request)
+        call = self._channel.unary_unary(path, _serialized, response.FromString)(request, metadata=metadata)
         with _told():
             answer: _Out = await call
             return answer

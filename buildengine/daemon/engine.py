@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from buildengine import platform as platforms
-from buildengine.builder import BuildOutcome, BuildRequest, asks_to_attest
+from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, asks_to_attest
 from buildengine.config import Config
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.catalog import Catalog
@@ -208,7 +208,7 @@ class Engine:
             await self._publish(context, exports, on_event)
             outcome = _outcome(request, response | _of_frontend(result), exports)
             told = await start.attesting.remembered(several=built.multi_platform) if start.attesting else {}
-            return replace(outcome, provenance=told)
+            return replace(outcome, provenance=told, answer=result.metadata if REQUEST_ID in request.options else {})
 
     def _context(self, start: _Start, images: Images, remotes: Lazily[Remotes]) -> BuildContext:
         """What the build's ops are made with."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -34,10 +34,10 @@ Answer = Mapping[str, bytes]
 _Row = Sequence[str]
 
 _VERSION = "1.0.0"
-_DESCRIBED: Sequence[tuple[str, str, Sequence[tuple[str, str]]]] = (
+_DESCRIBED: Sequence[tuple[str, str, Sequence[tuple[str, str]] | None]] = (
     (OUTLINE, "List all parameters current build target supports", [("target", "Target build stage")]),
     (TARGETS, "List all targets current build supports", []),
-    (DESCRIBE, "List available subrequest types", []),
+    (DESCRIBE, "List available subrequest types", None),
 )
 _RULE = "-" * 20
 
@@ -50,7 +50,7 @@ def describe() -> Answer:
             "version": _VERSION,
             "type": "rpc",
             "description": description,
-            "opts": [_named(*option) for option in options],
+            "opts": options if options is None else [_named(*option) for option in options],
             "inputs": None,
             "metadata": [_named("result.json"), _named("result.txt")],
             "refs": None,
@@ -155,16 +155,32 @@ def _message(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(message)
 
 
-def printed(findings: Iterable[Finding]) -> str:
+class Printable(Protocol):
+    """What a linter has found, this one or another: see `lint.Finding`."""
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def location(self) -> Location: ...
+
+
+def printed(findings: Iterable[Printable]) -> str:
     """For people, in the order of the file."""
     return "".join(_printed(each) for each in sorted(findings, key=_line))
 
 
-def _line(finding: Finding) -> int:
+def _line(finding: Printable) -> int:
     return min((each.start_line for each in finding.location.ranges), default=0)
 
 
-def _printed(finding: Finding) -> str:
+def _printed(finding: Printable) -> str:
     title = f"{finding.rule} - {finding.url}" if finding.url else finding.rule
     return f"\nWARNING: {title}\n{finding.message}\n" + "".join(f"{line}\n" for line in _excerpt(finding.location))
 

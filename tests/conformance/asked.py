@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildengine.api import control_pb2, gateway_pb2
-from buildengine.api.bridges import BUILD_ID
+from buildengine.api.bridge import BUILD_ID
 from buildengine.api.gateway import SERVICE
 from buildengine.builder import BuildRequest
 from buildengine.client.connect import connect

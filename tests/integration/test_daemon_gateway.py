@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from buildengine.api import gateway_pb2
 from buildengine.api import gateway_pb2 as pb
-from buildengine.api.bridges import BUILD_ID
+from buildengine.api.bridge import BUILD_ID
 from buildengine.api.gateway import SERVICE
 from buildengine.api.solvestatus import SOLVE
 from buildengine.api.status import EXIT, VERTEX
