@@ -26,6 +26,8 @@ def test_there_is_no_example_that_is_not_tested_here() -> None:
         "debian",
         "from-scratch",
         "llb",
+        "monorepo",
+        "python-app",
         "quickstart",
     ]
     assert [path.name for path in (EXAMPLES / "llb").glob("*.py")] == ["hello.py"]

@@ -1,0 +1,5 @@
+"""What every service needs."""
+
+
+def greeting(name: str) -> str:
+    return f"hello from {name}"
