@@ -58,6 +58,7 @@ class BuildError(Exception):
 
     exit_status: ClassVar[int] = 1
     grpc_code: ClassVar[int] = 2  # UNKNOWN, as of most errors of BuildKit: its clients print the name of any other
+    is_clients = False  # another client, with other logins, secrets and directories, may succeed
 
     def __init__(
         self,
@@ -108,6 +109,12 @@ class Unsupported(UserError):
         self.capability = capability
 
 
+class NotGiven(UserError):
+    """The client does not have what the build needs of it: a secret, an agent."""
+
+    is_clients = True
+
+
 class ConfigError(UserError):
     """A configuration file, flag or environment variable is wrong."""
 
@@ -147,18 +154,30 @@ class RegistryError(SourceError):
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+        self.is_clients = status in _DENIED
 
 
 class GitError(SourceError):
     """git said no."""
 
+    is_clients = True
+
 
 class HttpError(SourceError):
     """An http(s) source said no, or sent other bytes than the checksum promised."""
 
+    def __init__(self, message: str, *, status: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.is_clients = status in _DENIED
+
+
+_DENIED = (401, 403, 404)  # what one must not see may be said not to be there
+
 
 class ContextError(SourceError):
     """The build context lacks a file, or is not what it should be."""
+
+    is_clients = True
 
 
 class MissingPath(ContextError):

@@ -7,10 +7,10 @@ what it decides stands in `solver.edge`, and `solver.scheduler` carries that out
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from buildengine.errors import InternalError
+from buildengine.errors import InternalError, SourceError
 from solver import cachekey, edge
 from solver.failures import Failure, causes
 from solver.lookup import FoundRecord, Lookup
@@ -25,14 +25,13 @@ from solver.messages import (
 )
 from solver.once import Once
 from solver.progress import Progress
+from solver.turns import Turns
 from solver.vertex import CacheMap, CacheRecord, CacheSource, Op, Result, Vertex
 
 if TYPE_CHECKING:
     from solver.execution import Execution
     from solver.job import Job
     from solver.scheduler import Scheduler
-
-_T = TypeVar("_T")
 
 
 class Consumer(Protocol):
@@ -44,7 +43,10 @@ class Consumer(Protocol):
 
 
 class ActiveVertex:
-    __slots__ = ("_content", "_edges", "cache_map", "identity", "inputs", "jobs", "progress", "scheduler", "vertex")
+    __slots__ = (
+        "_content", "_edges", "_mapped_by", "cache_map", "identity", "inputs", "jobs", "progress", "scheduler",
+        "turns", "vertex",
+    )  # fmt: skip
 
     def __init__(self, scheduler: Scheduler, identity: str, vertex: Vertex, inputs: tuple[ActiveEdge, ...]) -> None:
         self.scheduler = scheduler
@@ -52,8 +54,10 @@ class ActiveVertex:
         self.vertex = vertex
         self.inputs = inputs
         self.jobs: dict[Job, Vertex] = {}
+        self.turns = Turns(self.jobs)
         self.progress = Progress(vertex, scheduler.clock)
         self.cache_map: Once[CacheMap] = Once(scheduler.nursery, self._load_cache_map)
+        self._mapped_by: Op | None = None  # whose is the cache map
         self._content: dict[int, Once[str]] = {}
         self._edges: dict[int, ActiveEdge] = {}
 
@@ -91,22 +95,38 @@ class ActiveVertex:
             if one.execution is not None:
                 yield one.execution.once
 
-    async def with_op(self, call: Callable[[Op], Awaitable[_T]]) -> _T:
-        """Call the op of one of the jobs. If it fails because that job has left, it is the next job's turn.
+    async def execute(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
+        """What its op makes of `inputs`."""
 
-        An op is bound to its job: its session carries the local files and the credentials.
+        async def call(op: Op) -> Sequence[Result | None]:
+            await self._map_of(op)
+            return await op.exec(inputs)
+
+        return await self.turns.call(call)
+
+    async def _map_of(self, op: Op) -> CacheMap:
+        """What `op` says of itself: the same as the op that has given the vertex its cache map.
+
+        Raises SourceError when it is not: a tag that has moved meanwhile is no result for the digest of before.
         """
-        while True:
-            job, vertex = next((item for item in self.jobs.items() if not item[0].closed), (None, self.vertex))
-            try:
-                return await call(vertex.op)
-            except Exception:
-                if job is None or not job.closed or self.abandoned:
-                    raise
+        outcome = self.cache_map.outcome
+        assert outcome is not None
+        assert outcome.value is not None
+        known = outcome.value
+        if op is self._mapped_by or not known.stable:
+            return known
+        found = await op.cache_map()
+        if found.digest != known.digest:
+            raise SourceError(f"{self.vertex.name} is not any more what it was", hint="it has changed during the build")
+        return found
 
     async def _load_cache_map(self) -> CacheMap:
+        async def call(op: Op) -> CacheMap:
+            self._mapped_by = op
+            return await op.cache_map()
+
         with self.progress.activity(announce=False):
-            cache_map = await self.with_op(lambda op: op.cache_map())
+            cache_map = await self.turns.call(call)
             if cache_map.deps and len(cache_map.deps) != len(self.inputs):
                 raise InternalError(f"{self.vertex.name}: {len(cache_map.deps)} deps for {len(self.inputs)} inputs")
         if cache_map.stable and not self.vertex.options.ignore_cache:
@@ -115,17 +135,18 @@ class ActiveVertex:
         return cache_map
 
     async def _compute_content_key(self, index: int) -> str:
-        outcome = self.cache_map.outcome
-        assert outcome is not None
-        assert outcome.value is not None
-        compute = outcome.value.deps[index].content_key
         result = self.inputs[index].result
-        if result is None or compute is None:
+        if result is None:
             return cachekey.EMPTY_CONTENT
         held = result.clone()
+
+        async def call(op: Op) -> str:
+            compute = (await self._map_of(op)).deps[index].content_key
+            return cachekey.EMPTY_CONTENT if compute is None else cachekey.content_key(await compute(held))
+
         try:
             with self.progress.activity(announce=False):
-                return cachekey.content_key(await compute(held))
+                return await self.turns.call(call)
         finally:
             held.release()
 

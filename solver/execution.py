@@ -12,13 +12,16 @@ A fresh edge (`edge.is_fresh`) does not take what was made for one that is not; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 import trio
 
 from buildengine.errors import InternalError
 from solver import edge
-from solver.active import ActiveEdge
+from solver.active import ActiveEdge, ActiveVertex
+from solver.failures import may_differ
 from solver.messages import Executed, LookAgain
 from solver.once import Once, Outcome
 from solver.vertex import CacheStore, Result
@@ -77,6 +80,7 @@ class Execution:
         self.once: Once[Results | None] = Once(executions.nursery, self._compute)
         self._parts: dict[ActiveEdge, None] = {}  # in order: the first one's op runs
         self._runner: ActiveEdge | None = None
+        self._failed: set[ActiveVertex] = set()  # they have had their turn
 
     def join(self, one: ActiveEdge) -> None:
         if one.execution is not None and one.execution is not self:
@@ -116,7 +120,11 @@ class Execution:
             one.post(Executed(keys=one.keys))
 
     async def _compute(self) -> Results | None:
-        """The results; None when another process has stored them meanwhile."""
+        """The results; None when another process has stored them meanwhile.
+
+        As the jobs of one vertex have their turns (`solver.turns`), so have the vertices.
+        """
+        self._failed.clear()
         while True:
             try:
                 async with self._executions.alone(self.id), self._executions.slot(self._next_runner()):
@@ -124,16 +132,26 @@ class Execution:
                     if not self.id[1] and runner.look_again():
                         return None
                     return await self._execute(runner)
-            except Exception:
-                if self._runner is None or not self._runner.vertex.abandoned or self._next_runner().vertex.abandoned:
+            except Exception as error:
+                if self._runner is None or not self._goes_on_without(self._runner, error):
                     raise
-                # its job has left, and that is why its op failed: now the op of another one runs
+                self._failed.add(self._runner.vertex)
 
     def _next_runner(self) -> ActiveEdge:
-        return next((one for one in self._parts if not one.vertex.abandoned), next(iter(self._parts)))
+        return next(self._candidates(), next(iter(self._parts)))
+
+    def _candidates(self) -> Iterator[ActiveEdge]:
+        return (one for one in self._parts if not one.vertex.abandoned and one.vertex not in self._failed)
+
+    def _goes_on_without(self, runner: ActiveEdge, error: Exception) -> bool:
+        others = any(one.vertex is not runner.vertex for one in self._candidates())
+        return others and (runner.vertex.abandoned or may_differ(error))
 
     def _take_over(self) -> ActiveEdge:
         """Whose op runs. Chosen only now: while this waited, jobs may have left with their inputs."""
+        if self._runner is not None:
+            for one in self._parts:
+                self._runner.vertex.progress.ignore(one.vertex)
         self._runner = self._next_runner()
         for one in self._parts:
             self._link(self._runner, one)
@@ -143,12 +161,16 @@ class Execution:
         vertex = runner.vertex
         inputs = [_clone(producer.result) for producer in vertex.inputs]
         try:
-            with vertex.progress.activity(announce=True, excuse=lambda: vertex.abandoned):
-                results = [*await vertex.with_op(lambda op: op.exec(inputs))]
+            with vertex.progress.activity(announce=True, excuse=partial(self._is_excused, runner)):
+                results = [*await vertex.execute(inputs)]
                 await self._save(runner, results)
                 return results
         finally:
             _release(inputs)
+
+    def _is_excused(self, runner: ActiveEdge, error: Exception) -> bool:
+        """The failure is told as a cancellation: somebody else does the work, or nobody is there to be told."""
+        return runner.vertex.abandoned or self._goes_on_without(runner, error)
 
     async def _save(self, runner: ActiveEdge, results: Results) -> None:
         try:

@@ -27,6 +27,11 @@ def causes(error: BaseException) -> tuple[BuildError, ...]:
     return (bug,)
 
 
+def may_differ(error: Exception) -> bool:
+    """Whether another job's client may have what was missing."""
+    return any(cause.is_clients for cause in causes(error))
+
+
 def located(failure: Failure, locations: tuple[Location, ...]) -> BuildError:
     """A copy of the error that says where in *this* job's files the vertex comes from.
 

@@ -112,6 +112,8 @@ class Job:
         for solve in [*self._solves]:
             solve.abort()
         await self._scheduler.settle(self._active.values())
+        for active in self._active.values():
+            await active.turns.dismiss(self)
         self._scheduler.detach(self, self._active.values())
         self._active.clear()
         for event in [*self._running.values()]:

@@ -98,7 +98,7 @@ class Progress:
     # --- telling
 
     @contextmanager
-    def activity(self, *, announce: bool, excuse: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def activity(self, *, announce: bool, excuse: Callable[[Exception], bool] = lambda error: False) -> Iterator[None]:
         """The op is at work. Not announced, it is quiet unless it reports something or fails.
 
         With an `excuse` a failure is told as a cancellation: the work will be done by somebody else.
@@ -113,7 +113,7 @@ class Progress:
             outcome = Outcome.CANCELED
             # an op whose process was killed by a cancellation may well raise that its process failed
             cancelled = trio.current_effective_deadline() == -math.inf
-            if isinstance(raised, Exception) and not cancelled and not excuse():
+            if isinstance(raised, Exception) and not cancelled and not excuse(raised):
                 outcome, error = Outcome.FAILED, str(causes(raised)[0])
                 self._begin()
             raise

@@ -72,6 +72,14 @@ class CacheMap:
 class Op(Protocol):
     """One operation, bound to the job that wants it. Both calls run at most once at a time per vertex."""
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether what it does now must end with its job, since it uses the client or what was opened for the job.
+
+        What is not goes on, for another job that waits for it.
+        """
+        ...
+
     async def cache_map(self) -> CacheMap: ...
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:

@@ -256,6 +256,7 @@ def _refused(session: ClientSession, what: str, error: RpcError) -> BuildError:
     """A client of ours says itself what is wrong."""
     if session.ended or error.code is Code.UNAVAILABLE:
         return SessionGone(f"{what}: the client has gone")
-    if any(detail.type_url == OURS for detail in error.details):
-        return from_rpc(error)
-    return SourceError(f"{what}: {error.message}")
+    ours = any(detail.type_url == OURS for detail in error.details)
+    refused = from_rpc(error) if ours else SourceError(f"{what}: {error.message}")
+    refused.is_clients = True
+    return refused

@@ -35,6 +35,7 @@ class SessionGone(SourceError):
     """The client has gone, or was never there."""
 
     grpc_code = 14  # UNAVAILABLE
+    is_clients = True
 
 
 class ClientSession:

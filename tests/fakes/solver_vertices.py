@@ -73,6 +73,7 @@ class FakeOp:
         self._compute = compute
         self.before_cache_map: Hook | None = None
         self.before_exec: Hook | None = None
+        self.is_bound = False
         self.running = 0
 
     async def cache_map(self) -> CacheMap:
@@ -120,6 +121,7 @@ class World:
         reporter: Reporter | None = None,
         occupy_slot: bool = True,
         stable: bool = True,
+        is_bound: bool = False,
     ) -> Edge:
         """A vertex whose digest is its name and whose key is its seed; `content`: inputs it reads the content of."""
         name = name or f"unnamed-{next(_names)}"
@@ -137,7 +139,7 @@ class World:
             stable=stable,
         )
         op = FakeOp(self, name, cache_map, compute or (lambda *_: [value]))
-        op.before_cache_map, op.before_exec = before_cache_map, before_exec
+        op.before_cache_map, op.before_exec, op.is_bound = before_cache_map, before_exec, is_bound
         vertex = Vertex(
             digest=Digest.sha256(name.encode()),
             name=name,

@@ -259,6 +259,8 @@ async def test_a_store_that_fails_fails_the_vertex(
 
 async def test_an_op_that_makes_too_little_or_says_too_much_is_our_bug(world: World, store: CountingStore) -> None:
     class Talkative:
+        is_bound = False
+
         async def cache_map(self) -> CacheMap:
             return CacheMap(digest=Digest.sha256(b"x"), deps=(Dep(), Dep()))
 

@@ -324,6 +324,8 @@ async def test_inputs_are_lent(world: World, store: CountingStore) -> None:
     seen: Sequence[Result | None] = ()
 
     class Keeping:
+        is_bound = False
+
         def __init__(self, op: Any) -> None:
             self._op = op
 

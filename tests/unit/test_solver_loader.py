@@ -26,6 +26,8 @@ SIZE = 10_000
 class Sum:
     """The sum of the inputs and one."""
 
+    is_bound = False
+
     def __init__(self, node: Node, ledger: Ledger) -> None:
         self._digest = Digest.sha256(node.name.encode())
         self._ledger = ledger

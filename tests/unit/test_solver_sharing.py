@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from buildengine.errors import SolveError, UserError
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import Edge
@@ -166,6 +167,90 @@ async def test_single_cancel_parallel(world: World, store: CountingStore, where:
             gate.open.set()
         # what had not begun yet is done by the op of the job that is left
         assert await value(b, second) == ("result" if where == "before_exec" else "other")
+
+
+@pytest.mark.parametrize("where", ["before_cache_map", "before_exec"])
+@pytest.mark.parametrize("name", ["v0", "other"])
+async def test_what_uses_its_job_ends_with_it(world: World, store: CountingStore, where: str, name: str) -> None:
+    """The op of the other job does it, in the first one's place: it had no part in what the first had opened."""
+    gate = Gate()
+    first = world.vertex("v0", seed="seed", value="first", is_bound=True, **{where: gate})
+    second = world.vertex(name, seed="seed", value="second")
+    async with open_scheduler(store) as scheduler, open_job(scheduler, "b") as b:
+        async with trio.open_nursery() as nursery:
+            async with open_job(scheduler, "a") as a:
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as leaving:
+                        leaving.start_soon(a.solve, [first])
+                        await gate.reached.wait()
+                        nursery.start_soon(value, b, second)
+                        await wait_all_tasks_blocked()
+                        scope.cancel()
+            assert gate.cancelled == 1
+        assert await value(b, second) == "second"
+
+
+class NotGiven(UserError):
+    is_clients = True
+
+
+@pytest.mark.parametrize("where", ["before_cache_map", "before_exec"])
+@pytest.mark.parametrize("name", ["v0", "other"])
+async def test_what_one_client_lacks_another_may_have(
+    world: World, store: CountingStore, where: str, name: str
+) -> None:
+    gate = Gate()
+
+    async def lacking() -> None:
+        await gate()
+        raise NotGiven("the first has no secret")
+
+    first = world.vertex("v0", seed="seed", value="first", **{where: lacking})
+    second = world.vertex(name, seed="seed", value="second")
+    async with open_scheduler(store) as scheduler, open_job(scheduler, "a") as a, open_job(scheduler, "b") as b:
+        values = []
+
+        async def solve(job: Job, edge: Edge) -> None:
+            try:
+                values.append(str(await value(job, edge)))
+            except SolveError as error:
+                values.append(error.message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(solve, a, first)
+            await gate.reached.wait()
+            nursery.start_soon(solve, b, second)
+            await wait_all_tasks_blocked()
+            gate.open.set()
+    shared = name == "v0" or where == "before_exec"
+    assert sorted(values) == (["second", "second"] if shared else ["second", "the first has no secret"])
+
+
+async def test_what_is_another_thing_for_the_next_client_is_no_result(world: World, store: CountingStore) -> None:
+    """A tag may move between the first client's question and the second's."""
+    gate = Gate()
+
+    async def lacking() -> None:
+        await gate()
+        raise NotGiven("the first has no login")
+
+    first = world.vertex("v0", seed="one digest", value="first", before_exec=lacking)
+    second = world.vertex("v0", seed="another digest", value="second")
+    async with open_scheduler(store) as scheduler, open_job(scheduler, "a") as a, open_job(scheduler, "b") as b:
+        said = []
+
+        async def fail(job: Job, edge: Edge) -> None:
+            with pytest.raises(SolveError) as caught:
+                await job.solve([edge])
+            said.append(caught.value.message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, a, first)
+            await gate.reached.wait()
+            nursery.start_soon(fail, b, second)
+            await wait_all_tasks_blocked()
+            gate.open.set()
+    assert said == ["v0 is not any more what it was"] * 2
 
 
 async def test_a_cancelled_computation_has_ended_before_its_job_has(

@@ -21,6 +21,8 @@ from worker.results import Snapshot, Stack
 class Diff:
     """`solver.Op`. A missing input is the empty tree."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, op: ops.DiffOp, count: int) -> None:
         self._context = context
         self._op = op

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cache.selection import Selector
 from llb import ops
@@ -12,6 +13,9 @@ from solver.vertex import CacheMap, Dep, Result
 from worker.context import OpContext
 from worker.ops import content
 from worker.ops.keys import key_digest
+
+if TYPE_CHECKING:  # imported when something runs
+    from worker.ops.step import Step
 
 
 class Exec:
@@ -21,6 +25,12 @@ class Exec:
         self._context = context
         self._op = op
         self._input_count = input_count
+        self._step: Step | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """A process that runs needs nothing of the build any more, unless it uses the client's agent."""
+        return self._step is None or self._step.is_bound
 
     async def cache_map(self) -> CacheMap:
         return cache_key(self._context, self._op, self._input_count)
@@ -28,7 +38,11 @@ class Exec:
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         from worker.ops.step import Step
 
-        return await Step(self._context, self._op).run(inputs)
+        self._step = Step(self._context, self._op)
+        try:
+            return await self._step.run(inputs)
+        finally:
+            self._step = None
 
 
 def cache_key(context: OpContext, op: ops.ExecOp, input_count: int) -> CacheMap:

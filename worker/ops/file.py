@@ -16,6 +16,8 @@ from worker.ops.keys import key_digest
 class File:
     """`solver.Op` for one file op."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, op: ops.FileOp, *, input_count: int) -> None:
         self._context = context
         self._op = op

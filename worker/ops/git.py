@@ -19,6 +19,8 @@ from worker.sources.origin import GitOrigin
 class GitOp:
     """`solver.Op` for one repository at one ref."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, origin: GitOrigin) -> None:
         self._context = context
         self._origin = origin

@@ -17,6 +17,8 @@ from worker.sources.origin import HttpOrigin
 class HttpOp:
     """`solver.Op` for one URL."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, origin: HttpOrigin) -> None:
         self._context = context
         self._origin = origin

@@ -17,6 +17,8 @@ from worker.sources.origin import LocalOrigin
 class LocalSource:
     """`solver.Op`: hands out the directory, reads nothing."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, origin: LocalOrigin) -> None:
         self._context = context
         self._origin = origin

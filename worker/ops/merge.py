@@ -17,6 +17,8 @@ class Merge:
     A layer that appears again stays where it is topmost: below, what it holds would be hidden by itself.
     """
 
+    is_bound = True
+
     def __init__(self, context: OpContext, op: ops.MergeOp, count: int) -> None:
         self._context = context
         self._op = op

@@ -47,6 +47,8 @@ def make(context: OpContext, op: ops.SourceOp) -> Op:
 class ImageSource:
     """An image, wherever it is: resolved when its key is asked for, fetched when its files are."""
 
+    is_bound = True
+
     def __init__(self, context: OpContext, origin: ImageOrigin | LayoutOrigin) -> None:
         self._context = context
         self._origin = origin

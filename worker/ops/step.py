@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Literal
 
-from buildengine.errors import ExecFailed, HostError, UserError
+from buildengine.errors import ExecFailed, HostError, NotGiven, UserError
 from buildengine.platform import DEFAULT_PATH
 from llb import ops
 from llb.outputs import exec_outputs
@@ -38,6 +38,7 @@ class Step:
     def __init__(self, context: OpContext, op: ops.ExecOp) -> None:
         self._context = context
         self._op = op
+        self.is_bound = True  # see `solver.vertex.Op`
 
     async def run(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         how = runnable.choose(self._context.platform, directory=self._context.build.emulators)
@@ -78,6 +79,7 @@ class Step:
 
     async def _run(self, runtime: Runtime, prepared: Prepared, how: How) -> None:
         spec, secrets = await self.spec(prepared, how)
+        self.is_bound = any(mount.type is ops.MountType.SSH for mount in self._op.mounts)
         tail = bytearray()
         streams = {number: Clipping(self._context.build.output) for number in (1, 2)}
         log = self._context.reporter.log
@@ -146,7 +148,7 @@ class Step:
             if value is not None:
                 found[secret.name] = value
             elif not secret.optional:
-                raise UserError(f"secret {secret.id}: not found", hint=f"pass it with --secret id={secret.id},src=FILE")
+                raise NotGiven(f"secret {secret.id}: not found", hint=f"pass it with --secret id={secret.id},src=FILE")
         return found
 
 

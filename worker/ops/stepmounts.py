@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import field, replace
 
-from buildengine.errors import UserError
+from buildengine.errors import NotGiven, UserError
 from buildengine.values import dataclass
 from cache.layers import NewLayer
 from cache.overlay import TreeMount
@@ -122,7 +122,7 @@ class StepMounts:
         if value is None:
             if option.optional:
                 return
-            raise UserError(f"secret {option.id}: not found", hint=f"pass it with --secret id={option.id},src=FILE")
+            raise NotGiven(f"secret {option.id}: not found", hint=f"pass it with --secret id={option.id},src=FILE")
         prepared.secrets[mount.dest] = value
         prepared.points.append(SecretFile(target=mount.dest, uid=option.uid, gid=option.gid, mode=option.mode))
 
@@ -133,7 +133,7 @@ class StepMounts:
             if option.optional:
                 return
             name = option.id or "default"
-            raise UserError(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
+            raise NotGiven(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
         from worker.ops.agentsocket import agent_socket
 
         agent = await self._cleanup.enter_async_context(opened)

@@ -217,7 +217,8 @@ class HttpSource:
 
     async def _receive(self, response: Response, fd: int) -> Digest:
         if response.status not in (200, 203):
-            raise HttpError(f"invalid response status {response.status}", hint=_hint(response.status))
+            status = response.status
+            raise HttpError(f"invalid response status {status}", status=status, hint=_hint(status))
         gunzip = _gunzip(response.headers.get("content-encoding", ""))
         announced = response.headers.get("content-length", "")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max_size):
@@ -302,7 +303,9 @@ def _named(origin: HttpOrigin) -> Iterator[None]:
     except SourceError as error:
         shown = _shown(origin.url)
         message = error.message if shown in error.message else f"{shown}: {error.message}"
-        raise HttpError(message, hint=error.hint) from error
+        named = HttpError(message, hint=error.hint)
+        named.is_clients = error.is_clients
+        raise named from error
 
 
 def _shown(url: str) -> str:
