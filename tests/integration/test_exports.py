@@ -259,7 +259,7 @@ async def test_keys_of_openssh_are_seen_and_sign_in_a_step_and_stay_outside(
 async def test_a_step_without_its_agent(store: Store, agent: Path, tmp_path: Path) -> None:
     needs = write(tmp_path / "needs", {"Dockerfile": "FROM base\nRUN --mount=type=ssh,required=true true\n"})
     built = await store.build(needs, "--ssh", f"other={agent}", status=1)
-    assert "ssh agent 'default' was not forwarded" in built.error
+    assert 'no SSH key "default" forwarded from the client' in built.error
     may = write(tmp_path / "may", {"Dockerfile": "FROM base\nRUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK\n"})
     await store.build(may)
 

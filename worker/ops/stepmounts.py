@@ -133,7 +133,7 @@ class StepMounts:
             if option.optional:
                 return
             name = option.id or "default"
-            raise NotGiven(f"ssh agent {name!r} was not forwarded", hint=f"pass it with --ssh {name}")
+            raise NotGiven(f'no SSH key "{name}" forwarded from the client', hint=f"pass it with --ssh {name}")
         from worker.ops.agentsocket import agent_socket
 
         agent = await self._cleanup.enter_async_context(opened)
