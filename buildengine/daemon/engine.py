@@ -20,6 +20,7 @@ import trio
 from buildengine import platform as platforms
 from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, asks_to_attest
 from buildengine.config import Config
+from buildengine.daemon.askedplatforms import mismatch
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.collector import collect_garbage
@@ -32,7 +33,7 @@ from buildengine.daemon.resolving import Resolver
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, ContextChanged, SolveError, UserError
-from buildengine.events import EventSink
+from buildengine.events import EventSink, WarningEvent
 from buildengine.values import dataclass
 from cache.opened import Cache, open_cache
 from frontends.gateway import Frontend, FrontendRequest, FrontendResult
@@ -242,6 +243,8 @@ async def _solve(
     scope = attesting.scope if attesting else None
     gateway = LocalGateway(solving, resolver, imports, start.on_event, start.asked, frontends.find, scope)
     result = await start.frontend.build(gateway, start.asked)
+    if (text := mismatch(start.asked.platforms, result)) is not None:
+        gateway.warn(WarningEvent(vertex="", level=0, message=text))
     built = await solving.results(result)
     if attesting is not None:
         built = await attesting.attached(result, built, solving=solving, job=job, gateway=gateway)

@@ -92,6 +92,15 @@ async def test_what_a_frontend_is_told(store: Store, tmp_path: Path) -> None:
     assert source["Op"]["Op"]["source"]["attrs"] == {"image.recordtype": "frontend"}
 
 
+async def test_a_named_context_stands_for_the_image(store: Store, tmp_path: Path) -> None:
+    """Even for the language that is built in; what is told of the source is what was written."""
+    await make(store, tmp_path, TELLS)
+    context = written_for(tmp_path, "docker/dockerfile:1")
+    flags = ("--build-context", f"docker/dockerfile:1=docker-image://{FRONTEND}")
+    built = await refused(store, context, *flags)
+    assert "=source=docker/dockerfile:1\n" in built.step("frontend docker/dockerfile:1").output
+
+
 async def test_a_frontend_without_a_network(store: Store, tmp_path: Path) -> None:
     await make(store, tmp_path, TELLS, "LABEL moby.buildkit.frontend.network.none=true")
     assert (await told(store, written_for(tmp_path)))["interfaces"] == "/sys/class/net/lo"
