@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from buildengine import platform as platforms
 from buildengine.api import control_pb2, policies, worker_pb2
+from buildengine.api.platformmessages import platform_message
 from buildengine.builder import BuildRequest, CacheEntry, Export, PrunePolicy, UsageInfo
 from buildengine.errors import Location, SourceRange, UserError
 from buildengine.events import Event, LogEvent, Outcome, ProgressGroup, StatusEvent, VertexEvent, WarningEvent
@@ -293,16 +294,6 @@ def worker_record(
             for policy in policies
         ],
         BuildkitVersion=version,
-    )
-
-
-def platform_message(platform: Platform) -> ops_pb2.Platform:
-    return ops_pb2.Platform(
-        OS=platform.os,
-        Architecture=platform.architecture,
-        Variant=platform.variant,
-        OSVersion=platform.os_version,
-        OSFeatures=platform.os_features,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from buildengine.api import debug_pb2 as pb
 from buildengine.api import rpc
-from buildengine.api.convert import platform_message
+from buildengine.api.platformmessages import platform_message
 from buildengine.api.rpc import ServerCall
 from buildengine.builder import RunnablePlatform, StoreCheck
 

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
-from buildengine.api import convert, rpc
 from buildengine.api import gateway_pb2 as pb
+from buildengine.api import rpc
 from buildengine.api.bridge import Bridge, ContainerOrder, Result, SolveOrder
 from buildengine.api.capabilities import CONTAINERS, DEPRECATED, GATEWAY, LLB
 from buildengine.api.caps_pb2 import APICap
@@ -28,9 +28,10 @@ from buildengine.api.gatewaymessages import (
     stat_message,
     warning,
 )
+from buildengine.api.platformmessages import platform_message, platform_of
 from buildengine.api.policies import policy
 from buildengine.api.rpc import Code, Detail, Metadata, RpcError, ServerCall
-from buildengine.api.sourcemeta import answer, details_of, platform_of, source_of
+from buildengine.api.sourcemeta import answer, details_of, source_of
 from buildengine.api.worker_pb2 import WorkerRecord
 from buildengine.builder import CacheEntry
 from buildengine.errors import UserError
@@ -92,9 +93,7 @@ class Gateway:
     async def _ping(self, request: pb.PingRequest, call: _Call) -> pb.PongResponse:
         await self._bridge(call)
         worker = self._worker()
-        record = WorkerRecord(
-            ID=worker.id, Labels=worker.labels, platforms=map(convert.platform_message, worker.platforms)
-        )
+        record = WorkerRecord(ID=worker.id, Labels=worker.labels, platforms=map(platform_message, worker.platforms))
         frontend, llb = _capabilities(containers=worker.containers)
         return pb.PongResponse(FrontendAPICaps=frontend, LLBCaps=llb, Workers=[record])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from buildengine.api import images_pb2 as pb
-from buildengine.api.convert import platform_message
+from buildengine.api.platformmessages import platform_message
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.digest import Digest
 from buildengine.platform import Platform

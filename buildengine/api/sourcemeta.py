@@ -5,10 +5,8 @@ Facts: BuildKit frontend/gateway/gateway.go (ResolveSourceMeta, ToPBResolveSourc
 
 from __future__ import annotations
 
-from buildengine.api import convert
 from buildengine.api import gateway_pb2 as pb
 from buildengine.digest import Digest
-from buildengine.platform import Platform, normalize
 from frontends.gateway import (
     AttestationChain,
     ChainBlob,
@@ -29,18 +27,6 @@ def source_of(message: ops_pb2.SourceOp) -> SourceOp:
 
 def source_message(source: SourceOp) -> ops_pb2.SourceOp:
     return ops_pb2.SourceOp(identifier=source.identifier, attrs=source.attrs)
-
-
-def platform_of(message: ops_pb2.Platform) -> Platform:
-    return normalize(
-        Platform(
-            os=message.OS,
-            architecture=message.Architecture,
-            variant=message.Variant,
-            os_version=message.OSVersion,
-            os_features=tuple(message.OSFeatures),
-        )
-    )
 
 
 def details_of(request: pb.ResolveSourceMetaRequest) -> Details:
@@ -75,7 +61,9 @@ def answer(found: ResolvedSource) -> pb.ResolveSourceMetaResponse:
             )
         )
     elif isinstance(found, ResolvedHttp):
-        modified = None if found.modified is None else convert.timestamp(found.modified)
+        from buildengine.api.convert import timestamp  # with it come all messages of the Control service
+
+        modified = None if found.modified is None else timestamp(found.modified)
         message.HTTP.CopyFrom(
             pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.filename, LastModified=modified)
         )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from buildengine.api import convert, policy_pb2
+from buildengine.api import policy_pb2
 from buildengine.api.gateway_pb2 import ResolveSourceMetaRequest, ResolveSourceMetaResponse
+from buildengine.api.platformmessages import platform_message, platform_of
 from buildengine.api.policysession_pb2 import CheckPolicyRequest, CheckPolicyResponse
 from buildengine.api.rpc import RpcError
 from buildengine.api.sessions import ClientSession
-from buildengine.api.sourcemeta import answer, details_of, platform_of, source_message, source_of
+from buildengine.api.sourcemeta import answer, details_of, source_message, source_of
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import SourceDenied
@@ -36,7 +37,7 @@ class Verifier:
         """Raises SourceDenied; UserError for an answer that cannot be meant."""
         session = await self._find()
         request = CheckPolicyRequest(
-            Platform=convert.platform_message(platform) if platform else None,
+            Platform=platform_message(platform) if platform else None,
             Source=ResolveSourceMetaResponse(Source=source_message(source)),
         )
         for _ in range(_QUESTIONS):

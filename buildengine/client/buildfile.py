@@ -11,10 +11,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
-
-import trio
 
 from buildengine import platform as platforms
 from buildengine.client.buildmodules import Modules
@@ -22,7 +21,7 @@ from buildengine.client.frames import Channel
 from buildengine.client.gateway import RemoteGateway
 from buildengine.client.mistakes import Mistakes
 from buildengine.errors import SourceError, UserError, meant
-from frontends.gateway import FrontendRequest
+from frontends.gateway import FrontendRequest, FrontendResult
 from frontends.python.building import run_in
 from frontends.python.context import Context
 from frontends.python.contexts import beside, build_file
@@ -40,7 +39,30 @@ def main() -> None:
     channel = Channel(_taken_over())
     with open(REQUEST, "rb") as file:
         asked = json.load(file)
-    trio.run(_work, channel, asked, strict_exception_groups=True)
+
+    async def call_now(method: str, message: bytes) -> bytes:
+        return channel.call_now(method, message)
+
+    gateway = RemoteGateway(call_now)
+    mistakes = Mistakes({})
+    try:
+        request = _at_once(_request(gateway, asked))
+        modules = Modules(partial(_read, Context(gateway, request)))
+        modules.install()
+        mistakes = Mistakes(modules.sources)
+        locate_with(mistakes.place)
+        ctx = Context(gateway, request)
+        build = _at_once(_loaded(ctx, modules, asked))
+        mentioned = asked["entry_point"] or any(b"trio" in source for source in modules.sources.values())
+        result = _run(build, ctx, channel, uses_trio="trio" in sys.modules or bool(mentioned))
+    except BaseException as error:
+        mistakes.show(error)
+        _at_once(gateway.fail(mistakes.told(error)))
+    else:
+        _at_once(gateway.finish(result))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # nothing of this process is worth tidying up
 
 
 def _taken_over() -> socket.socket:
@@ -53,30 +75,24 @@ def _taken_over() -> socket.socket:
     return end
 
 
-async def _work(channel: Channel, asked: dict[str, Any]) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.run)
+def _run(build: Build, ctx: Context, channel: Channel, *, uses_trio: bool) -> FrontendResult:
+    """What `build` makes of it, under trio, unless that would make no difference: a tenth of a second goes by until it
+    is imported, and a build for one platform whose author has nothing to do with it does one thing after the other."""
+    if not uses_trio and len(ctx.platforms) == 1:
+        return _at_once(run_in(ctx, build))
+
+    import trio
+
+    async def work() -> FrontendResult:
         gateway = RemoteGateway(channel.call)
-        await _frontend(gateway, channel, asked)
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run)
+            result = await run_in(Context(gateway, ctx.request), build)
+            await gateway.flush()
+            nursery.cancel_scope.cancel()
+        return result
 
-
-async def _frontend(gateway: RemoteGateway, channel: Channel, asked: dict[str, Any]) -> None:
-    mistakes = Mistakes({})
-    try:
-        request = await _request(gateway, asked)
-        ctx = Context(gateway, request)
-        modules = Modules(_reader(channel, request))
-        modules.install()
-        mistakes = Mistakes(modules.sources)
-        locate_with(mistakes.place)
-        build = await _loaded(ctx, modules, asked)
-        result = await run_in(ctx, build)
-    except BaseException as error:
-        mistakes.show(error)
-        await gateway.fail(mistakes.told(error))
-    else:
-        await gateway.finish(result)
+    return trio.run(work)
 
 
 async def _request(gateway: RemoteGateway, asked: dict[str, Any]) -> FrontendRequest:
@@ -108,15 +124,10 @@ async def _loaded(ctx: Context, modules: Modules, asked: dict[str, Any]) -> Buil
     return found
 
 
-def _reader(channel: Channel, request: FrontendRequest) -> Callable[[tuple[str, ...]], tuple[str, bytes] | None]:
-    """What reads a module of the build file's directory for an import statement, which cannot await."""
+def _read(ctx: Context, paths: tuple[str, ...]) -> tuple[str, bytes] | None:
+    """The first of these files beside the build file that there is: for an import statement, which cannot await."""
 
-    async def call(method: str, message: bytes) -> bytes:
-        return channel.call_now(method, message)
-
-    ctx = Context(RemoteGateway(call), request)
-
-    async def first(paths: tuple[str, ...]) -> tuple[str, bytes] | None:
+    async def first() -> tuple[str, bytes] | None:
         files = ctx.files(await beside(ctx, *paths))
         for path in paths:
             try:
@@ -125,14 +136,17 @@ def _reader(channel: Channel, request: FrontendRequest) -> Callable[[tuple[str, 
                 continue
         return None
 
-    return lambda paths: _at_once(first(paths))
+    return _at_once(first())
 
 
 def _at_once(work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of something that awaits nothing but what is there at once."""
+    """The result of something that awaits only our gateway, whose answers are there when it returns."""
     try:
         work.send(None)
     except StopIteration as done:
         found: _T = done.value
         return found
-    raise RuntimeError("a module cannot be imported from there")
+    work.close()
+    raise UserError(
+        "the build file awaits what this process does not run", hint="import trio at the top of the build file"
+    )

@@ -1,31 +1,39 @@
-"""Calls of the gateway API over a socket, from inside a build file's process: `buildengine.api.frames` on trio.
+"""Calls of the gateway API over a socket, from inside a build file's process: `buildengine.api.frames`.
 
-One task reads (`run`). `call` waits for its answer as everything under trio does; `call_now` waits with the whole
-process, for who cannot await: an import statement.
+`call_now` waits for its answer with the whole process, for who cannot await: an import statement, and a build that does
+one thing after the other. Under trio `call` waits as everything does there, and one task reads (`run`).
 """
 
 from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from itertools import count
-
-import trio
+from typing import TYPE_CHECKING
 
 from buildengine.api import frames
 from buildengine.api.frames import Frame, Kind
 from buildengine.api.rpc import Code, RpcError
 from buildengine.api.statusbytes import decode
 
+if TYPE_CHECKING:  # most build files do without
+    import trio
+
 _RECEIVE = 256 << 10
 
 
 class _Waiting:
-    """One call without an answer yet."""
+    """One call without an answer yet. `wake` is called when it has come, or nobody is there to give one."""
 
     def __init__(self) -> None:
-        self.answered = trio.Event()
+        self.is_over = False
         self.answer: Frame | None = None
+        self.wake: Callable[[], object] = bool
+
+    def end(self, answer: Frame | None) -> None:
+        self.is_over, self.answer = True, answer
+        self.wake()
 
     def result(self) -> bytes:
         if self.answer is None:
@@ -43,25 +51,31 @@ class Channel:
         self._socket = end
         self._reader = frames.Reader()
         self._unsent = bytearray()
-        self._sending = trio.Lock()
         self._numbers = count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._is_open = True
+        self._sending: trio.Lock | None = None
 
     async def call(self, method: str, request: bytes) -> bytes:
         """`buildengine.client.gateway.Call`"""
+        import trio
+
         waiting = self._begin(method, request)
+        self._sending = self._sending or trio.Lock()
         async with self._sending:
             while not self._flush():
                 await trio.lowlevel.wait_writable(self._socket)
-        await waiting.answered.wait()
+        answered = trio.Event()
+        waiting.wake = answered.set
+        if not waiting.is_over:
+            await answered.wait()
         return waiting.result()
 
     def call_now(self, method: str, request: bytes) -> bytes:
         """The same, while nothing else happens in this process; answers to other calls are kept."""
         waiting = self._begin(method, request)
         poll = select.poll()
-        while not waiting.answered.is_set():
+        while not waiting.is_over:
             poll.register(self._socket, select.POLLIN | (0 if self._flush() else select.POLLOUT))
             poll.poll()
             self._receive()
@@ -69,6 +83,8 @@ class Channel:
 
     async def run(self) -> None:
         """Take answers until the engine has gone."""
+        import trio
+
         while self._is_open:
             await trio.lowlevel.wait_readable(self._socket)
             self._receive()
@@ -84,7 +100,7 @@ class Channel:
             self._unsent += frame
             self._waiting[number] = waiting
         else:
-            waiting.answered.set()
+            waiting.end(None)
         return waiting
 
     def _flush(self) -> bool:
@@ -112,11 +128,10 @@ class Channel:
         for frame in self._reader.feed(data):
             waiting = self._waiting.pop(frame.number, None)
             if waiting is not None:
-                waiting.answer = frame
-                waiting.answered.set()
+                waiting.end(frame)
 
     def _end(self) -> None:
         self._is_open = False
         self._unsent.clear()
         while self._waiting:
-            self._waiting.popitem()[1].answered.set()
+            self._waiting.popitem()[1].end(None)

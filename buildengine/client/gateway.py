@@ -20,9 +20,9 @@ from google.rpc.status_pb2 import Status
 
 from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import Attestation, Ref
-from buildengine.api.convert import platform_message
 from buildengine.api.gatewaymessages import definition as heard_definition
 from buildengine.api.gatewaymessages import definition_message, file_info, result_message, returned, warning_message
+from buildengine.api.platformmessages import platform_message
 from buildengine.api.returned import heard, told
 from buildengine.api.rpc import RpcError
 from buildengine.api.sourcemeta import ask_details, resolved, source_message
@@ -214,6 +214,10 @@ class RemoteGateway:
         """There is none, and this is why."""
         status = Status.FromString(encode(to_rpc(error)))
         await self.ask("Return", pb.ReturnRequest(error=status), pb.ReturnResponse)
+
+    async def flush(self) -> None:
+        """What has been warned of is told."""
+        await self._tell_warnings()
 
     async def _tell_warnings(self) -> None:
         warnings, self._warnings = self._warnings, []

@@ -13,6 +13,7 @@ from typing import Any
 from buildengine.api import convert
 from buildengine.api import imagemessages as messages
 from buildengine.api import images_pb2 as pb
+from buildengine.api.platformmessages import platform_message
 from buildengine.api.rpc import Code, RpcError
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.client.auth import Logins
@@ -47,7 +48,7 @@ class DaemonImages:
         return found
 
     async def _document(self, method: str, reference: str, platform: Platform | None) -> Any:
-        asked = None if platform is None else convert.platform_message(platform)
+        asked = None if platform is None else platform_message(platform)
         request = pb.ImageRequest(reference=reference, platform=asked)
         return json.loads((await self._connection.unary(f"{_SERVICE}/{method}", request, pb.ImageDocument)).json)
 

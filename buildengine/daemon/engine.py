@@ -70,11 +70,17 @@ class Provenance:
 
 
 @asynccontextmanager
-async def open_engine(config: Config) -> AsyncIterator[Engine]:
-    """An engine on the state directory of `config`. Needs root and the engine's own mount namespace."""
+async def open_engine(config: Config, runtime: Runtime | None = None) -> AsyncIterator[Engine]:
+    """An engine on the state directory of `config`. Needs root and the engine's own mount namespace.
+
+    `runtime` is the caller's, where steps will run for certain; without it one is started when the first step is.
+    """
     async with open_cache(config.root, snapshotter=config.worker.snapshotter) as cache, AsyncExitStack() as later:
 
         async def start_runtime() -> Runtime:
+            if runtime is not None:
+                return runtime
+
             from worker.runtime.runtime import open_runtime
 
             scheduler.nursery.start_soon(_load_ahead)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from buildengine.builder import (
+    PYTHON,
     BuildOutcome,
     BuildRequest,
     PrunePolicy,
@@ -38,6 +39,7 @@ from worker.runtime.isolate import private_mounts
 if TYPE_CHECKING:
     from buildengine.daemon.image_store import StoreImages
     from buildengine.imagecalls import BlockingImages
+    from worker.runtime.runtime import Kind, Runtime
 
 _T = TypeVar("_T")
 
@@ -63,13 +65,23 @@ class LocalBuilder:
         return run_to_end(partial(self._build, request, on_event), on_tick)
 
     async def _build(self, request: BuildRequest, on_event: EventSink) -> BuildOutcome:
-        from buildengine.daemon.engine import open_engine
-        from buildengine.daemon.given_context import with_directories
+        async with self._runtime_of(request) as runtime:
+            from buildengine.daemon.engine import open_engine  # takes as long as a runtime needs to get ready
+            from buildengine.daemon.given_context import with_directories
 
-        given = with_upload(request)
-        async with open_engine(self._config) as engine, with_directories(engine.cache, given) as whole:
-            session = local_session(whole, credentials=self._credentials(), environment=self._config.environment)
-            return await engine.build(whole, session, on_event)
+            given = with_upload(request)
+            opened = open_engine(self._config, runtime)
+            async with opened as engine, with_directories(engine.cache, given) as whole:
+                session = local_session(whole, credentials=self._credentials(), environment=self._config.environment)
+                return await engine.build(whole, session, on_event)
+
+    def _runtime_of(self, request: BuildRequest) -> AbstractAsyncContextManager[Runtime | None]:
+        """A build file in Python runs as a step, whatever is cached: what runs it is started first of all."""
+        if request.frontend != PYTHON:
+            return nullcontext()
+        from worker.runtime.runtime import open_runtime
+
+        return open_runtime(cast("Kind", self._config.worker.runtime))
 
     def push(
         self,

@@ -118,7 +118,9 @@ class _Run:
                     nursery.start_soon(calls.run)
                     nursery.start_soon(self._stop_flood)
                     with patience.scope:
-                        ended = await runtime.run(self._spec, secrets={}, on_output=self._heard, stdin=theirs.detach())
+                        ended = await runtime.run(
+                            self._spec, secrets={}, on_output=self._heard, stdin=theirs.detach(), is_last=True
+                        )
                         await calls.over.wait()  # what is wrong with what it has said counts more than how it ended
                     nursery.cancel_scope.cancel()
         if patience.scope.cancelled_caught:

@@ -1,25 +1,24 @@
 """Contexts of a build: the main one, the named ones, and what is beside the build file. As the Dockerfile frontend
-finds them, by its code."""
+finds them, by its code, which is imported when something else than a directory of the client's is meant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from buildengine.errors import SourceError
 from buildengine.platform import Platform
-from frontends.dockerfile import contexts, ignore, lines, source
-from frontends.dockerfile import options as reading
-from frontends.dockerfile.contextloading import ContextLoader
-from frontends.dockerfile.options import Options
 from frontends.python.files import Files
 from frontends.python.image import Image
 from llb.actions import copy
 from llb.state import State, local, scratch
 
 if TYPE_CHECKING:
+    from frontends.dockerfile.options import Options
+    from frontends.dockerfile.source import Context as Found
     from frontends.python.context import Context
 
-_HERE = "dockerfile"  # the client's name for the directory of the build file
+_CONTEXT, _HERE = "context", "dockerfile"  # the client's names for its directories
 _IGNORE = ".dockerignore"
 
 
@@ -32,41 +31,50 @@ async def main_context(
     use_ignore_file: bool,
 ) -> State:
     """See `Context.context`."""
-    read = _options(ctx)
-    found = await source.find_context(ctx.gateway, ctx.request, read)
-    if found.tree is not None:
+    found = await _elsewhere(ctx)
+    if found is not None and found.tree is not None:
         if not (include or exclude):
             return found.tree
         return scratch().file(copy(found.tree, "/", "/", contents=True, include=include, exclude=exclude))
-    ignored = await _ignored(ctx, read) if use_ignore_file else ()
+    ignored = await _ignored(ctx) if use_ignore_file else ()
     return local(
-        source.CONTEXT,
+        _CONTEXT,
         include=include,
         exclude=(*ignored, *exclude),
         follow_paths=follow_paths,
-        shared_key_hint=source.CONTEXT,
-        session=read.session_of(source.CONTEXT),
+        shared_key_hint=_CONTEXT,
+        session=_session_of(ctx, _CONTEXT),
         name="[internal] load build context",
     )
 
 
-async def _ignored(ctx: Context, read: Options) -> tuple[str, ...]:
+async def _ignored(ctx: Context) -> tuple[str, ...]:
     """The patterns of `<build file>.dockerignore`, else of `.dockerignore`."""
-    own = f"{read.filename}{_IGNORE}"
-    files = await build_file(ctx)
-    if await files.exists(own):
-        return ignore.read(lines.SourceFile(filename=own, data=await files.read(own)))
-    return await source.read_ignore_file(
-        ctx.gateway,
-        source.CONTEXT,
-        hint=f"{source.CONTEXT}-{_IGNORE}",
+    own = f"{_filename(ctx)}{_IGNORE}"
+    shared = local(
+        _CONTEXT,
+        follow_paths=[_IGNORE],
+        shared_key_hint=f"{_CONTEXT}-{_IGNORE}",
+        session=_session_of(ctx, _CONTEXT),
+        differ="none",
         name=f"[internal] load {_IGNORE}",
-        session=read.session_of(source.CONTEXT),
     )
+    for files, name in ((await build_file(ctx), own), (ctx.files(shared), _IGNORE)):
+        try:
+            data = await files.read(name)
+        except SourceError:
+            continue
+        from frontends.dockerfile import ignore, lines  # few directories have any
+
+        return ignore.read(lines.SourceFile(filename=name, data=data))
+    return ()
 
 
 async def named_context(ctx: Context, name: str, platform: Platform | None) -> Image | None:
     """See `Context.named_context`."""
+    from frontends.dockerfile import contexts
+    from frontends.dockerfile.contextloading import ContextLoader
+
     wanted = platform or ctx.platforms[0]
     read = _options(ctx)
     found = contexts.find(read, name, wanted)
@@ -80,7 +88,7 @@ async def named_context(ctx: Context, name: str, platform: Platform | None) -> I
 async def build_file(ctx: Context) -> Files:
     """The build file itself, and the ignore file of its own if it has one."""
     if ctx.definition is None:
-        name = reading.read(ctx.options).filename
+        name = _filename(ctx)
         shown = f"[internal] load build definition from {name}"
         ctx.definition = await beside(ctx, name, f"{name}{_IGNORE}", name=shown)
     return ctx.files(ctx.definition)
@@ -88,20 +96,40 @@ async def build_file(ctx: Context) -> Files:
 
 async def beside(ctx: Context, *paths: str, name: str = "") -> State:
     """A tree in which these paths of the build file's directory are, if they are there."""
-    read = _options(ctx)
-    found = await source.find_context(ctx.gateway, ctx.request, read)
-    if found.dockerfile is not None:
+    found = await _elsewhere(ctx)
+    if found is not None and found.dockerfile is not None:
         return found.dockerfile
-    directory = read.dockerfile_local or _HERE
+    directory = ctx.options.get("dockerfilekey") or _HERE
     return local(
         directory,
         follow_paths=[path.strip("/") or "." for path in paths],
         shared_key_hint=directory,
-        session=read.session_of(directory),
+        session=_session_of(ctx, directory),
         differ="none",
         name=name or f"[internal] load {paths[0]}",
     )
 
 
+async def _elsewhere(ctx: Context) -> Found | None:
+    """The context, and where its build file is, unless both are directories of the client's."""
+    address = ctx.options.get(ctx.options.get("contextkey", _CONTEXT))
+    if not (address or ctx.request.inputs or ctx.options.get("contextsubdir")):
+        return None
+    from frontends.dockerfile import source
+
+    return await source.find_context(ctx.gateway, ctx.request, _options(ctx))
+
+
 def _options(ctx: Context) -> Options:
-    return reading.read(ctx.options, ctx.request.session)
+    from frontends.dockerfile import options
+
+    return options.read(ctx.options, ctx.request.session)
+
+
+def _filename(ctx: Context) -> str:
+    return ctx.options.get("filename") or "build.py"
+
+
+def _session_of(ctx: Context, directory: str) -> str:
+    """The session that has this directory of the client's."""
+    return ctx.options.get(f"local-sessionid:{directory}", ctx.request.session)

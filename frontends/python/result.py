@@ -12,7 +12,6 @@ from buildengine import platform as platforms
 from buildengine.errors import UserError
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from frontends.dockerfile.together import gather
 from frontends.python.image import Image
 from llb.state import State
 
@@ -100,6 +99,11 @@ def each_platform(build: Callable[[Context], Awaitable[Tree]]) -> Callable[[Cont
     async def build_each(ctx: Context) -> Result:
         async def one(platform: Platform) -> Image:
             return _image(await build(ctx.on(platform)))
+
+        if len(ctx.platforms) == 1:
+            return Result(images={ctx.platform: await one(ctx.platform)})
+
+        from frontends.dockerfile.together import gather  # and with it trio: see buildengine.client.buildfile
 
         images = await gather([partial(one, platform) for platform in ctx.platforms])
         return Result(images=dict(zip(ctx.platforms, images, strict=True)))

@@ -73,12 +73,14 @@ class Runtime(Protocol):
         on_output: Output,
         locks: Iterable[int] = (),
         stdin: int = -1,
+        is_last: bool = False,
     ) -> Exit:
         """Run one step to its end, when no process of it is left and its root is no longer mounted.
 
         `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. `locks` are descriptors
         that the supervisor keeps until the step is gone, also when this process is killed. `stdin` is a descriptor for
-        the process's standard input, and is closed here. An exit code is a
+        the process's standard input, and is closed here. `is_last`: for all that the caller knows no step follows, and
+        none is made ready. An exit code is a
         result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
         waits until everything is killed.
         """
@@ -270,6 +272,7 @@ class _Runtime:
         on_output: Output,
         locks: Iterable[int] = (),
         stdin: int = -1,
+        is_last: bool = False,
     ) -> Exit:
         supervisor, self._spare = self._spare or self._launcher.order(), None
         pipes: list[_Pipe] = []
@@ -284,7 +287,8 @@ class _Runtime:
             supervisor.send(content, [pipe.hand_over() for pipe in pipes], locks, stdin)
             del content  # the secrets
             reach("step.requested")
-            self._spare = self._launcher.order()
+            if not is_last:
+                self._spare = self._launcher.order()
             try:
                 report = await _watch(supervisor, pipes)
             except BaseException:
