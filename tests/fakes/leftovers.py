@@ -133,7 +133,9 @@ class Watch:
 
     def _states_left(self) -> Iterator[str]:
         for path in sorted(_states() - self._states):
-            texts = (_read(str(file)).decode(errors="replace") for file in Path(path).rglob("*"))
+            # others' containers come and go while we look: os.walk passes over what has gone
+            files = (f"{directory}/{name}" for directory, _, names in os.walk(path) for name in names)
+            texts = (_read(file).decode(errors="replace") for file in files)
             if Path(path).name == "step" or any(SCRATCH in text or self._place in text for text in texts):
                 yield f"state of an OCI runtime: {path}"
 

@@ -205,3 +205,22 @@ async def test_a_step_outlives_every_worker_thread(builtin: Runtime, steps: Step
     spec = steps.spec("/bin/sh", "-c", "echo; sleep 1000", env=(PATH, f"M={marker}"))
     await builtin.run(spec, secrets={}, on_output=look)
     assert seen == [("pybuild-launch", 1)]
+
+
+def test_a_group_whose_processes_do_not_die_is_said_to_be_left() -> None:
+    """So that whoever comes later tries again. A frozen process does not die before it is thawed."""
+    frozen = Path(f"/sys/fs/cgroup/freezer/pybuild-frozen-{os.getpid()}")
+    if not frozen.parent.joinpath("cgroup.procs").exists():
+        pytest.skip("no hierarchy of version 1 to freeze a process in")
+    frozen.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            (frozen / "cgroup.procs").write_text(str(process.pid))
+            (frozen / "freezer.state").write_text("FROZEN")
+            until(lambda: (frozen / "freezer.state").read_text().strip() == "FROZEN")
+            assert not sweep.remove(str(frozen))
+        finally:
+            (frozen / "freezer.state").write_text("THAWED")
+            process.kill()
+    assert sweep.remove(str(frozen))
+    assert not frozen.exists()

@@ -100,7 +100,7 @@ class Launcher:
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
-        if status != 0 and name:  # a supervisor was killed: its PID 1 is our child now
+        if status != 0 and name:  # a supervisor was killed, and its PID 1 is our child now; or it has left a group
             self._kill_orphans()
             sweep.sweep(self._host.cgroups, name.__eq__)
 

@@ -37,8 +37,7 @@ def supervise(engine: _socket.socket, name: str, host: Host) -> NoReturn:
         pass
     except BaseException as error:
         supervisor.answer({"failure": init.failure("supervising the step", error)})
-    supervisor.clean()
-    os._exit(0)
+    os._exit(0 if supervisor.clean() else 1)  # then the launcher tries once more
 
 
 class Joined:
@@ -263,14 +262,15 @@ class Supervisor:
     def answer(self, report: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         messages.tell(self._engine, report, fds)
 
-    def clean(self) -> None:
-        """Whatever happened: no process of the step, no control group."""
+    def clean(self) -> bool:
+        """Whatever happened: no process of the step, no control group. False: a group is left."""
         if self._pid:
             syscalls.pidfd_kill(self._pidfd, _SIGKILL)
             os.waitpid(self._pid, 0)
-        for own in self._host.cgroups.own:  # every hierarchy: an OCI runtime makes groups in all of them
-            sweep.remove(f"{own}/{self._name}")
+        # every hierarchy: an OCI runtime makes groups in all of them
+        gone = [sweep.remove(f"{own}/{self._name}") for own in self._host.cgroups.own]
         for directory in self._group.directories() if self._group else []:
-            sweep.remove(directory)
+            gone.append(sweep.remove(directory))
             if self._parent:
                 cgroups.remove_parents(os.path.dirname(directory))
+        return all(gone)

@@ -47,7 +47,10 @@ def orphaned(name: str) -> bool:
 
 
 def sweep(layout: cgroups.Layout, wanted: Callable[[str], bool] = orphaned) -> None:
-    """Kill what lives in the groups with a `wanted` name, wherever they are, and remove them."""
+    """Kill what lives in the groups with a `wanted` name, wherever they are, and remove them.
+
+    What does not die in time is left for the next one.
+    """
     seen = 0
     for mount in layout.mount_points:
         for directory, names, _ in os.walk(mount):
@@ -60,23 +63,27 @@ def sweep(layout: cgroups.Layout, wanted: Callable[[str], bool] = orphaned) -> N
                 names.clear()
 
 
-def remove(directory: str) -> None:
-    """Remove a group and those below it; whatever still runs there is killed. A missing one is no error."""
+def remove(directory: str) -> bool:
+    """Remove a group and those below it; whatever still runs there is killed. A missing one is no error.
+
+    False: something in it does not die, as what waits for a disk or is frozen.
+    """
     if not os.path.basename(directory).startswith(_PREFIX):
         raise ValueError(f"{directory} is no group of ours")  # a slip here would kill the engine's own session
     for attempt in range(_ATTEMPTS):
         try:
             for path, _, _ in os.walk(directory, topdown=False, onerror=_raise):
                 os.rmdir(path)
-            return
+            return True
         except FileNotFoundError:
-            return
+            return True
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                 raise
         _kill(directory)
         if attempt:
             time.sleep(_PAUSE)
+    return False
 
 
 def _raise(error: OSError) -> None:
