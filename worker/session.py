@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from buildengine.digest import Digest
@@ -17,6 +18,8 @@ from buildengine.values import dataclass
 if TYPE_CHECKING:
     from cache.localscan import LocalScan
     from worker.sources.origin import LocalOrigin
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class SecretBytes:
@@ -124,8 +127,11 @@ class BlobSink(Protocol):
 class Sinks(Protocol):
     """Where exports go. A file sink is one stream; a directory sink is a directory on this host, for a while."""
 
-    def file(self, export_id: int) -> AbstractAsyncContextManager[int] | None:
-        """A writable file descriptor; what was written appears whole when the block ends without error."""
+    def file(self, export_id: int, about: Mapping[str, str] = _NOTHING) -> AbstractAsyncContextManager[int] | None:
+        """A writable file descriptor; what was written appears whole when the block ends without error.
+
+        `about`: what the exporter will say of it, for whoever decides by that whether he needs it.
+        """
         ...
 
     def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import MappingProxyType
 
 import trio
 
@@ -24,6 +25,8 @@ from worker.layers.outcome import one_error
 
 DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
 _EXPORT_ID = "buildkit-attachable-exporter-id"
+_ABOUT = "exporter-md-"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _CHUNK = 1 << 20  # bytes of one message; grpc-go takes 4 MiB
 
 _Stream = ClientCall[BytesMessage, BytesMessage]
@@ -36,8 +39,8 @@ class RemoteSinks:
         self._find = find
         self._layers = layers
 
-    def file(self, export_id: int) -> AbstractAsyncContextManager[int] | None:
-        return self._file(export_id)
+    def file(self, export_id: int, about: Mapping[str, str] = _NOTHING) -> AbstractAsyncContextManager[int] | None:
+        return self._file(export_id, about)
 
     def directory(self, export_id: int) -> AbstractAsyncContextManager[str] | None:
         return self._directory(export_id)
@@ -46,7 +49,7 @@ class RemoteSinks:
         return ClientStore(self._find)
 
     @asynccontextmanager
-    async def _file(self, export_id: int) -> AsyncIterator[int]:
+    async def _file(self, export_id: int, about: Mapping[str, str]) -> AsyncIterator[int]:
         """A pipe; what comes out of it goes to the client. With an error the call is cancelled, not ended."""
         session = await self._target()
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -55,7 +58,8 @@ class RemoteSinks:
         source, descriptor = trio.lowlevel.FdStream(reader), _Descriptor(writer)
         try:
             with one_error():
-                call = session.channel.stream(DIFF_COPY, BytesMessage, BytesMessage, metadata=_metadata(export_id))
+                metadata = _metadata(export_id, about)
+                call = session.channel.stream(DIFF_COPY, BytesMessage, BytesMessage, metadata=metadata)
                 async with call as stream, trio.open_nursery() as nursery:
                     nursery.start_soon(_pump, source, stream, export_id)
                     yield writer
@@ -124,5 +128,5 @@ def _failure(export_id: int, error: RpcError) -> SourceError:
     return SourceError(f"the client did not take export {export_id}: {error.message}")
 
 
-def _metadata(export_id: int) -> Metadata:
-    return ((_EXPORT_ID, str(export_id)),)
+def _metadata(export_id: int, about: Mapping[str, str] = _NOTHING) -> Metadata:
+    return ((_EXPORT_ID, str(export_id)), *((f"{_ABOUT}{name}", value) for name, value in about.items()))

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
+from types import MappingProxyType
 
+from buildengine import platform as platforms
 from buildengine.builder import BuildRequest
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.events import EventSink
+from buildengine.events import EventSink, WarningEvent
 from buildengine.units import parse_epoch
 from cache.layers import Layer
 from solver.reporter import Reporter
@@ -22,6 +24,7 @@ from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.image import CommittedImage, ImageWriter, store_image
 from worker.exporters.options import ExportOptions, read
+from worker.exporters.platforms import mismatch
 from worker.exporters.result import BuildResult
 
 _TITLES = {
@@ -32,6 +35,7 @@ _TITLES = {
     "tar": "exporting to client tarball",
 }
 _EPOCH = "SOURCE_DATE_EPOCH"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Exports:
@@ -64,12 +68,21 @@ class Exports:
     async def run(self, result: BuildResult) -> dict[str, str]:
         """The exporter response: all exporters' keys, the last that says something wins (as in llbsolver)."""
         response: dict[str, str] = {}
+        warning = mismatch(self._request.platforms or (platforms.local(),), result)
+        if warning and not self._options:
+            with step(self._on_event, "Verifying build result") as reporter:
+                self._warn(reporter, warning)
         for number, options in enumerate(self._options):
             with step(self._on_event, _TITLES[options.kind], salt=str(number)) as reporter:
+                if warning and number == 0:
+                    self._warn(reporter, warning)
                 said = await self._run_one(number, options, result, reporter)
                 self.said.append(said)
                 response.update(said)
         return response
+
+    def _warn(self, reporter: Reporter, warning: str) -> None:
+        self._on_event(WarningEvent(vertex=reporter.vertex, message=warning, level=0))
 
     async def _run_one(
         self, number: int, options: ExportOptions, result: BuildResult, reporter: Reporter
@@ -118,7 +131,7 @@ class Exports:
         image = dated(image, options.epoch)
         store = self._context.cache.store
         if options.tar:
-            opened = self._file(number, options.kind)
+            opened = self._file(number, options.kind, image.response(options.names))
             with _part(reporter, "sending tarball"):
                 async with opened as fd:
                     await write_committed(store, fd, image, options.names, docker=options.kind == "docker")
@@ -148,9 +161,9 @@ class Exports:
                 await files.write_tar(trees, fd, result, options)
         return {}
 
-    def _file(self, number: int, kind: str) -> AbstractAsyncContextManager[int]:
+    def _file(self, number: int, kind: str, about: Mapping[str, str] = _NOTHING) -> AbstractAsyncContextManager[int]:
         """Where the stream of an output goes. Raises UserError."""
-        opened = self._context.session.sinks.file(number)
+        opened = self._context.session.sinks.file(number, about)
         if opened is None:
             raise UserError(f"export type={kind} needs a destination", hint=f"--output type={kind},dest=FILE")
         return opened

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from buildengine.builder import BuildRequest, Export, SecretSource, SshSource
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from worker.sources.origin import LocalOrigin
 
 _PIECE = 1 << 20  # bytes of an upload or a blob, at once
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ class LocalSinks:
     exports: tuple[Export, ...]
     stdout: int
 
-    def file(self, export_id: int) -> AbstractAsyncContextManager[int] | None:
+    def file(self, export_id: int, about: Mapping[str, str] = _NOTHING) -> AbstractAsyncContextManager[int] | None:
         dest = self.exports[export_id].dest
         if dest is None:
             return None

@@ -199,7 +199,9 @@ def take(taken: list[bytes], answer: grpc.StatusCode | None = None) -> grpc.RpcM
     def diff_copy(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         if answer is not None:
             context.abort(answer, "no room")
-        taken.append(dict(context.invocation_metadata())["buildkit-attachable-exporter-id"].encode())
+        told = dict(context.invocation_metadata())
+        about = (f"{name}={value}" for name, value in told.items() if name.startswith("exporter-md-"))
+        taken.append(" ".join([told["buildkit-attachable-exporter-id"], *about]).encode())
         taken.extend(message.data for message in messages)
         yield from ()
 
@@ -209,9 +211,10 @@ def take(taken: list[bytes], answer: grpc.StatusCode | None = None) -> grpc.RpcM
 async def test_a_file_sink_is_a_stream_to_the_client(daemon: SessionDaemon, tmp_path: Path) -> None:
     taken: list[bytes] = []
     content = os.urandom(5 << 20)
-    async with Client(daemon, tmp_path, {FILE_SEND: take(taken)}) as session, session.sinks.file(3) as fd:
+    about = {"containerimage.digest": "sha256:1"}
+    async with Client(daemon, tmp_path, {FILE_SEND: take(taken)}) as session, session.sinks.file(3, about) as fd:
         await trio.to_thread.run_sync(_write, fd, content)
-    assert (taken[0], b"".join(taken[1:])) == (b"3", content)
+    assert (taken[0], b"".join(taken[1:])) == (b"3 exporter-md-containerimage.digest=sha256:1", content)
 
 
 async def test_a_client_that_takes_no_file_is_an_error_unless_it_has_it(daemon: SessionDaemon, tmp_path: Path) -> None:

@@ -94,9 +94,14 @@ class ImageSource:
             return await images.resolve_layout(origin, platform=platform)
         image = await images.resolve(origin.reference, platform=platform, mode=origin.resolve_mode)
         if origin.checksum is not None and origin.checksum != image.digest:
-            raise SourceError(f"{origin.reference} is {image.digest}, not {origin.checksum} as the build asks for")
+            raise SourceError(
+                f"image digest {image.digest} for {origin.reference} does not match expected checksum {origin.checksum}"
+            )
         return image
 
     def _layers(self, image: BaseImage) -> tuple[tuple[Descriptor, Digest], ...]:
         limit = self._origin.layer_limit
+        if limit > len(image.layers):
+            has = len(image.layers)
+            raise SourceError(f"layer limit {limit} is greater than the number of layers in the image {has}")
         return image.layers[:limit] if limit else image.layers

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HEADERS_ALLOWED = ("accept", "user-agent")
 _T = TypeVar("_T")
+_MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,13 @@ class _Attributes:
             raise InvalidDefinition(f"attribute {name} is {text[:50]!r}, not a number from 0 to {most}")
         return value
 
+    def layer_limit(self, name: str) -> int:
+        """At least one layer; 0 where nobody says how many."""
+        text = self.values.get(name, "")
+        if text and not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MOST_LAYERS):
+            raise InvalidDefinition(f"invalid layer limit {text[:50]}", hint=f"a number from 1 to {_MOST_LAYERS}")
+        return int(text or 0)
+
     def digest(self, name: str) -> Digest | None:
         text = self.values.get(name)
         return Digest.parse(text) if text else None
@@ -158,7 +166,7 @@ def _image(rest: str, attributes: _Attributes) -> ImageOrigin:
     return ImageOrigin(
         reference=rest,
         resolve_mode=mode,
-        layer_limit=attributes.number("image.layerlimit", most=10_000),
+        layer_limit=attributes.layer_limit("image.layerlimit"),
         checksum=attributes.digest("image.checksum"),
     )
 
@@ -168,7 +176,7 @@ def _layout(rest: str, attributes: _Attributes) -> LayoutOrigin:
         reference=rest,
         store=attributes.text("oci.store"),
         session=attributes.text("oci.session"),
-        layer_limit=attributes.number("oci.layerlimit", most=10_000),
+        layer_limit=attributes.layer_limit("oci.layerlimit"),
     )
 
 
