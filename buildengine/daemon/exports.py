@@ -11,12 +11,11 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from types import MappingProxyType
 
-from buildengine import platform as platforms
 from buildengine.builder import BuildRequest
 from buildengine.daemon.steps import step
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.events import EventSink, WarningEvent
+from buildengine.events import EventSink
 from buildengine.units import parse_epoch
 from cache.layers import Layer
 from solver.reporter import Reporter
@@ -24,7 +23,6 @@ from worker.context import BuildContext
 from worker.exporters.blobs import LayerBlobs
 from worker.exporters.image import CommittedImage, ImageWriter, store_image
 from worker.exporters.options import ExportOptions, read
-from worker.exporters.platforms import mismatch
 from worker.exporters.result import BuildResult
 
 _TITLES = {
@@ -68,21 +66,12 @@ class Exports:
     async def run(self, result: BuildResult) -> dict[str, str]:
         """The exporter response: all exporters' keys, the last that says something wins (as in llbsolver)."""
         response: dict[str, str] = {}
-        warning = mismatch(self._request.platforms or (platforms.local(),), result)
-        if warning and not self._options:
-            with step(self._on_event, "Verifying build result") as reporter:
-                self._warn(reporter, warning)
         for number, options in enumerate(self._options):
             with step(self._on_event, _TITLES[options.kind], salt=str(number)) as reporter:
-                if warning and number == 0:
-                    self._warn(reporter, warning)
                 said = await self._run_one(number, options, result, reporter)
                 self.said.append(said)
                 response.update(said)
         return response
-
-    def _warn(self, reporter: Reporter, warning: str) -> None:
-        self._on_event(WarningEvent(vertex=reporter.vertex, message=warning, level=0))
 
     async def _run_one(
         self, number: int, options: ExportOptions, result: BuildResult, reporter: Reporter
