@@ -199,5 +199,11 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
         built = raw(address, *as_("client"), "build", "--output", f"type=local,dest={tmp_path}/out", stdin=files)
         assert built.returncode == 0, built.stderr
         assert (tmp_path / "out/srv").is_dir()
+        for word in ("ca", "cert", "key"):
+            name = "ca.pem" if word == "ca" else f"client.{'pem' if word == 'cert' else 'key'}"
+            write(tmp_path / "tls", {f"{word}.pem": (tmp_path / name).read_bytes()})
+        named = ("--tlsdir", tmp_path / "tls", "--tlsservername", "127.0.0.1")
+        assert raw(address, *named, "debug", "workers").returncode == 0
+        assert raw(address, *named[:2], "--tlsservername", "other.example", "debug", "workers").returncode == 1
         refused = raw(address, *as_("stranger"), "debug", "workers")
         assert refused.returncode == 1, refused.stdout

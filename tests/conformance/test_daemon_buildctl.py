@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from tests.conformance.buildctl import ctl, raw
 from tests.fakes.daemon import Daemon, daemon
 from tests.fakes.http_server import Request
 from tests.fakes.registry_server import Image, fake_registry
+from tests.integration.test_registry_docker import certificate
 
 pytest_plugins = [FIXTURES]
 
@@ -126,6 +128,13 @@ def test_dial_stdio(running: Daemon) -> None:
     assert (done.returncode, done.stdout[3]) == (0, settings[3])
 
 
+def log_in(host: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As user with the password `secret`."""
+    login = {"auths": {host: {"auth": base64.b64encode(b"user:secret").decode()}}}
+    write(directory, {"docker/config.json": json.dumps(login)})
+    monkeypatch.setenv("DOCKER_CONFIG", str(directory / "docker"))
+
+
 async def test_a_token_of_its_own(running: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """buildctl fetches the token for a base itself: the daemon's own requests to the token service are none."""
     context, image = write(tmp_path / "context", {"a": "a"}), Image(layers=())
@@ -139,12 +148,37 @@ async def test_a_token_of_its_own(running: Daemon, tmp_path: Path, monkeypatch: 
         fake.rules.append(watch)
         fake.put("app", "1", image)
         write(context, {"Dockerfile": f"FROM {fake.host}/app:1\nCOPY a /\n"})
-        login = {"auths": {fake.host: {"auth": base64.b64encode(b"user:secret").decode()}}}
-        write(tmp_path, {"docker/config.json": json.dumps(login)})
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        log_in(fake.host, tmp_path, monkeypatch)
         words = ("build", "--frontend", "dockerfile.v0", "--local", f"context={context}", "--local")
         command = partial(ctl, running, *words, f"dockerfile={context}", "--output", f"type=local,dest={tmp_path}/out")
         await trio.to_thread.run_sync(command)
     assert (tmp_path / "out/a").read_text() == "a"
     assert agents
     assert not any("pybuild" in agent for agent in agents)
+
+
+async def test_a_token_service_of_an_authority_of_ones_own(
+    running: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--registry-auth-tlscontext: buildctl asks it, and knows whom to trust."""
+    certificate(tmp_path, "ca")
+    server, key = certificate(tmp_path, "server", signer=str(tmp_path / "ca"))
+    identity = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    identity.load_cert_chain(server, key)
+    context = tmp_path / "context"
+    async with fake_registry(bearer="user:secret") as fake, trio.open_nursery() as nursery:
+        listen = partial(trio.serve_ssl_over_tcp, fake.server.connection, 0, identity, host="127.0.0.1")
+        (listener,) = await nursery.start(listen)
+        port = listener.transport_listener.socket.getsockname()[1]
+        fake.realm = f"https://127.0.0.1:{port}/token"
+        fake.put("app", "1", Image(layers=()))
+        log_in(fake.host, tmp_path, monkeypatch)
+        write(context, {"a": "a", "Dockerfile": f"FROM {fake.host}/app:1\nCOPY a /\n"})
+        words = ("build", "--frontend=dockerfile.v0", "--local", f"context={context}", "--local")
+        command = partial(ctl, running, *words, f"dockerfile={context}")
+        told = await trio.to_thread.run_sync(partial(command, status=1))
+        assert "certificate" in told
+        trusted = ("--registry-auth-tlscontext", f"host={fake.host},insecure=false,ca={tmp_path}/ca.pem")
+        await trio.to_thread.run_sync(partial(command, *trusted))
+        nursery.cancel_scope.cancel()
+    assert fake.tokens_given
