@@ -6,7 +6,7 @@ from buildengine import reference
 from buildengine.errors import UserError, meant
 from frontends.gateway import Frontend
 
-_NAMES = ("dockerfile.v0",)
+NAMES = ("dockerfile.v0",)
 _IMAGES = {f"docker.io/docker/{name}": "dockerfile.v0" for name in ("dockerfile", "dockerfile-upstream")}
 
 
@@ -19,8 +19,8 @@ def find(name: str) -> Frontend:
         from frontends.dockerfile.build import DockerfileFrontend
 
         return DockerfileFrontend()
-    close = meant(name, _NAMES)
-    raise UserError(f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else f"try {_NAMES[0]}")
+    close = meant(name, NAMES)
+    raise UserError(f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else f"try {NAMES[0]}")
 
 
 def built_in(image: str) -> str | None:

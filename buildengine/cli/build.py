@@ -29,6 +29,14 @@ _SHOWN = ("auto", "tty", "plain")  # modes in which people read along
 @click.argument("context", required=False, metavar="PATH | URL | -")
 @click.option("-t", "--tag", multiple=True, type=value(flags.tag), metavar="NAME[:TAG]", help="Name of the image.")
 @click.option("-f", "--file", metavar="FILE", help="The Dockerfile; - is standard input (default: PATH/Dockerfile).")
+@click.option(
+    "--frontend",
+    metavar="NAME",
+    help="What reads the file: one that is installed (default: what the file's name says).",
+)
+@click.option(
+    "--opt", multiple=True, type=value(flags.assignment), metavar="NAME=VALUE", help="Option for the frontend."
+)
 @click.option("--target", metavar="STAGE", help="The stage to build (default: the last).")
 @click.option(
     "--build-arg",
@@ -179,7 +187,7 @@ def command(app: App, /, **options: Any) -> None:
         raise Misuse("the build context is missing", "e.g. pybuild build . for the current directory")
     given = BuildFlags(**options)
     mode = _progress_mode(given)
-    inputs = locate(given.context, given.file, sys.stdin.buffer)
+    inputs = locate(given.context, given.file, sys.stdin.buffer, is_needed=not given.frontend)
     request = _checked_request(given, inputs)
     outcome = _build(app, request, inputs, mode)
     if given.metadata_file is not None:

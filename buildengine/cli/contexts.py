@@ -34,8 +34,11 @@ class Inputs:
     shown: Mapping[str, str] = field(default_factory=dict)
 
 
-def locate(context: str, file: str | None, stdin: IO[bytes]) -> Inputs:
-    """Find context and Dockerfile. Raises UserError."""
+def locate(context: str, file: str | None, stdin: IO[bytes], *, is_needed: bool = True) -> Inputs:
+    """Find context and Dockerfile. Raises UserError.
+
+    The file `is_needed`, by its usual name if no other, unless it is for a frontend that may do without.
+    """
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -44,6 +47,9 @@ def locate(context: str, file: str | None, stdin: IO[bytes]) -> Inputs:
         raise UserError(f"--file {file}: a Dockerfile cannot be a URL", hint="fetch it and pipe it in: --file -")
     if context == "-":
         return _from_stdin(file, stdin)
+    if os.path.isdir(context) and file is None and not is_needed:
+        directory = Path(context).absolute()
+        return Inputs(directories={"context": directory, "dockerfile": directory})
     if os.path.isdir(context):
         return _from_directory(context, file, stdin)
     if _REMOTE.match(context):

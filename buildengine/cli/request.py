@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildengine.builder import BuildRequest, CacheEntry, Export, SecretSource, SshSource, frontend_of
+from buildengine.builder import DOCKERFILE, BuildRequest, CacheEntry, Export, SecretSource, SshSource, frontend_of
 from buildengine.cli.attests import Attest
 from buildengine.cli.attests import options as attest_options
 from buildengine.cli.contexts import Inputs
@@ -35,6 +35,8 @@ class BuildFlags:
     context: str
     tag: tuple[str, ...] = ()
     file: str | None = None
+    frontend: str | None = None
+    opt: tuple[Assignment, ...] = ()
     target: str | None = None
     build_arg: tuple[Assignment, ...] = ()
     build_context: tuple[tuple[str, str], ...] = ()
@@ -84,13 +86,20 @@ def make_request(flags: BuildFlags, inputs: Inputs, environ: Mapping[str, str]) 
     entitlements = set(flags.allow)
     if flags.network == "host":
         entitlements.add("network.host")
+    frontend = flags.frontend or frontend_of(inputs.options.get("filename", ""))
     platforms = tuple(dict.fromkeys(platform for group in flags.platform for platform in group))
     contexts = named_contexts(flags.build_context)
     asked = flags.question.options if flags.question is not None else {}
     return BuildRequest(
         ref=os.urandom(16).hex(),
-        frontend=frontend_of(inputs.options.get("filename", "")),
-        options={**inputs.options, **contexts.options, **_options(flags, platforms, environ), **asked},
+        frontend=frontend,
+        options={
+            **inputs.options,
+            **contexts.options,
+            **_options(flags, platforms, environ),
+            **_for_authors(frontend, flags),
+            **asked,
+        },
         directories={**inputs.directories, **contexts.directories},
         platforms=platforms,
         exports=_exports(flags, platforms) if flags.question is None else (),
@@ -126,6 +135,14 @@ def _options(flags: BuildFlags, platforms: Sequence[Platform], environ: Mapping[
     }
     asked = (*flags.attest, *(one for one in (flags.provenance, flags.sbom) if one is not None))
     return options | {key: value for key, value in given.items() if value} | attest_options(asked)
+
+
+def _for_authors(frontend: str, flags: BuildFlags) -> dict[str, str]:
+    """What the Dockerfile frontend has no use for: options of the user's, and the names of secrets."""
+    options = {name: value or "" for name, value in flags.opt}
+    if frontend != DOCKERFILE and flags.secret:
+        options["secret-ids"] = ",".join(dict.fromkeys(secret.id for secret in flags.secret))
+    return options
 
 
 def _source_policy(file: Path | None, environ: Mapping[str, str]) -> Policy | None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from buildengine import platform as platforms
-from buildengine.client.buildmodules import Modules
+from buildengine.client.buildmodules import Modules, is_own
 from buildengine.client.frames import Channel
 from buildengine.client.gateway import RemoteGateway
 from buildengine.client.mistakes import Mistakes
@@ -49,7 +49,7 @@ def main() -> None:
         request = _at_once(_request(gateway, asked))
         modules = Modules(partial(_read, Context(gateway, request)))
         modules.install()
-        mistakes = Mistakes(modules.sources)
+        mistakes = Mistakes(modules.sources, partial(_is_authors, asked["entry_point"]))
         locate_with(mistakes.place)
         ctx = Context(gateway, request)
         build = _at_once(_loaded(ctx, modules, asked))
@@ -109,7 +109,7 @@ async def _loaded(ctx: Context, modules: Modules, asked: dict[str, Any]) -> Buil
     """The author's `build`, of the build file or of the installed package that the request names."""
     if asked["entry_point"]:
         return installed(asked["entry_point"])
-    name = asked["filename"]
+    name = ctx.options["filename"]
     try:
         source = await (await build_file(ctx)).read(name)
     except SourceError:
@@ -122,6 +122,15 @@ async def _loaded(ctx: Context, modules: Modules, asked: dict[str, Any]) -> Buil
         raise UserError(f"{name} defines no build()", hint=f"a build file has: async def build(ctx){also}")
     found: Build = build
     return found
+
+
+def _is_authors(entry_point: str, file: str) -> bool:
+    """Whether a file of code is the build file's, or of the package with this entry point."""
+    package = sys.modules.get(entry_point.partition(":")[0].partition(".")[0])
+    first = getattr(package, "__file__", None) or ""
+    return is_own(file) or (
+        file.startswith(os.path.dirname(first) + "/") if hasattr(package, "__path__") else file == first
+    )
 
 
 def _read(ctx: Context, paths: tuple[str, ...]) -> tuple[str, bytes] | None:

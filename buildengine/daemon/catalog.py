@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from buildengine.builder import PYTHON
 from buildengine.config import Config, FrontendConfig
-from buildengine.errors import UserError
+from buildengine.errors import UserError, meant
 from frontends import catalog
 from frontends.gateway import Frontend
 
 if TYPE_CHECKING:  # who builds here needs none
     from buildengine.api.daemon import WorkerInfo
+    from buildengine.daemon.installed import Package
     from worker.runtime.runtime import Runtime
 
 _USUAL = FrontendConfig()
@@ -39,9 +40,21 @@ class Catalog:
             return ImageFrontend(self._worker, self.find, rules.allowed_repositories)
         if name == PYTHON:
             return self._python()
-        return catalog.find(name)
+        return catalog.find(name) if name in catalog.NAMES else self._installed(name)
 
-    def _python(self, entry_point: str = "") -> Frontend:
+    def _installed(self, name: str) -> Frontend:
+        from buildengine.daemon import installed
+
+        package = installed.find(name)
+        if package is not None:
+            return self._python(package)
+        known = (*catalog.NAMES, "gateway.v0", PYTHON, *installed.names())
+        close = meant(name, known)
+        raise UserError(
+            f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else f"there are {', '.join(known)}"
+        )
+
+    def _python(self, package: Package | None = None) -> Frontend:
         from buildengine.daemon.pythonfrontend import Limits, PythonFrontend
 
-        return PythonFrontend(self._runtime, self._worker, Limits.of(self._config.worker), entry_point=entry_point)
+        return PythonFrontend(self._runtime, self._worker, Limits.of(self._config.worker), package)

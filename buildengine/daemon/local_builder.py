@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from buildengine.builder import (
-    PYTHON,
+    DOCKERFILE,
     BuildOutcome,
     BuildRequest,
     PrunePolicy,
@@ -76,8 +76,8 @@ class LocalBuilder:
                 return await engine.build(whole, session, on_event)
 
     def _runtime_of(self, request: BuildRequest) -> AbstractAsyncContextManager[Runtime | None]:
-        """A build file in Python runs as a step, whatever is cached: what runs it is started first of all."""
-        if request.frontend != PYTHON:
+        """All frontends but one run as steps, whatever is cached: what runs them is started first of all."""
+        if request.frontend == DOCKERFILE:
             return nullcontext()
         from worker.runtime.runtime import open_runtime
 

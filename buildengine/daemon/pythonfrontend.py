@@ -15,6 +15,7 @@ import signal as signals
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -25,6 +26,7 @@ from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.framedcalls import Bounds, FramedCalls, Patience
 from buildengine.daemon.gateway import LocalGateway
 from buildengine.daemon.hosted import hosted
+from buildengine.daemon.installed import Package
 from buildengine.errors import InternalError, UserError
 from buildengine.units import show_binary_size
 from buildengine.values import dataclass
@@ -36,11 +38,12 @@ from worker.layers.outcome import one_error
 from worker.ops.clipping import Clipping, OutputLimits
 from worker.runtime.interpreter import interpreter
 from worker.runtime.runtime import Exit, Runtime
-from worker.runtime.spec import ProcessSpec, Rlimit, StepLimits, TmpfsMount
+from worker.runtime.spec import BindMount, ProcessSpec, Rlimit, StepLimits, TmpfsMount
 
 _DEFAULT = "build.py"
 _REQUEST = "/run/pybuild/request.json"  # buildengine.client.buildfile
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from buildengine.client.buildfile import main; main()"
+_PACKAGES = "/frontend"  # where a package is that is installed from where it is developed
 _NOBODY = 65534
 _PATIENCE = 2.0  # seconds for the process to end once it has had its last word
 _TAIL = 4 << 10
@@ -64,28 +67,27 @@ class Limits:
 
 
 class PythonFrontend:
-    """`frontends.gateway.Frontend`. `entry_point` is `module:attribute` of a package, "" for the build file."""
+    """`frontends.gateway.Frontend`. `package` is an installed one, None for a build file."""
 
     def __init__(
         self,
         runtime: Callable[[], Awaitable[Runtime]],
         worker: Callable[[], WorkerInfo],
         limits: Limits,
-        *,
-        entry_point: str = "",
+        package: Package | None = None,
     ) -> None:
         self._runtime = runtime
         self._worker = worker
         self._limits = limits
-        self._entry_point = entry_point
+        self._package = package
 
     async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
         """Raises BuildError: what the build file says went wrong, or what it did."""
         if not isinstance(gateway, LocalGateway):
             raise InternalError("a build file runs beside an engine only")
-        name = self._entry_point or _filename(request)
+        name = f"frontend {self._package.name}" if self._package else _filename(request)
         with gateway.show(f"[internal] run {name}") as reporter:
-            spec = _spec(self._limits, _asked(request, self._entry_point))
+            spec = _spec(self._limits, _asked(request, self._package), self._package)
             run = _Run(self._limits, reporter, output=gateway.output_limits, spec=spec)
             return await hosted(gateway, request, self._worker, partial(self._carry, run), patience=_PATIENCE)
 
@@ -161,29 +163,35 @@ class _Run:
         raise UserError(f"the process of the build file {how}", hint=f"its last words: {last}" if last else None)
 
 
+def _mount(location: Path) -> BindMount:
+    return BindMount(target=f"{_PACKAGES}/{location.name}", source=str(location), readonly=True)
+
+
 def _filename(request: FrontendRequest) -> str:
     return request.options.get("filename") or _DEFAULT
 
 
-def _asked(request: FrontendRequest, entry_point: str) -> bytes:
+def _asked(request: FrontendRequest, package: Package | None) -> bytes:
     """What the process is told of the request."""
+    options = dict(request.options) if package else {**request.options, "filename": _filename(request)}
     return json.dumps({
-        "options": {**request.options, "filename": _filename(request)},
+        "options": options,
         "platforms": [each.to_json() for each in request.platforms],
         "build_platform": request.build_platform.to_json(),
         "session": request.session,
         "has_inputs": bool(request.inputs),
-        "filename": _filename(request),
-        "entry_point": entry_point,
+        "entry_point": package.entry_point if package else "",
     }).encode()  # fmt: skip
 
 
-def _spec(limits: Limits, asked: bytes) -> ProcessSpec:
+def _spec(limits: Limits, asked: bytes, package: Package | None) -> ProcessSpec:
     python = interpreter()
+    own = (_mount(package.location),) if package and not python.has(package.location) else ()
+    paths = (*python.paths, _PACKAGES) if own else python.paths
     data = limits.memory - _HEADROOM
     return ProcessSpec(
         id=step_id(),
-        argv=(*python.argv, "-c", _BOOT, ":".join(python.paths)),
+        argv=(*python.argv, "-c", _BOOT, ":".join(paths)),
         root=TreeMount(lowers=()),
         readonly_root=True,
         env=("HOME=/tmp", "PATH=/nowhere"),
@@ -192,6 +200,7 @@ def _spec(limits: Limits, asked: bytes) -> ProcessSpec:
         unprivileged=True,
         mounts=(
             *python.mounts,
+            *own,
             TmpfsMount(target="/tmp", size=limits.temporary, options=("nosuid", "nodev", "noexec")),
         ),
         files={_REQUEST: asked},

@@ -1,4 +1,5 @@
-"""Build files of another language: a syntax directive names the image of its frontend, which gateway.v0 runs.
+"""Build files of another language: a syntax directive names the image of its frontend, which gateway.v0 runs, or with
+`python://` one that is installed where the engine is.
 
 Images of this very language are not run: it is built in (`frontends.catalog.built_in`).
 
@@ -17,6 +18,7 @@ from frontends.dockerfile.options import Options
 from frontends.gateway import FrontendRequest, FrontendResult, Gateway
 
 GATEWAY = "gateway.v0"
+_INSTALLED = "python://"  # a frontend that is a package, beside the engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,8 @@ class Language:
 def other_language(file: SourceFile, options: Options, platform: Platform) -> Language | None:
     """What the file, or a build argument in its place, says of another frontend. Raises UserError."""
     asked = None if options.is_forwarded else _asked(file, options)
-    if asked is None:
-        return None
+    if asked is None or asked.image.startswith(_INSTALLED):
+        return asked
     try:
         is_ours = catalog.built_in(asked.image) == "dockerfile.v0"
     except BuildError as error:
@@ -53,9 +55,13 @@ def _asked(file: SourceFile, options: Options) -> Language | None:
 
 async def forward(gateway: Gateway, request: FrontendRequest, language: Language) -> FrontendResult:
     """What the other frontend makes of the same request. Raises BuildError."""
-    options = {**request.options, "source": language.image, "cmdline": language.command_line}
+    is_installed = language.image.startswith(_INSTALLED)
+    name = language.image.removeprefix(_INSTALLED) if is_installed else GATEWAY
+    options = {**request.options, "cmdline": language.command_line}
+    if not is_installed:
+        options["source"] = language.image
     try:
-        return await gateway.run_frontend(GATEWAY, options, request.inputs)
+        return await gateway.run_frontend(name, options, request.inputs)
     except BuildError as error:
         _point_at(language, error)
         raise

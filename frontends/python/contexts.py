@@ -3,6 +3,7 @@ finds them, by its code, which is imported when something else than a directory 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ async def main_context(
     use_ignore_file: bool,
 ) -> State:
     """See `Context.context`."""
+    include = _clean(include)
     found = await _elsewhere(ctx)
     if found is not None and found.tree is not None:
         if not (include or exclude):
@@ -46,6 +48,12 @@ async def main_context(
         session=_session_of(ctx, _CONTEXT),
         name="[internal] load build context",
     )
+
+
+def _clean(include: Sequence[str]) -> Sequence[str]:
+    """As patterns are compared: without `./` and `/` around them. `.` is everything."""
+    cleaned = [posixpath.normpath(pattern.strip("/") or ".") for pattern in include]
+    return () if "." in cleaned else cleaned
 
 
 async def _ignored(ctx: Context) -> tuple[str, ...]:

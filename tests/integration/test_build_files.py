@@ -78,6 +78,59 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         assert all(part in built.error for part in parts), built.error
 
 
+LANGUAGE = """
+from words_frontend.lines import lines
+
+async def build(ctx):
+    file = await ctx.here.source(ctx.options["filename"], language="words")
+    image = await ctx.image("base")
+    for number, line in lines(file.data.decode()):
+        if line == "crash":
+            image.crash()
+        image = image.run(line, place=file.line(number), name=line)
+    return image
+"""
+LINES = """
+def lines(text):
+    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line and not line.startswith("#")]
+"""
+
+
+def installed(directory: Path) -> Path:
+    """A frontend as pip installs one from where it is developed: a package, and metadata that names it."""
+    return write(directory, {
+        "words_frontend/__init__.py": LANGUAGE,
+        "words_frontend/lines.py": LINES,
+        "words_frontend-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: words-frontend\nVersion: 1.0\n",
+        "words_frontend-1.0.dist-info/entry_points.txt": "[pybuild.frontends]\nwords = words_frontend:build\n",
+    })  # fmt: skip
+
+
+async def test_a_frontend_that_is_installed(store: Store, tmp_path: Path) -> None:
+    """By its name, and by the first line of the file; what is wrong is in the user's file, or in the frontend's own."""
+    store.environment["PYTHONPATH"] = str(installed(tmp_path / "site"))
+    files = {
+        "good": "# syntax=python://words\necho one\n",
+        "bad": "# syntax=python://words\n\nexit 3\n",
+        "crash": "crash\n",
+        "unknown": "# syntax=python://swords\n",
+    }
+    context = write(tmp_path / "context", files)
+    good = store.command("build", context, "-f", context / "good")
+    assert good.step("echo one").output == "one\n"
+    bad = store.command("build", context, "-f", context / "bad", status=1)
+    assert "exit code: 3" in bad.error
+    assert f"{context / 'bad'}:3" in bad.error
+    crash = store.command("build", context, "-f", context / "crash", "--frontend", "words", status=1)
+    assert "AttributeError: 'Image' object has no attribute 'crash'" in crash.error
+    assert "/frontend/words_frontend/__init__.py:9" in crash.error
+    unknown = store.command("build", context, "-f", context / "unknown", status=1)
+    assert "invalid frontend: swords" in unknown.error
+    assert "did you mean words?" in unknown.error
+    none = store.command("build", context, "--frontend", "words", "--opt", "filename=good")
+    assert none.step("echo one").outcome == "cached"
+
+
 def local() -> str:
     from buildengine.platform import local
 

@@ -30,6 +30,9 @@ class Interpreter:
     paths: tuple[str, ...]
     mounts: tuple[BindMount, ...]
 
+    def has(self, path: Path) -> bool:
+        return any(path.is_relative_to(mount.target) for mount in self.mounts)
+
 
 @cache
 def interpreter() -> Interpreter:
