@@ -1,17 +1,17 @@
 """Containers for a build's client: the mounts of an exec op, made ready once, and any number of processes in them.
 
-What they write is nobody's result: it goes when the container does.
+And one process that somebody talks to. What they write is nobody's result: it goes when they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from types import MappingProxyType
 
 from buildengine.digest import Digest
 from buildengine.platform import Platform
+from buildengine.values import dataclass
 from llb import ops
 from solver.reporter import Reporter
 from solver.vertex import Result
@@ -21,12 +21,11 @@ from worker.ops.stepmounts import Prepared, StepMounts
 from worker.runtime import runnable
 from worker.runtime.container import Container, Process
 from worker.runtime.emulation import How
-from worker.runtime.runtime import Exit
+from worker.runtime.runtime import Runtime
 from worker.runtime.spec import SecretFile
 from worker.session import SecretBytes
 from worker.worker import check_allowed
 
-_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _WINDOWS_PATH = r"c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0"  # util/system
 
 
@@ -56,26 +55,69 @@ class ClientContainer:
         spec = replace(spec, terminal=terminal)
         return await self._container.start(spec, secrets=secrets, stdin=stdin, locks=self._prepared.locks)
 
-    def check_exit(self, op: ops.ExecOp, ended: Exit, output: bytes) -> None:
-        """Raises ExecFailed, with the end of its output, unless a process of `op` has ended well."""
-        check_exit(op.meta, ended, output[-TAIL:], self._how)
-
 
 @asynccontextmanager
 async def open_container(
-    build: BuildContext,
-    op: ops.ExecOp,
-    inputs: Sequence[Result | None],
-    *,
-    platform: Platform,
-    name: str,
-    files: Mapping[str, bytes] = _NO_FILES,
+    build: BuildContext, op: ops.ExecOp, inputs: Sequence[Result | None], *, platform: Platform, name: str
 ) -> AsyncIterator[ClientContainer]:
     """A container of `op`'s mounts, network and hosts; leaving the block kills what is in it. Raises BuildError.
 
-    `files` are there besides, by their paths, for root to read. A platform without an architecture is that of this
-    machine: it says what PATH is where nobody else does.
+    A platform without an architecture is that of this machine: it says what PATH is where nobody else does.
     """
+    async with _prepared(build, op, inputs, platform, name) as ready, ready.runtime.open_container() as container:
+        yield ClientContainer(ready.context, op, ready.prepared, ready.how, container)
+
+
+async def run_attended(
+    build: BuildContext, op: ops.ExecOp, inputs: Sequence[Result | None], *, platform: Platform, attendant: Attendant
+) -> None:
+    """`op`'s process, to its end, while somebody talks to it. Raises ExecFailed unless it ends well, and BuildError."""
+    async with _prepared(build, op, inputs, platform, attendant.name) as ready:
+        for path, data in attendant.files.items():
+            ready.prepared.points.append(SecretFile(target=path))
+            ready.prepared.secrets[path] = SecretBytes(data)
+        spec, secrets = await Step(ready.context, op).spec(ready.prepared, ready.how)
+        tail = bytearray()
+
+        def on_output(_: int, data: bytes) -> None:
+            tail.extend(data)
+            del tail[:-TAIL]
+            attendant.on_error(data)
+
+        stdin, stdout = attendant.open()
+        locks = ready.prepared.locks
+        ended = await ready.runtime.run(
+            spec, secrets=secrets, on_output=on_output, locks=locks, stdin=stdin, stdout=stdout
+        )
+        check_exit(op.meta, ended, bytes(tail), ready.how)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attendant:
+    """Who talks to a process: `open` is called when it is about to start, and gives its standard input and output, ends
+    of two pipes that are the runtime's from then on. What it prints on standard error goes to `on_error`. `files` are
+    there besides, by their paths, for root to read."""
+
+    name: str
+    open: Callable[[], tuple[int, int]]
+    on_error: Callable[[bytes], None]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """All that a process in these mounts needs but what it is to be."""
+
+    context: OpContext
+    prepared: Prepared
+    how: How
+    runtime: Runtime
+
+
+@asynccontextmanager
+async def _prepared(
+    build: BuildContext, op: ops.ExecOp, inputs: Sequence[Result | None], platform: Platform, name: str
+) -> AsyncIterator[_Ready]:
     check_allowed(build, op)
     how = How(kind="native")
     if platform.architecture:
@@ -87,8 +129,4 @@ async def open_container(
     context = OpContext(build=build, reporter=Reporter(Digest.sha256(name.encode())), platform=platform, name=name)
     async with AsyncExitStack() as cleanup:
         prepared = await StepMounts(context, op, cleanup).prepare(stacks)
-        for path, data in files.items():
-            prepared.points.append(SecretFile(target=path))
-            prepared.secrets[path] = SecretBytes(data)
-        container = await cleanup.enter_async_context(runtime.open_container())
-        yield ClientContainer(context, op, prepared, how, container)
+        yield _Ready(context=context, prepared=prepared, how=how, runtime=runtime)

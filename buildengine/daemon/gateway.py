@@ -48,11 +48,10 @@ from worker.ops.clipping import OutputLimits
 if TYPE_CHECKING:  # few builds have any
     from buildengine.sourcepolicy import Policy
     from solver.reporter import Reporter
-    from worker.containers import ClientContainer
+    from worker.containers import Attendant, ClientContainer
     from worker.provenance.scope import Scope
 
 DEEPEST, MOST_AT_ONCE = 8, 64  # frontends that run for others, each for the one above it and altogether
-_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _WARNED = Digest.sha256(b"frontend warnings")
 
@@ -251,21 +250,22 @@ class LocalGateway:
 
     @asynccontextmanager
     async def open_container(
-        self,
-        op: ExecOp,
-        inputs: Sequence[Reference | None],
-        *,
-        platform: Platform,
-        name: str,
-        files: Mapping[str, bytes] = _NO_FILES,
+        self, op: ExecOp, inputs: Sequence[Reference | None], *, platform: Platform, name: str
     ) -> AsyncIterator[ClientContainer]:
-        """A container on these references of ours, None for the empty tree, with `files` besides (by path)."""
+        """A container on these references of ours, None for the empty tree."""
         from worker.containers import open_container
 
         results = [await each.result() if isinstance(each, LocalReference) else None for each in inputs]
-        opened = open_container(self._solving.context, op, results, platform=platform, name=name, files=files)
+        opened = open_container(self._solving.context, op, results, platform=platform, name=name)
         async with opened as container:
             yield container
+
+    async def run_attended(self, op: ExecOp, root: LocalReference, *, platform: Platform, attendant: Attendant) -> None:
+        """`op`'s process on the tree `root`, to its end. Raises ExecFailed unless it ends well, and BuildError."""
+        from worker.containers import run_attended
+
+        inputs = [await root.result()]
+        await run_attended(self._solving.context, op, inputs, platform=platform, attendant=attendant)
 
     @property
     def output_limits(self) -> OutputLimits:

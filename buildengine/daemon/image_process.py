@@ -1,9 +1,10 @@
-"""The process of a frontend's image: a container, gRPC on its standard input and output, its standard error as logs."""
+"""The process of a frontend's image: a step of its own, gRPC on its standard input and output, the rest as logs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import trio
 
@@ -16,13 +17,11 @@ from buildengine.platform import Platform
 from buildengine.values import dataclass
 from llb.ops import ExecOp
 from solver.reporter import Reporter
+from worker.containers import Attendant
 from worker.layers.outcome import one_error
 from worker.ops.clipping import Clipping
-from worker.ops.step import TAIL
-from worker.runtime.container import Process
-from worker.runtime.runtime import Exit
 
-_CHUNK = 64 << 10
+_HELD = 16 << 10  # bytes
 _LEAVING = 5.0  # seconds between the end of its connection and its own
 
 
@@ -42,55 +41,61 @@ class FrontendProcess:
 
     async def carry(self, services: rpc.Services, bridge: Bridge) -> None:
         """A `buildengine.daemon.hosted.Carry`."""
-        opened = self.gateway.open_container(
-            self.op, [self.root], platform=self.platform, name=self.name, files=self.files
-        )
-        with ExitStack() as shown:
+        with ExitStack() as shown, one_error(), closing(_Connection(services)) as connection:
             output = _Output(self.gateway, self.name, bridge, shown)
-            async with opened as container:
-                process = await container.start(self.op, terminal=False, stdin=True)
-                connection = _Connection(process, services)
-                with one_error():
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(output.listen, process.stderr)
-                        nursery.start_soon(connection.serve)
-                        with connection.is_there:
-                            ended = await self._ended(process)
-                            await output.heard.wait()
-                            output.end()
-                            try:
-                                container.check_exit(self.op, ended, output.tail)
-                            except ExecFailed as error:
-                                raise output.failed(error) from None
-                            nursery.cancel_scope.cancel()
-                            return
-                        nursery.cancel_scope.cancel()
-            raise BuildError(
-                "frontend grpc server closed unexpectedly",
-                hint=f"only gRPC may go to its standard output; the connection ended: {connection.why}",
-            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.serve)
+                with connection.is_there:
+                    await self._run(connection, output)
+                nursery.cancel_scope.cancel()
+            if connection.is_there.cancelled_caught:
+                raise BuildError(
+                    "frontend grpc server closed unexpectedly",
+                    hint=f"only gRPC may go to its standard output; the connection ended: {connection.why}",
+                )
 
-    async def _ended(self, process: Process) -> Exit:
+    async def _run(self, connection: _Connection, output: _Output) -> None:
+        attendant = Attendant(name=self.name, open=connection.open, on_error=output.heard, files=self.files)
         try:
-            return await process.wait()
+            await self.gateway.run_attended(self.op, self.root, platform=self.platform, attendant=attendant)
+            output.end()
         except UserError as error:
             error.hint = error.hint or self.advice
             raise
+        except ExecFailed as error:
+            output.end()
+            raise output.failed(error) from None
 
 
 class _Connection:
-    """The server half. Once the connection is over the process has a few seconds to end, until `is_there` is left."""
+    """The server half, on two pipes. Once it is over the process has a few seconds to end, until `is_there` is left."""
 
-    def __init__(self, process: Process, services: rpc.Services) -> None:
-        self._pipes = trio.StapledStream(trio.lowlevel.FdStream(process.stdin), trio.lowlevel.FdStream(process.stdout))
+    def __init__(self, services: rpc.Services) -> None:
         self._services = services
+        self._opened = trio.Event()
+        self._ours: trio.StapledStream[trio.lowlevel.FdStream, trio.lowlevel.FdStream] | None = None
         self.is_there = trio.CancelScope()
         self.why = ""
 
+    def open(self) -> tuple[int, int]:
+        """The process's ends."""
+        stdin, sending = os.pipe2(os.O_CLOEXEC)
+        receiving, stdout = os.pipe2(os.O_CLOEXEC)
+        self._ours = trio.StapledStream(trio.lowlevel.FdStream(sending), trio.lowlevel.FdStream(receiving))
+        self._opened.set()
+        return stdin, stdout
+
     async def serve(self) -> None:
-        async with self._pipes:
-            self.why = await serve_connection(self._pipes, self._services, describe=status.to_rpc)
+        await self._opened.wait()
+        assert self._ours is not None
+        self.why = await serve_connection(self._ours, self._services, describe=status.to_rpc)
+        self.close()
         self.is_there.deadline = trio.current_time() + _LEAVING
+
+    def close(self) -> None:
+        if self._ours is not None:
+            self._ours.send_stream.close()
+            self._ours.receive_stream.close()
 
 
 class _Output:
@@ -107,18 +112,12 @@ class _Output:
         self._shown = shown
         self._reporter: Reporter | None = None
         self._clipping = Clipping(gateway.output_limits)
-        self._tail = bytearray()
-        self.heard = trio.Event()  # all of it
 
-    async def listen(self, fd: int) -> None:
-        async with trio.lowlevel.FdStream(fd) as stream:
-            async for data in stream:
-                self._tail = (self._tail + data)[-TAIL:]
-                if self._bridge.said.is_set():
-                    self._held = (self._held + data)[-TAIL:]
-                else:
-                    self._log(self._clipping.told(bytes(data)))
-        self.heard.set()
+    def heard(self, data: bytes) -> None:
+        if self._bridge.said.is_set():
+            self._held = (self._held + data)[-_HELD:]
+        else:
+            self._log(self._clipping.told(data))
 
     def end(self) -> None:
         """The process has ended, and all was heard."""
@@ -129,10 +128,6 @@ class _Output:
         """The process's failure, as that of the step, of which the end is shown now."""
         self._log(self._clipping.end())
         return error.located(vertex=self._reporter.vertex if self._reporter else None)
-
-    @property
-    def tail(self) -> bytes:
-        return bytes(self._tail)
 
     def _log(self, data: bytes) -> None:
         if data:

@@ -141,6 +141,15 @@ async def test_a_frontend_that_misbehaves(store: Store, tmp_path: Path, name: st
     assert bool(shown) == bool(bad.shown)
 
 
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+async def test_a_frontend_in_a_container_of_another_runtime(store: Store, tmp_path: Path, runtime: str) -> None:
+    await make(store, tmp_path, TELLS)
+    store.environment["PYBUILD_WORKER_RUNTIME"] = runtime
+    got = await told(store, written_for(tmp_path))
+    assert (got["source"], got["user"]) == (FRONTEND, "0")
+    assert got["frontend"]
+
+
 async def test_an_image_that_is_no_frontend(store: Store, tmp_path: Path) -> None:
     built = await refused(store, written_for(tmp_path, "base"))
     assert 'exec: "/run"' in built.error

@@ -73,16 +73,17 @@ class Runtime(Protocol):
         on_output: Output,
         locks: Iterable[int] = (),
         stdin: int = -1,
+        stdout: int = -1,
         is_last: bool = False,
     ) -> Exit:
         """Run one step to its end, when no process of it is left and its root is no longer mounted.
 
         `secrets` holds the bytes of each SecretFile by target and of each secret_env by name. `locks` are descriptors
-        that the supervisor keeps until the step is gone, also when this process is killed. `stdin` is a descriptor for
-        the process's standard input, and is closed here. `is_last`: for all that the caller knows no step follows, and
-        none is made ready. An exit code is a
-        result, not an error; UserError, HostError say why a step could not be started. A cancelled caller
-        waits until everything is killed.
+        that the supervisor keeps until the step is gone, also when this process is killed. `stdin` and `stdout` are
+        descriptors for the process's own, and are closed here; without them it reads nothing, and what it prints goes
+        to `on_output`. `is_last`: for all that the caller knows no step follows, and none is made ready. An exit code
+        is a result, not an error; UserError, HostError say why a step could not be started. A cancelled caller waits
+        until everything is killed.
         """
         ...
 
@@ -272,19 +273,22 @@ class _Runtime:
         on_output: Output,
         locks: Iterable[int] = (),
         stdin: int = -1,
+        stdout: int = -1,
         is_last: bool = False,
     ) -> Exit:
         supervisor, self._spare = self._spare or self._launcher.order(), None
         pipes: list[_Pipe] = []
+        given = [stdout] if stdout >= 0 else []
         try:
             try:
                 content = request.build(spec, secrets, oci=self._program, group=supervisor.name)
-                pipes = [_Pipe(number, on_output) for number in (1, 2)]
+                pipes = [_Pipe(number, on_output) for number in (1, 2)[len(given) :]]
             except BaseException:
-                if stdin >= 0:
-                    os.close(stdin)
+                for fd in (stdin, *given):
+                    if fd >= 0:
+                        os.close(fd)
                 raise
-            supervisor.send(content, [pipe.hand_over() for pipe in pipes], locks, stdin)
+            supervisor.send(content, [*given, *(pipe.hand_over() for pipe in pipes)], locks, stdin)
             del content  # the secrets
             reach("step.requested")
             if not is_last:
