@@ -65,7 +65,7 @@ class Surroundings:
         """For one command: with these added, and with those that are not None in place of what there is."""
         return replace(
             self.with_env(env),
-            cwd=resolve(self.cwd, cwd),
+            cwd=_entered(self.cwd, cwd) if cwd else self.cwd,
             user=self.user if user is None else user,
             network=self.network if network is None else network,
             security=self.security if security is None else security,
@@ -73,7 +73,7 @@ class Surroundings:
         )
 
     def with_dir(self, path: str) -> Surroundings:
-        return replace(self, cwd=resolve(self.cwd, path))
+        return replace(self, cwd=_entered(self.cwd, path))
 
     def with_image_config(self, config: bytes) -> Surroundings:
         """Environment, directory and platform as an image config says. Raises UserError."""
@@ -88,6 +88,11 @@ class Surroundings:
         if document.get("os") and document.get("architecture"):
             around = replace(around, platform=platforms.from_json(document))
         return around
+
+
+def _entered(directory: str, path: str) -> str:
+    """An absolute path as it is written, and a relative one from `directory` on (client/llb/meta.go: Dir)."""
+    return path if path.startswith("/") else resolve(directory, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

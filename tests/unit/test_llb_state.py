@@ -182,6 +182,7 @@ class TestSurroundings:
 
     def test_directories_are_relative_to_the_one_before(self) -> None:
         assert scratch().with_dir("/a/./b/").with_dir("../c").cwd == "/a/c"
+        assert scratch().with_dir("/a/./b/").cwd == "/a/./b/"
         assert scratch().with_dir("..").with_dir("").cwd == "/"
 
     def test_everything_reaches_the_command(self) -> None:

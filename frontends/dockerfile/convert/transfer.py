@@ -88,7 +88,7 @@ def transfer(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None
         actions = _copy_source(job, actions, wanted)
     for document in instruction.inline:
         actions = _copy_inline(job, actions, document)
-    if instruction.link and not job.chmod and draft.state.output is not None:
+    if instruction.link and not job.chmod:
         draft.state = _linked(job, actions)
     else:
         draft.state = draft.state.file(
@@ -286,12 +286,16 @@ def _linked(job: _Job, actions: Actions) -> State:
     """--link: copied to an empty tree, which is then laid on top; the base can change without copying again."""
     draft = job.draft
     id = Digest.sha256(f"{draft.stage.label}/{draft.number}/{job.name}".encode())
-    copied = scratch().file(
-        actions,
-        name=job.name,
-        place=draft.place(job.instruction),
-        ignore_cache=draft.stage.ignore_cache,
-        progress_group=ProgressGroup(id=id, name=job.name, weak=True),
+    copied = (
+        scratch()
+        .with_surroundings_of(draft.state)
+        .file(
+            actions,
+            name=job.name,
+            place=draft.place(job.instruction),
+            ignore_cache=draft.stage.ignore_cache,
+            progress_group=ProgressGroup(id=id, name=job.name, weak=True),
+        )
     )
     shown = draft.shown_command(job.instruction.text, draft.shared.lexer, draft.env)
     merged = merge(

@@ -13,3 +13,10 @@ COPY x .
 COPY x ./
 COPY x ../y
 COPY x dir/
+
+WORKDIR /with/slash/
+RUN pwd
+WORKDIR ./below/
+COPY a b/
+WORKDIR /a//b/../c/.
+RUN pwd
