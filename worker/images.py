@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from buildengine.digest import Digest
-from buildengine.errors import SourceError, UserError
+from buildengine.errors import SourceError, UserError, meant
 from buildengine.platform import Platform, rank
 from buildengine.reference import Reference, parse
 from buildengine.values import dataclass
@@ -143,7 +143,7 @@ class Images:
         try:
             remote = await self.ask(reference, platform)
         except SourceError as error:
-            error.hint = self._other_platforms(reference) or error.hint
+            error.hint = self._other_platforms(reference) or self._similar(reference) or error.hint
             raise
         return BaseImage(
             reference=str(remote.reference),
@@ -262,6 +262,12 @@ class Images:
             config=config,
             origin=reference.name,
         )
+
+    def _similar(self, reference: Reference) -> str:
+        """An image of the local store whose name is much like this one's."""
+        names = [parse(image.name).familiar for image in self._cache.images.list() if image.name]
+        close = meant(reference.familiar, names)
+        return f"did you mean {close}, which is in the local store?" if close else ""
 
     def _other_platforms(self, reference: Reference) -> str:
         """What the local store has under this name, for whom it did not fit; "" when that is nothing."""

@@ -244,7 +244,7 @@ def _build(app: App, request: BuildRequest, inputs: Inputs, mode: str) -> BuildO
         _show_explanations(app, display, mode)
         from buildengine.cli.missing import advise
 
-        advise(error, inputs.directories)
+        advise(error, inputs.directories, inputs.options.get("filename", "Dockerfile"))
         raise BuildFailed(error, display.trace, inputs.shown) from None
     _show_explanations(app, display, mode)
     if mode in _SHOWN:

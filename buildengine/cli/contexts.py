@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from buildengine.archive import is_archive
+from buildengine.cli.missing import spelling
 from buildengine.errors import UserError
 from buildengine.values import dataclass
 
@@ -93,7 +94,7 @@ def _mode(context: str, file: str) -> int:
         mode = os.stat(file).st_mode
     except OSError as error:
         inside = os.path.normpath(f"{context}/{file}")
-        hint = None
+        hint = spelling(file) or spelling(inside)
         if not os.path.isabs(file) and os.path.isfile(inside):
             hint = f"did you mean --file {inside}? It is relative to the current directory, not to the context"
         raise UserError(f"cannot read the Dockerfile {file}: {error.strerror}", hint=hint) from None
@@ -155,7 +156,7 @@ def _inline(
 
 def _no_context(context: str) -> UserError:
     if not os.path.lexists(context):
-        hint = "the context is a directory, a git or http(s) URL, or - for standard input"
+        hint = spelling(context) or "the context is a directory, a git or http(s) URL, or - for standard input"
         return UserError(f"there is no build context {context!r}", hint=hint)
     hint = "the context is a directory"
     if os.path.isfile(context):

@@ -7,7 +7,7 @@ with 2. Facts: docker/buildx util/buildflags, docker/cli opts, docker/go-units u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 )  # fmt: skip
+_SECRET_KEYS = frozenset(("type", "id", "src", "source", "env"))
+_NETWORKS = ("default", "none", "host")
 _ENTITLEMENTS = ("network.host", "security.insecure")
 
 
@@ -101,7 +103,7 @@ def output(text: str) -> Export:
     kind, dest = attrs.pop("type", ""), attrs.pop("dest", None)
     if kind not in OUTPUT_TYPES:
         problem = f"unknown output type {kind!r}" if kind else f"{text!r} has no type"
-        raise UserError(problem, hint="the types are " + ", ".join(OUTPUT_TYPES))
+        raise UserError(problem, hint=_one_of(kind, "types", OUTPUT_TYPES))
     return _checked_output(kind, attrs, dest or None)
 
 
@@ -145,9 +147,7 @@ def _annotation_scope(text: str) -> str:
     match = re.fullmatch(r"([a-z-]+)(?:\[([^\[\]]+)\])?", text)
     name = match[1] if match else text
     if match is None or name not in ANNOTATION_SCOPES:
-        close = meant(name, ANNOTATION_SCOPES)
-        hint = f"did you mean {close}?" if close else "the types are " + ", ".join(ANNOTATION_SCOPES)
-        raise UserError(f"unknown annotation type {text!r}", hint=hint)
+        raise UserError(f"unknown annotation type {text!r}", hint=_one_of(name, "types", ANNOTATION_SCOPES))
     if match[2] and name.startswith("index"):
         raise UserError(f"{text}: an index is for all platforms", hint=f"write {name}:KEY=VALUE")
     return f"-{name}[{parse(match[2])}]" if match[2] else f"-{name}"
@@ -186,9 +186,11 @@ def secret(text: str) -> SecretSource:
     """`id=key,src=file` or `id=key,env=VARIABLE`; with an id alone, the variable or else the file of that name."""
     example = "id=key,src=key.pem or id=token,env=TOKEN"
     found = fields(text, example)
-    unknown = sorted(found.keys() - {"type", "id", "src", "source", "env"})
+    unknown = sorted(found.keys() - _SECRET_KEYS)
     if unknown:
-        raise UserError(f"unknown key {unknown[0]!r} in {text!r}", hint=f"e.g. {example}")
+        close = meant(unknown[0], _SECRET_KEYS)
+        hint = f"did you mean {close}?" if close else f"e.g. {example}"
+        raise UserError(f"unknown key {unknown[0]!r} in {text!r}", hint=hint)
     kind, source, env = found.get("type", ""), found.get("src") or found.get("source"), found.get("env")
     if kind not in ("", "file", "env"):
         raise UserError(f"unknown secret type {kind!r}", hint="the types are file and env")
@@ -289,13 +291,18 @@ def entitlement(text: str) -> str:
     if text.partition("=")[0] == "device":
         raise UserError("devices are not supported", hint="the entitlements are " + ", ".join(_ENTITLEMENTS))
     if text not in _ENTITLEMENTS:
-        raise UserError(f"unknown entitlement {text!r}", hint="the entitlements are " + ", ".join(_ENTITLEMENTS))
+        raise UserError(f"unknown entitlement {text!r}", hint=_one_of(text, "entitlements", _ENTITLEMENTS))
     return text
 
 
+def _one_of(word: str, what: str, known: Sequence[str]) -> str:
+    close = meant(word, known)
+    return f"did you mean {close}?" if close else f"the {what} are {', '.join(known)}"
+
+
 def network(text: str) -> str:
-    if text not in ("default", "none", "host"):
-        raise UserError(f"unknown network mode {text!r}", hint="the modes are default, none and host")
+    if text not in _NETWORKS:
+        raise UserError(f"unknown network mode {text!r}", hint=_one_of(text, "modes", _NETWORKS))
     return text
 
 

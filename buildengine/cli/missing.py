@@ -19,8 +19,11 @@ _MOST_NAMES = 10_000  # of a directory that are looked at
 _SHOWN = 5
 
 
-def advise(error: BuildError, directories: Mapping[str, Path]) -> None:
-    """Put it into the hint of `error`, where it is about the context and the context is a directory here."""
+def advise(error: BuildError, directories: Mapping[str, Path], filename: str = "Dockerfile") -> None:
+    """Put it into the hint of `error`, where it is about the context and the context is a directory here.
+
+    `filename` is the Dockerfile's, in the directory `dockerfile`: an ignore file may be called after it.
+    """
     first = error.first if isinstance(error, SolveError) else error
     found, directory = _NOT_FOUND.search(first.message), directories.get("context")
     if (
@@ -30,7 +33,8 @@ def advise(error: BuildError, directories: Mapping[str, Path]) -> None:
         or any(_is_of_others(location) for location in first.locations)
     ):
         return
-    first.hint = advice(directory, found[1]) or first.hint
+    ignored = excluded(directory, directories.get("dockerfile", directory) / filename, found[1])
+    first.hint = ignored or advice(directory, found[1]) or first.hint
 
 
 def _is_of_others(location: Location) -> bool:
@@ -53,11 +57,56 @@ def advice(directory: Path, path: str) -> str:
     wanted = [part for part in path.split("/") if part]
     for part in wanted:
         names = _names(directory.joinpath(*meant))
-        close = part if part in names else nearest(part, names) or nearest(part, names, case_sensitive=False)
-        if close is None or close not in names:
+        close = part if part in names else _in_another_case(part, names) or nearest(part, names)
+        if close is None:
             return _there_is(meant, names)
         meant.append(close)
     return f"did you mean {'/'.join(meant)}?" if meant != wanted else ""
+
+
+def spelling(path: str) -> str | None:
+    """`did you mean PATH?` for a path of this host that is not there; None where nothing is near."""
+    from frontends.dockerfile.suggest import nearest
+
+    root = "/" if os.path.isabs(path) else ""
+    meant: list[str] = []
+    for part in (part for part in path.split("/") if part):
+        place = root + "/".join(meant)
+        if os.path.lexists(os.path.join(place, part)):
+            meant.append(part)
+            continue
+        names = _names(Path(place or "."))
+        close = _in_another_case(part, names) or nearest(part, names)
+        if close is None:
+            return None
+        meant.append(close)
+    return f"did you mean {root}{'/'.join(meant)}?" if meant else None
+
+
+def excluded(directory: Path, dockerfile: Path, path: str) -> str:
+    """What keeps a file out that is there: the ignore file, and its pattern; "" where that is not why."""
+    from buildengine.errors import UserError
+    from frontends.dockerfile import ignore
+    from frontends.dockerfile.lines import SourceFile
+    from llb.patterns import PatternMatcher
+
+    name = path.strip("/")
+    own, usual = dockerfile.with_name(f"{dockerfile.name}.dockerignore"), directory / ".dockerignore"
+    file = own if own.is_file() else usual
+    if not name or not os.path.lexists(directory / name):
+        return ""
+    try:
+        patterns = ignore.read(SourceFile(filename=file.name, data=file.read_bytes()))
+        if not PatternMatcher(patterns).matches(name):
+            return ""
+        guilty = [each for each in patterns if not each.startswith("!") and PatternMatcher([each]).matches(name)]
+    except (OSError, UserError):
+        return ""
+    return f"{name} is there, but {file.name} leaves it out: {guilty[-1]}" if guilty else ""
+
+
+def _in_another_case(name: str, names: list[str]) -> str | None:
+    return next((each for each in sorted(names) if each.lower() == name.lower()), None)
 
 
 def _names(directory: Path) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
+from buildengine.cli.missing import spelling
 from buildengine.errors import UserError
 from buildengine.values import dataclass
 
@@ -53,5 +54,6 @@ def named_contexts(given: Sequence[tuple[str, str]]) -> NamedContexts:
 
 def _directory(name: str, path: str) -> Path:
     if not os.path.isdir(path):
-        raise UserError(f"--build-context {name}={path}: {path} is not a directory")
+        hint = None if os.path.lexists(path) else spelling(path)
+        raise UserError(f"--build-context {name}={path}: {path} is not a directory", hint=hint)
     return Path(path).absolute()

@@ -16,6 +16,7 @@ from buildengine.cli.attests import Attest
 from buildengine.cli.attests import options as attest_options
 from buildengine.cli.contexts import Inputs
 from buildengine.cli.flags import Annotation, annotated, is_false, named
+from buildengine.cli.missing import spelling
 from buildengine.cli.namedcontexts import named_contexts
 from buildengine.cli.questions import CHECK, Question
 from buildengine.errors import UserError
@@ -253,7 +254,7 @@ def _found(secret: SecretSource, environ: Mapping[str, str]) -> SecretSource:
             return replace(secret, env=secret.id)
         secret = replace(secret, file=Path(secret.id))
     if secret.file is not None and not secret.file.exists():
-        raise UserError(f"--secret {secret.id}: there is no file {secret.file}")
+        raise UserError(f"--secret {secret.id}: there is no file {secret.file}", hint=spelling(str(secret.file)))
     return secret
 
 
@@ -270,7 +271,7 @@ def _agents(sources: tuple[SshSource, ...], environ: Mapping[str, str]) -> tuple
         paths = source.paths or (Path(environ["SSH_AUTH_SOCK"]),)
         missing = [path for path in paths if not path.exists()]
         if missing:
-            raise UserError(f"--ssh {source.id}: there is no {missing[0]}")
+            raise UserError(f"--ssh {source.id}: there is no {missing[0]}", hint=spelling(str(missing[0])))
         if len(paths) > 1 or not paths[0].is_socket():
             raise UserError(
                 f"--ssh {source.id}: {paths[0]} is not the socket of an agent; keys are not supported",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from buildengine.errors import ParseError
 from buildengine.values import dataclass
-from frontends.dockerfile.suggest import did_you_mean
+from frontends.dockerfile.suggest import also_near, did_you_mean
 
 
 class Kind(Enum):
@@ -60,7 +60,8 @@ class Reader:
         kind = self.known.get(name)
         if kind is None:
             suggestion = did_you_mean(name, self.known)
-            raise ParseError(f"unknown flag: {flag}{suggestion}", hint=_takes(self.instruction, self.known))
+            hint = also_near(name, self.known, prefix="--") + _takes(self.instruction, self.known)
+            raise ParseError(f"unknown flag: {flag}{suggestion}", hint=hint)
         if name in self.given and kind is not Kind.VALUES:
             raise ParseError(f"duplicate flag specified: {flag}", hint="give it once")
         if kind is Kind.SWITCH:

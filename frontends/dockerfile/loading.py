@@ -16,7 +16,7 @@ from frontends.dockerfile.imageconfig import Image
 from frontends.dockerfile.lint import Linter
 from frontends.dockerfile.options import Options
 from frontends.dockerfile.stages import Graph, Stage
-from frontends.dockerfile.suggest import did_you_mean
+from frontends.dockerfile.suggest import did_you_mean, nearest
 from frontends.dockerfile.together import gather
 from frontends.gateway import FrontendRequest, Gateway
 from llb.sourcemap import SourceFile
@@ -77,7 +77,9 @@ class Loader:
             suggestion = did_you_mean(stage.image, self.graph.names)
             message = f'failed to parse stage name "{stage.image}": {_as_go_says(error)}{suggestion}'
             meant = self.graph.find(stage.image)
-            hint = f"FROM takes stage names in lower case: {meant.name}" if meant else error.hint
+            hint = (
+                f"FROM takes stage names in lower case: {meant.name}" if meant else self._misread(stage) or error.hint
+            )
             raise UserError(message, hint=hint) from None
         context = contexts.find(self.options, name, platform)
         if context is not None:
@@ -108,6 +110,11 @@ class Loader:
             base=resolved.config,
             pulled=config.has_layers,
         )
+
+    def _misread(self, stage: Stage) -> str:
+        """What may be meant by a name that is none: a stage in another case, or a variable that has no value."""
+        close = nearest(stage.image.lower(), self.graph.names)
+        return f"did you mean {close}?" if close else stage.unset
 
     def _advice(self, stage: Stage) -> str:
         """What may be meant by the name of an image that is not there."""

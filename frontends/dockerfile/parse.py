@@ -15,7 +15,7 @@ from frontends.dockerfile import mounts, notation, shapes
 from frontends.dockerfile.flags import Flags
 from frontends.dockerfile.grammar import INSTRUCTIONS, MALFORMED, Parsed, at_least_one, no_destination, parse
 from frontends.dockerfile.lines import UNWRITABLE, Dockerfile, Heredoc, LogicalLine, heredoc
-from frontends.dockerfile.suggest import did_you_mean
+from frontends.dockerfile.suggest import also_near, did_you_mean
 from frontends.dockerfile.terminals import BLANK, SPACES, exec_form
 from frontends.dockerfile.words import quote
 
@@ -82,11 +82,12 @@ def instruction(line: LogicalLine, escape: str = "\\") -> ins.Instruction:
 
 def _unknown(keyword: str, line: LogicalLine) -> ParseError:
     suggestion = did_you_mean(keyword, INSTRUCTIONS, case_sensitive=False)
-    hint = f"instructions are {', '.join(sorted(INSTRUCTIONS))}"
+    near = also_near(keyword, INSTRUCTIONS)
+    hint = f"{near}instructions are {', '.join(sorted(INSTRUCTIONS))}"
     if not keyword.isascii():
         odd = next(c for c in keyword if not c.isascii())
         hint = f"it holds the character U+{ord(odd):04X}: is that meant?"
-    elif line.first > 1 and not suggestion:
+    elif line.first > 1 and not (suggestion or near):
         hint = "if it belongs to the instruction above, that line must end with a backslash"
     at = line.text.find(keyword)
     return ParseError(

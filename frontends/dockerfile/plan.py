@@ -110,7 +110,7 @@ def _stage(
 ) -> Stage:
     name = start.stage_name.lower()
     try:
-        image = _image(start, arguments, lexer, linter)
+        image, unset = _image(start, arguments, lexer, linter)
         platform = _platform(start, arguments, lexer, linter)
     except ParseError as error:
         raise error.located(start.location) from None
@@ -124,19 +124,22 @@ def _stage(
         steps=tuple([Step(instruction=instruction) for instruction in rest]),
         needs={},
         used=set(),
+        unset=unset,
     )
 
 
-def _image(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Linter) -> str:
+def _image(start: ins.From, arguments: _Arguments, lexer: Lexer, linter: Linter) -> tuple[str, str]:
+    """The name, and what to say of variables in it that have no value, should it be none."""
     found = lexer.process(start.image, arguments.values)
     _check_declared(lexer, linter, start, found, arguments)
-    if found.text:
-        return found.text
-    hint = "name an image, a stage or scratch"
+    unset = ""
     if found.unmatched:
         missing = min(found.unmatched)
         close = nearest(missing, arguments.declared)
-        hint = f"ARG {missing} has no value before the first FROM" + (f"; did you mean {close}?" if close else "")
+        unset = f"ARG {missing} has no value before the first FROM" + (f"; did you mean {close}?" if close else "")
+    if found.text:
+        return found.text, unset
+    hint = unset or "name an image, a stage or scratch"
     raise ParseError(f"base name ({start.image}) should not be blank", hint=hint)
 
 

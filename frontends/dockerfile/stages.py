@@ -37,7 +37,8 @@ class Step:
 class Stage:
     """`name` is lower-case, "" for a nameless or an implicit stage; `label` is what users see.
 
-    `used` are the paths that anyone takes from what the stage starts from: a context loads no more.
+    `used` are the paths that anyone takes from what the stage starts from: a context loads no more. `unset` is what to
+    say of variables in its image's name that have no value, should that be no name.
     """
 
     image: str
@@ -55,6 +56,7 @@ class Stage:
     ignore_cache: bool = False
     loaded: Loaded | None = None
     triggers_read: bool = False
+    unset: str = ""
 
     @property
     def implicit(self) -> bool:

@@ -30,6 +30,30 @@ def did_you_mean(name: str, options: Iterable[str], *, case_sensitive: bool = Tr
     return f" (did you mean {prefix}{found}?)" if found else ""
 
 
+def also_near(name: str, options: Iterable[str], *, prefix: str = "") -> str:
+    """`did you mean x? `, to begin a hint with, where BuildKit's distance leads to another option or to none.
+
+    It counts two letters that were swapped as two mistakes (`RNU` is as near to ENV as to RUN), and does not see a name
+    that was left unfinished.
+    """
+    options = sorted(set(options))
+    word = name.lower()
+    swapped = [option for option in options if _is_swapped(word, option.lower())]
+    begun = [option for option in options if len(word) > 2 and option.lower().startswith(word)]
+    found = next((each[0] for each in (swapped, begun) if len(each) == 1), "")
+    suggested = nearest(name, options, case_sensitive=False)
+    return f"did you mean {prefix}{found}? " if found and found.lower() != (suggested or "").lower() else ""
+
+
+def _is_swapped(a: str, b: str) -> bool:
+    """Whether two neighbours in the one are the other way round in the other."""
+    different = [place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    if len(a) != len(b) or len(different) != 2 or different[1] != different[0] + 1:
+        return False
+    first, second = different
+    return (a[first], a[second]) == (b[second], b[first])
+
+
 def _distance(a: str, b: str, bound: int) -> int:
     """The edits between `a` and `b`, or at least `bound` when there are as many."""
     if abs(len(a) - len(b)) >= bound or max(len(a), len(b)) > _LONGEST:

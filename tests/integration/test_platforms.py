@@ -276,3 +276,11 @@ def test_a_platform_that_there_is_not(text: str, meant: str, store: Store, conte
     built = store.command("build", context, "--platform", text, status=2)
     assert f"unknown platform {text}" in built.error
     assert f"did you mean {meant}?" in built.error
+
+
+async def test_an_image_that_is_not_there_and_one_whose_name_is_much_like_it(store: Store, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY a /\n", "a": "a"})
+    await store.build(context, "-t", "localhost:1/tools/compiler")
+    write(context, {"Dockerfile": "FROM localhost:1/tools/complier\n"})
+    built = store.command("build", context, status=1)
+    assert "hint: did you mean localhost:1/tools/compiler:latest, which is in the local store?" in built.error

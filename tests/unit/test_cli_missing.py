@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buildengine.cli.missing import advice, advise
+from buildengine.cli.missing import advice, advise, excluded, spelling
 from buildengine.errors import ContextError, Location, SolveError, SourceRange
 from tests.builds import write
 
@@ -26,6 +26,8 @@ def context(tmp_path: Path) -> Path:
         ("/src/other/deep", "in src there is README.md, main.go"),
         ("/go.mod/x", "there is nothing in go.mod"),
         ("/go.mod", ""),
+        ("/Go.Mod", "did you mean go.mod?"),
+        ("/SRC/readme.md", "did you mean src/README.md?"),
         ("/src/*.rs", ""),
     ],
 )
@@ -50,3 +52,33 @@ def test_only_what_is_missing_from_the_context(context: Path, line: str, message
     assert error.first.hint == hint
     advise(error, {})
     assert error.first.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("ignored", "path", "why"),
+    [
+        ("*.mod\n", "/go.mod", "go.mod is there, but .dockerignore leaves it out: *.mod"),
+        ("# all\nsrc\n!src/README.md\n", "/src/main.go", "src/main.go is there, but .dockerignore leaves it out: src"),
+        ("src\n!src/README.md\n", "/src/README.md", ""),
+        ("*.md\n", "/go.mod", ""),
+        ("*.mod\n", "/other.mod", ""),
+        ("[\n", "/go.mod", ""),
+    ],
+)
+def test_what_an_ignore_file_leaves_out(context: Path, ignored: str, path: str, why: str) -> None:
+    write(context, {".dockerignore": ignored})
+    assert excluded(context, context / "Dockerfile", path) == why
+
+
+def test_an_ignore_file_of_the_dockerfile_comes_first(context: Path) -> None:
+    write(context, {".dockerignore": "*.mod\n", "deploy/Dockerfile.dockerignore": "go.*\n"})
+    why = excluded(context, context / "deploy" / "Dockerfile", "/go.mod")
+    assert why == "go.mod is there, but Dockerfile.dockerignore leaves it out: go.*"
+
+
+def test_the_spelling_of_paths(context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spelling(f"{context}/scr/mian.go") == f"did you mean {context}/src/main.go?"
+    assert spelling(f"{context}/nothing/like/it") is None
+    monkeypatch.chdir(context / "src")
+    assert spelling("Main.go") == "did you mean main.go?"
+    assert spelling("../go.mdo") == "did you mean ../go.mod?"

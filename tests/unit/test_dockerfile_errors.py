@@ -221,6 +221,26 @@ async def test_a_multi_line_instruction_is_shown_whole() -> None:
     assert [r.start_line for r in error.locations[0].ranges] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (B + "RNU x", "(did you mean ENV?)", "did you mean RUN? instructions are "),
+        (B + "CDM x", "(did you mean ADD?)", "did you mean CMD? instructions are "),
+        (B + "HEALTH x", "unknown instruction: HEALTH", "did you mean HEALTHCHECK? instructions are "),
+        (B + "COPY --chwon=1 a b", "(did you mean chmod?)", "did you mean --chown? COPY takes "),
+        (B + "ADD --keep-git a b", "unknown flag: --keep-git", "did you mean --keep-git-dir? ADD takes "),
+        (B + "COPY --form=x a b", "(did you mean from?)", "COPY takes "),
+        ("ARG TAG=1\nFROM busybox:${TGA}\n", "", "ARG TGA has no value before the first FROM; did you mean TAG?"),
+        ("FROM busybox AS builder\nFROM busybox\nCOPY --from=BUILDR a b\n", "BUILDR", "did you mean builder?"),
+    ],
+)
+async def test_the_hint_has_what_is_nearer_than_the_suggestion(text: str, message: str, hint: str) -> None:
+    """Messages suggest what BuildKit suggests, which knows neither swapped letters nor names without their end."""
+    error = await failure(text)
+    assert message in error.message
+    assert (error.hint or "").startswith(hint)
+
+
 async def test_an_unknown_target_suggests_a_stage() -> None:
     error = await failure("FROM busybox AS build\nFROM busybox AS test\n", {"target": "bulid"})
     assert error.message == 'target stage "bulid" could not be found (did you mean build?)'

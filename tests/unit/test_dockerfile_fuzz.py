@@ -98,6 +98,7 @@ def instructions_of(data: bytes) -> tuple[lines.Dockerfile, list[ins.Instruction
 
 @quick
 @given(files)
+@example('FROM busybox\nENV a "\n')
 @example("# escape=`\nFROM busybox\nRUN a `\n  b\nCOPY <<-E <<'F' /x\n\ta $b\n\tE\nc\nF\n")
 def test_what_is_printed_reads_back(text: str) -> None:
     found = instructions_of(encode(text))
