@@ -1,6 +1,6 @@
 # One package: /deb/package.deb into the tree /target, and into dpkg's database there, as `dpkg --unpack` would.
 # Runs on busybox alone, for a package of any architecture. What a package's maintainer scripts would do is not done.
-set -eu
+set -euo pipefail
 cd /deb
 members=$(ar t package.deb)
 case $members in
@@ -10,7 +10,6 @@ esac
 control=/tmp/control
 mkdir -p $control
 ar p package.deb control.tar.xz | tar -xJ -C $control
-ar p package.deb data.tar.xz | tar -xJp --numeric-owner -C /target
 
 field() { sed -n "s/^$1: *//p" $control/control; }
 name=$(field Package)
@@ -18,8 +17,8 @@ info=/target/var/lib/dpkg/info
 key=$name
 [ "$(field Multi-Arch)" != same ] || key=$name:$(field Architecture)  # dpkg's name where two architectures may be there
 
-# The files: what `dpkg --listfiles` shows.
-ar p package.deb data.tar.xz | tar -tJ | sed 's,^\.,,; s,/$,,; s,^$,/.,' > "$info/$key.list"
+# The files, and their list: what `dpkg --listfiles` shows.
+ar p package.deb data.tar.xz | tar -xJpv --numeric-owner -C /target | sed 's,^\.,,; s,/$,,; s,^$,/.,' > "$info/$key.list"
 # The rest of the control archive goes there too: checksums, configuration files, and the scripts, for later.
 for file in $control/*; do
   [ "$file" = $control/control ] || cp -p "$file" "$info/$key.${file##*/}"

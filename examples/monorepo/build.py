@@ -51,7 +51,7 @@ async def build(ctx: Context) -> llb.State | dict[Platform, Image]:
 
 async def bundle(ctx: Context, tools: llb.State, name: str) -> llb.State:
     """/NAME.pyz: the service and the libraries. Their tests must have passed."""
-    mounts = [
+    mounts: list[llb.Bind | llb.Tmpfs] = [
         llb.Bind(target="/libs", source=await only(ctx, "libs"), selector="/libs", readonly=True),
         llb.Bind(
             target="/service", source=await only(ctx, f"services/{name}"), selector=f"/services/{name}", readonly=True
