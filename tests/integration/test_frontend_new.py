@@ -14,8 +14,21 @@ import pytest
 
 from buildengine.errors import UserError
 from frontends.scaffold import project
-from tests.builds import PYBUILD
+from tests.builds import FIXTURES, PYBUILD, Store, write
 from tests.fakes.image_tools import files_in, run
+
+pytest_plugins = [FIXTURES]
+
+# An image for two platforms; nothing runs on the other one, so what stands for it is empty.
+INDEX = """
+import llb
+from frontends import Image
+
+async def build(ctx):
+    other = Image.of(llb.scratch().file(llb.mkfile("/other", b"")))
+    return {each: await ctx.image("base", platform=each) if each == ctx.build_platform else other
+            for each in ctx.platforms}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +65,50 @@ def test_it_is_an_entry_point(written: Path) -> None:
     module, _, attribute = described["entry-points"]["pybuild.frontends"]["my-words"].partition(":")
     tree = ast.parse((written / module / "__init__.py").read_text())
     assert attribute in [node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_in_a_clean_environment_it_builds_for_two_platforms(tmp_path: Path, store: Store) -> None:
+    """As an author does it: pip, from PyPI, and then nothing but commands."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    programs = tmp_path / "venv/bin"
+    environment = {**store.environment, "PATH": f"{programs}:{store.environment['PATH']}"}
+    repository = Path(__file__).resolve().parents[2]
+    run(programs / "pip", "install", "--quiet", repository, environment=environment)
+    run(programs / "pybuild", "frontend", "new", "hop", cwd=tmp_path, environment=environment)
+    project = tmp_path / "hop"
+    run(programs / "pip", "install", "--quiet", "-e", ".[dev]", cwd=project, environment=environment)
+    assert b"7 passed" in run(programs / "pytest", cwd=project, environment=environment)
+    index = write(tmp_path / "index", {"build.py": INDEX})
+    both = ("--platform", "linux/amd64,linux/arm64")
+    run(
+        programs / "pybuild",
+        "build",
+        "-f",
+        index / "build.py",
+        *both,
+        "-t",
+        "alpine:3.20",
+        index,
+        environment=environment,
+    )
+    written = project / "example/hop.build"
+    written.write_text(written.read_text().replace("run cat /app/greeting > /greeting\n", ""))
+    run(
+        programs / "pybuild",
+        "build",
+        "-f",
+        written,
+        *both,
+        "-o",
+        "out",
+        "example",
+        cwd=project,
+        environment=environment,
+    )
+    for platform in ("linux_amd64", "linux_arm64"):
+        assert (project / "out" / platform / "app/greeting").read_text() == "hello\n"
 
 
 def test_a_directory_that_holds_something_is_left_alone(written: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,19 @@ async def build(ctx):
     other = Image.of(llb.scratch().file(llb.mkfile("/other", b"")))
     return {each: await ctx.image("base", platform=each) if each == ctx.build_platform else other
             for each in ctx.platforms}
+"""
+# Installs a project as far as it goes without a network: its package, and metadata that names its entry point.
+PIP = """
+import pathlib, shutil, sys, tomllib
+if "-e" in sys.argv:
+    project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+    ((name, value),) = project["entry-points"]["pybuild.frontends"].items()
+    site, package = pathlib.Path(__file__).with_name("site"), value.partition(":")[0]
+    information = site / f"{package}-{project['version']}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {project['name']}\\nVersion: 1\\n")
+    (information / "entry_points.txt").write_text(f"[pybuild.frontends]\\n{name} = {value}\\n")
+    shutil.copytree(package, site / package)
 """
 _BLOCK = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -43,6 +57,7 @@ def test_the_guide_does_what_it_says(store: Store, tmp_path: Path) -> None:
     index = write(tmp_path / "index", {"build.py": ALPINE})
     both = ("--platform", "linux/amd64,linux/arm64")
     store.command("build", "-f", index / "build.py", *both, "-t", "alpine:3.20", "--load", index)
+    store.command("image", "tag", "base", "registry.example/pybuild-frontend:1")
     place, said = tmp_path / "place", ""
     place.mkdir()
     for block in blocks():
@@ -56,14 +71,14 @@ def test_the_guide_does_what_it_says(store: Store, tmp_path: Path) -> None:
 
 
 def shell(block: Block, store: Store, place: Path) -> tuple[str, Path]:
-    """What the commands print, on both streams, and the directory that they end in. `pip` does nothing: what it would
-    install is there."""
+    """What the commands print, on both streams, and the directory that they end in."""
     beside = store.root.parent / "bin"
     beside.mkdir(exist_ok=True)
-    (beside / "pip").write_text("#!/bin/sh\n")
+    (beside / "pip").write_text(f"#!{sys.executable}\n{PIP}")
     (beside / "pip").chmod(0o755)
     path = f"{beside}:{PYBUILD.parent}:{os.environ['PATH']}"
-    environment = {**store.environment, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    site = {"PYTHONPATH": str(beside / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**store.environment, **site, "PATH": path}
     argv = ["bash", "-euo", "pipefail", "-c", f"{block.text}pwd > {beside}/place"]
     done = subprocess.run(
         argv, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
