@@ -150,12 +150,12 @@ def _read(ctx: Context, paths: tuple[str, ...]) -> tuple[str, bytes] | None:
 
 def _at_once(work: Coroutine[Any, Any, _T]) -> _T:
     """The result of something that awaits only our gateway, whose answers are there when it returns."""
+    foreign = UserError("the build file awaits what nobody runs here", hint="import trio at the top of the build file")
     try:
         work.send(None)
+        work.throw(foreign)  # it is told where it awaits
     except StopIteration as done:
         found: _T = done.value
         return found
     work.close()
-    raise UserError(
-        "the build file awaits what this process does not run", hint="import trio at the top of the build file"
-    )
+    raise foreign

@@ -66,6 +66,8 @@ class _Finder:
         self._directory = directory
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname in sys.stdlib_module_names:  # one that this system has not: many libraries try
+            return None
         path = f"{self._directory}/{fullname.rpartition('.')[2]}".lstrip("/")
         found = self._modules.find(path)
         if found is None:

@@ -81,6 +81,16 @@ def test_the_command_starts_without_what_is_heavy() -> None:
     assert not loaded & heavy
 
 
+def test_the_process_of_a_build_file_starts_with_little() -> None:
+    """What it imports each build pays for: trio is for those who use it, and so is the Dockerfile's language."""
+    program = "import sys, buildengine.client.buildfile; print(' '.join(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"trio", "asyncio", "lark", "grpc", "h2", "ssl", "worker", "solver", "buildengine.api.control_pb2"}
+    assert "frontends.python.context" in loaded
+    assert not loaded & (heavy | {f"frontends.dockerfile.{name}" for name in ("lines", "options", "source", "lint")})
+
+
 def test_the_repository_stands_alone() -> None:
     """Nothing in it points outside of it."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.builds import FIXTURES, Store, write
+from tests.fakes.daemon import daemon
 
 pytest_plugins = [FIXTURES]
 
@@ -47,6 +48,17 @@ async def test_a_build_file(store: Store, tmp_path: Path) -> None:
     assert second.step("echo me").outcome == "cached"
 
 
+def test_a_build_file_behind_a_daemon(store: Store, tmp_path: Path) -> None:
+    """Its directory is the client's: what it imports and reads comes through the session, and its log goes back."""
+    context = write(tmp_path / "context", FILES)
+    flags = ("-f", context / "build.py", "--build-arg", "WHO=me")
+    with daemon(store.root, tmp_path / "daemon") as running:
+        address = ("--addr", running.address.replace("unix:", "unix://"))
+        first = store.command(*address, "build", *flags, "--progress", "rawjson", "-o", "type=cacheonly", context)
+        assert first.step("run build.py").output == f"building for {local()} now\n"
+        assert first.step("cat /greeting /who").output == "good morning\nme\nhello 5\n"
+
+
 async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path: Path) -> None:
     """Of the build file, of a module beside it, and of a step that fails: the file, the line, what stands there."""
     files = {
@@ -57,6 +69,7 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         "nothing.py": "async def bild(ctx):\n    pass\n",
         "missing.py": "import wrods\n",
         "host.py": "open('/etc/shadow')\n",
+        "foreign.py": "import asyncio\n\nasync def build(ctx):\n    await asyncio.sleep(0)\n",
         "latin.py": b"X = '\xe9'\n",
     }
     context = write(tmp_path / "context", files)
@@ -71,6 +84,7 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         "nothing": ("nothing.py defines no build()", "async def build(ctx); did you mean it by bild()?", ""),
         "missing": ("ModuleNotFoundError: No module named 'wrods'", "missing.py:1", ">>> import wrods"),
         "host": ("FileNotFoundError", "host.py:1", "await ctx.here.read(path)"),
+        "foreign": ("awaits what nobody runs", "foreign.py:4", "import trio"),
         "latin": ("SyntaxError", "latin.py:1", "utf-8"),
     }
     for name, parts in said.items():
