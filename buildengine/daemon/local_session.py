@@ -203,7 +203,7 @@ def local_session(
 ) -> LocalSession:
     return LocalSession(
         id=request.ref,
-        place="\0".join(f"{name}={path}" for name, path in sorted(request.directories.items())),
+        place="\0".join(str(request.directories.get(name, "")) for name in ("context", "dockerfile")),
         directories=LocalDirectories(paths=request.directories, inline=_inline(request)),
         secrets=LocalSecrets(sources={s.id: s for s in request.secrets}, environment=environment),
         ssh_agents=LocalSshAgents(sources={agent.id: agent for agent in request.ssh}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -496,6 +497,8 @@ def test_a_daemon_explains(store: Store, context: Path, tmp_path: Path) -> None:
         built = commands.run("build", context, "--explain")
         assert built.why(COPY)["cause"] == "files"
         assert "src/a" in said(built.why(COPY))
+        (context / "src" / os.fsdecode(b"no\xffutf8")).write_text("x")
+        assert "src/no\\xffutf8" in said(commands.run("build", context, "--explain").why(COPY))
         edited("RUN cat /made", "RUN cat /made && false")(context)
         failed = commands.run("build", context, "--explain", status=1)
         assert (failed.why(LAST)["fate"], failed.why(LAST)["cause"]) == ("failed", "command")

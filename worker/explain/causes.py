@@ -19,7 +19,7 @@ from worker.explain.pairing import pairs
 from worker.explain.secrecy import shown
 from worker.explain.selection import files_changed, patterns
 from worker.explain.step import Build, Step, StepInput, Today
-from worker.explain.texts import moment, short
+from worker.explain.texts import moment, readable, short
 
 _SOURCES = ("image", "http", "git")
 
@@ -174,18 +174,21 @@ def explanations(
             continue
         why = _why(position, step, known, then, compared)
         made = then.made if then is not None and why.cause is not Cause.FIRST else None
-        told.append(
-            ExplainEvent(
-                vertex=step.vertex,
-                name=shown(step.name),
-                fate=step.fate.value,
-                cause=why.cause,
-                text=why.text,
-                details=(*why.details, *_taken(in_stages.get(position, ()))),
-                since=made,
-            )
-        )
+        details = (*why.details, *_taken(in_stages.get(position, ())))
+        told.append(_event(step, why.cause, why.text, details, made))
     return _once_a_name(told)
+
+
+def _event(step: Step, cause: Cause, text: str, details: Sequence[str], since: float | None) -> ExplainEvent:
+    return ExplainEvent(
+        vertex=step.vertex,
+        name=readable(shown(step.name)),
+        fate=step.fate.value,
+        cause=cause,
+        text=readable(text),
+        details=tuple(map(readable, details)),
+        since=since,
+    )
 
 
 def _once_a_name(told: Sequence[ExplainEvent]) -> list[ExplainEvent]:
@@ -204,15 +207,7 @@ def _hit(step: Step, known: Today) -> ExplainEvent:
     cause, text = Cause.SAME, "unchanged"
     if known.is_imported:
         cause, text = Cause.IMPORTED, "found in a cache of elsewhere (--cache-from), made of the same"
-    return ExplainEvent(
-        vertex=step.vertex,
-        name=shown(step.name),
-        fate=step.fate.value,
-        cause=cause,
-        text=text,
-        details=tuple(details),
-        since=known.made,
-    )
+    return _event(step, cause, text, details, known.made)
 
 
 def _is_moved(position: int, step: Step, then: Then | None, compared: Comparison | None) -> bool:

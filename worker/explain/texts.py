@@ -24,6 +24,11 @@ def short(text: str, longest: int = _WIDE) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def readable(text: str) -> str:
+    """`text` without what is no UTF-8 in names of files: spelled out, as it can be sent and printed."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def moment(seconds: float) -> str:
     """As people here write it: the time of this host."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
