@@ -25,6 +25,8 @@ from buildengine.errors import UserError, leading
 from buildengine.values import dataclass
 
 _RECEIVE = 256 << 10
+_MOST_HELD = 64 << 20  # bytes of requests that are being answered
+_FILES = 4  # that are read at once: an answer is as long as a message may be, and the process may take its time with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,9 @@ class FramedCalls:
         self._bounds = bounds
         self._patience = patience
         self._open = trio.Semaphore(bounds.at_once)
+        self._files = trio.Semaphore(_FILES)
+        self._held = 0
+        self._freed = trio.lowlevel.ParkingLot()
         self._sending = trio.Lock()
         self._calls = 0
         self._operations = 0
@@ -91,7 +96,7 @@ class FramedCalls:
                 while data := await self._received():
                     for frame in reader.feed(data):
                         method, request = self._taken(frame)
-                        await self._open.acquire()
+                        await self._take(len(request))
                         nursery.start_soon(self._answer, frame.number, method, request)
                 nursery.cancel_scope.cancel()
         except* BrokenFrame as group:
@@ -118,16 +123,32 @@ class FramedCalls:
             raise UserError(f"the build file has asked the engine more than {self._bounds.calls} questions")
         return frames.called(frame)
 
+    async def _take(self, size: int) -> None:
+        """Wait until one more call of this size may be open."""
+        await self._open.acquire()
+        while self._held and self._held + size > _MOST_HELD:
+            await self._freed.park()
+        self._held += size
+
     async def _answer(self, number: int, method: str, request: bytes) -> None:
         try:
-            with self._patience.working():
-                frame = await self._answered(number, method, request)
-            async with self._sending:
-                await self._stream.send_all(frames.encode(frame))
+            if method == "ReadFile":
+                async with self._files:
+                    await self._send_answer(number, method, request)
+            else:
+                await self._send_answer(number, method, request)
         except trio.BrokenResourceError:
             pass  # it has gone
         finally:
             self._open.release()
+            self._held -= len(request)
+            self._freed.unpark_all()
+
+    async def _send_answer(self, number: int, method: str, request: bytes) -> None:
+        with self._patience.working():
+            frame = await self._answered(number, method, request)
+        async with self._sending:
+            await self._stream.send_all(frames.encode(frame))
 
     async def _answered(self, number: int, method: str, request: bytes) -> Frame:
         try:
