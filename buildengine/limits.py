@@ -21,16 +21,24 @@ _CPUS = len(os.sched_getaffinity(0))
 
 
 class Limit(Enum):
-    """What the threads compete for, and how many may compete at once."""
+    """What the threads compete for, and how many may compete at once. (Two of the same value would be one.)"""
 
-    HASH = _CPUS
-    COMPRESS = _CPUS + 1
-    DISK = 2 * _CPUS + 2
-    DB = 1
-    PIPE = 32  # of archives that somebody else reads or writes at his own pace: these wait more than they work
+    HASH = ("hash", _CPUS)
+    COMPRESS = ("compress", _CPUS + 1)
+    DISK = ("disk", 2 * _CPUS + 2)
+    DB = ("db", 1)
+    UNMOUNT = ("unmount", 2)
+    PIPE = (
+        "pipe",
+        32,
+    )  # of archives that somebody else reads or writes at his own pace: these wait more than they work
+
+    @property
+    def most(self) -> int:
+        return self.value[1]
 
 
-HASH, COMPRESS, DISK, DB, PIPE = Limit.HASH, Limit.COMPRESS, Limit.DISK, Limit.DB, Limit.PIPE
+HASH, COMPRESS, DISK, DB, UNMOUNT, PIPE = Limit
 
 
 class _Limiters:
@@ -42,7 +50,7 @@ class _Limiters:
     def get(self, limit: Limit) -> trio.CapacityLimiter:
         limiters = self._variable.get({})
         if limit.name not in limiters:
-            limiters[limit.name] = trio.CapacityLimiter(limit.value)
+            limiters[limit.name] = trio.CapacityLimiter(limit.most)
             self._variable.set(limiters)
         return limiters[limit.name]
 
@@ -53,3 +61,19 @@ _LIMITERS = _Limiters()
 async def offload(fn: Callable[[*_Ts], _T], *args: *_Ts, limiter: Limit) -> _T:
     """Run `fn(*args)` in a thread and return what it returns or raise what it raises."""
     return await trio.to_thread.run_sync(fn, *args, limiter=_LIMITERS.get(limiter))
+
+
+def offload_later(fn: Callable[[*_Ts], object], *args: *_Ts, limiter: Limit) -> None:
+    """Have `fn(*args)` run by a thread, soon: what nobody waits for. It must not raise, and ends before the trio run.
+
+    Where no trio runs, or in a thread, it is done at once.
+    """
+    if trio.lowlevel.in_trio_task():
+        trio.lowlevel.spawn_system_task(_unwaited, lambda: fn(*args), limiter)
+    else:
+        fn(*args)
+
+
+async def _unwaited(fn: Callable[[], object], limiter: Limit) -> None:
+    with trio.CancelScope(shield=True):
+        await offload(fn, limiter=limiter)

@@ -160,8 +160,10 @@ async def test_the_end_of_the_first_is_the_end_of_all(builtin: Runtime, steps: S
 
 async def test_leaving_kills_what_is_left(builtin: Runtime, steps: Steps) -> None:
     async with running(builtin, steps, marker="left-behind") as container:
-        other = await container.start(steps.spec("/bin/sleep", "1000", env=("MARKER=left-behind",)), secrets={})
-        assert len(processes_with("MARKER=left-behind")) == 2
+        script = ("/bin/sh", "-c", "echo ready; exec sleep 1000")
+        other = await container.start(steps.spec(*script, env=("MARKER=left-behind",)), secrets={})
+        assert os.read(other.stdout, 6) == b"ready\n"
+        assert processes_with("MARKER=left-behind") != []
     assert processes_with("MARKER=left-behind") == []
     assert (await other.wait()).signal == signal.SIGKILL
     close(other)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from buildengine.errors import HostError
+from buildengine.limits import UNMOUNT, offload_later
 from cache.overlay import TreeMount
 from worker.runtime import syscalls
 from worker.runtime.assembly import SCRATCH
@@ -37,8 +38,11 @@ def open_tree(tree: TreeMount, *, lacking: Iterable[str] = ()) -> Iterator[int]:
             yield root
         finally:
             os.close(root)
-    finally:
-        os.close(mounted)  # the mount is this descriptor's, so it must be the last
+    finally:  # the mount is this descriptor's, so it must be the last
+        if tree.upper:
+            os.close(mounted)  # another mount of the same upper directory must find it gone
+        else:
+            offload_later(os.close, mounted, limiter=UNMOUNT)  # it waits for every processor: 20 ms when all are busy
 
 
 def _mount(tree: TreeMount, lacking: frozenset[str]) -> int:

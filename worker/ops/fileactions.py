@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from typing import TypeVar
 
 from buildengine.errors import BuildError, InvalidDefinition
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, UNMOUNT, offload
 from buildengine.tracepoints import reach
 from cache.layers import NewLayer
 from cache.localcheck import check_paths
@@ -72,11 +72,11 @@ class _Working:
         self.root = self.view = self._opened.enter_context(open_tree(tree))
 
     def close(self) -> None:
-        """Let go of the tree: before it is committed, and at the end in any case."""
+        """Let go of the tree: before it is committed, and at the end in any case. Blocks."""
         self._opened.close()
 
     async def commit(self) -> Stack:
-        self.close()
+        await offload(self.close, limiter=UNMOUNT)
         if self.earlier is not None:
             await offload(self.earlier.note, self.layer.directory, limiter=DISK)
         layer = await self.layer.commit()
