@@ -27,9 +27,10 @@ SECRETS = "secret-ids"  # the option in which a client says what secrets it has
 class Context:
     """One build, as its author sees it.
 
-    Options: `args`, `labels`, `target`, `no_cache`, `secrets`, `options`. Platforms: `platforms`, `platform`,
-    `build_platform`. What it is made from: `context`, `named_context`, `inputs`, `image`, `image_config`, `here`.
-    Looking into trees: `files`, `solve`. Other frontends: `frontend`, `dockerfile`. And `warn`.
+    Options: `args`, `arg`, `labels`, `target`, `no_cache`, `ignores_cache`, `epoch`, `secrets`, `options`. Platforms:
+    `platforms`, `platform`, `build_platform`, `on`. What it is made from: `context`, `named_context`, `inputs`,
+    `image`, `under_flags`, `image_config`, `here`. Looking into trees: `files`, `solve`. Other frontends: `frontend`,
+    `dockerfile`. And `warn`.
     """
 
     def __init__(self, gateway: Gateway, request: FrontendRequest, *, platform: Platform | None = None) -> None:
@@ -83,6 +84,11 @@ class Context:
     def no_cache(self) -> bool:
         """Whether every step is to run: pass it on as `ignore_cache=ctx.no_cache`."""
         return self.options.get("no-cache") == ""
+
+    def ignores_cache(self, name: str) -> bool:
+        """Whether the steps of the part that is called so are to run: `--no-cache`, or `--no-cache-filter NAME`."""
+        given = self.options.get("no-cache")
+        return given is not None and (not given or name.lower() in given.lower().split(","))
 
     @property
     def epoch(self) -> int | None:
@@ -184,7 +190,16 @@ class Context:
             name=f"[internal] load metadata for {full}",
         )
         pinned = f"{resolved.reference.partition('@')[0]}@{resolved.digest}"
-        return Image.from_config(image(pinned, platform=wanted), resolved.config)
+        return Image.from_config(self.under_flags(image(pinned, platform=wanted)), resolved.config)
+
+    def under_flags(self, state: State) -> State:
+        """For commands to run as the user's flags say: `--network`, `--add-host`, `--ulimit`, `--cgroup-parent`.
+
+        What `image` and `dockerfile` give is so already; what begins with `llb.image` or `llb.scratch` is not.
+        """
+        from frontends.python.flags import under_flags
+
+        return under_flags(state, self.options)
 
     async def image_config(self, ref: str, *, platform: Platform | None = None) -> bytes:
         """The image config of an image, the JSON as the registry has it."""

@@ -159,6 +159,22 @@ async def test_the_dockerfile_frontend_can_be_gone_on_from() -> None:
     assert "A=1" in last.meta.env
 
 
+async def test_flags_are_about_the_steps_on_images() -> None:
+    async def build(ctx: Context) -> llb.State:
+        assert (ctx.no_cache, ctx.ignores_cache("test"), ctx.ignores_cache("app")) == (False, True, False)
+        first = (await ctx.image("busybox")).run("one")
+        return ctx.under_flags(first.state.with_network(llb.NetMode.HOST)).run("two")
+
+    given = {"force-network-mode": "none", "add-hosts": "a=1.2.3.4", "ulimit": "nofile=8:9", "cgroup-parent": "/g"}
+    result = await run(build, gateway(""), request({**given, "no-cache": "Test"}))
+    one, two = (node.exec for node in nodes(result.results[0].definition)[1:])
+    for step in (one, two):
+        assert step.network is llb.NetMode.NONE
+        assert step.meta.cgroup_parent == "/g"
+        assert [(each.name, each.soft, each.hard) for each in step.meta.ulimits][:1] == [("nofile", 8, 9)]
+    assert [(each.host, each.ip) for each in one.meta.extra_hosts] == [("a", "1.2.3.4")]
+
+
 async def test_named_contexts_stand_in_the_place_of_images() -> None:
     async def build(ctx: Context) -> Image:
         assert await ctx.named_context("other") is None
