@@ -22,12 +22,14 @@ from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from frontends.gateway import FrontendRequest, PlatformResult
 from frontends.python import building
+from frontends.python.context import SECRETS
 from frontends.python.result import Build
 from frontends.testing import trees
 from frontends.testing.gateway import AMD64, FakeGateway
 from frontends.testing.recorder import Recorder
 from frontends.testing.steps import Step, steps
 from frontends.testing.trees import Given
+from llb.state import State
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -130,18 +132,24 @@ def run(
     leaves: Mapping[str, Given] | None = None,
     args: Mapping[str, str] = _NONE,
     options: Mapping[str, str] = _NONE,
+    secrets: Sequence[str] = (),
+    inputs: Mapping[str, State] | None = None,
     platforms: Sequence[str] = ("linux/amd64",),
     build_platform: str = "linux/amd64",
 ) -> Built:
     """Run `build` to its end. Raises what it raises: UserError where it refuses something.
 
-    `args` is what `--build-arg` would set, `options` any other, `target`, `no-cache`, ... For the rest see FakeGateway.
+    `args` is what `--build-arg` would set, `options` any other, `target`, `no-cache`, ...; `secrets` are ids, `inputs`
+    results of other builds. For the rest see FakeGateway.
     """
     gateway = FakeGateway(
         files=files or {}, beside=beside, images=images or {}, sources=sources or {}, leaves=leaves or {}
     )
     named = {"filename": "build.py", **options, **{f"build-arg:{name}": value for name, value in args.items()}}
-    return trio.run(partial(run_on, build, gateway, _request(named, platforms, build_platform)))
+    if secrets:
+        named[SECRETS] = ",".join(secrets)
+    request = _request(named, platforms, build_platform, inputs or {})
+    return trio.run(partial(run_on, build, gateway, request))
 
 
 async def run_on(build: Build, gateway: FakeGateway, request: FrontendRequest | None = None) -> Built:
@@ -156,9 +164,15 @@ async def run_on(build: Build, gateway: FakeGateway, request: FrontendRequest | 
     )
 
 
-def _request(options: Mapping[str, str], wanted: Sequence[str], build_platform: str) -> FrontendRequest:
+def _request(
+    options: Mapping[str, str],
+    wanted: Sequence[str],
+    build_platform: str,
+    inputs: Mapping[str, State] = MappingProxyType({}),
+) -> FrontendRequest:
     return FrontendRequest(
         options=options,
+        inputs={name: state.marshal(platforms.parse(build_platform)) for name, state in inputs.items()},
         platforms=tuple(platforms.parse(each) for each in wanted) or (AMD64,),
         build_platform=platforms.parse(build_platform),
     )

@@ -21,15 +21,11 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS = ("WORKDIR /src", "COPY render.awk", "COPY pages", "RUN --mount=type=cache", "COPY --from=render", "RUN ls")
 
 
-def test_there_is_no_example_that_is_not_tested_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__") == [
-        "debian",
-        "from-scratch",
-        "llb",
-        "monorepo",
-        "python-app",
-        "quickstart",
-    ]
+def test_there_is_no_example_that_is_not_tested() -> None:
+    """Here and in test_examples_*.py."""
+    examples = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__")
+    assert examples == ["debian", "from-scratch", "llb", "monorepo", "python-app", "quickstart"]
+    assert sorted(re.findall(r"^\| `([\w-]+)`", (EXAMPLES / "README.md").read_text(), re.MULTILINE)) == examples
     assert [path.name for path in (EXAMPLES / "llb").glob("*.py")] == ["hello.py"]
 
 

@@ -87,6 +87,18 @@ def test_platforms_arguments_and_warnings() -> None:
         run(build, files=FILES, images=IMAGES)
 
 
+def test_secrets_and_inputs() -> None:
+    async def build(ctx: Context) -> llb.State:
+        made = ctx.inputs["app"].file(llb.mkfile("/secrets", ",".join(sorted(ctx.secrets)).encode()))
+        return made.run("deploy", mounts=[llb.Secret(id="token")], ignore_cache=ctx.no_cache)
+
+    app = llb.scratch().file(llb.mkfile("/app", b"ELF"))
+    built = run(build, inputs={"app": app}, secrets=["token", "other"], options={"no-cache": ""})
+    assert built.files == {"app": b"ELF", "secrets": b"other,token"}
+    assert built.step("deploy").mount("/run/secrets/token").secret is not None
+    assert built.step("deploy").ignore_cache
+
+
 def test_what_was_not_given_says_how_to_give_it() -> None:
     async def image(ctx: Context) -> Image:
         return await ctx.image("postgres:16")
