@@ -86,7 +86,7 @@ class _Writer:
                     os.mkdir(entry.name, 0o700, dir_fd=there)
                     yield prefix + entry.name, before, hides
                 elif self._is_change(prefix + entry.name, info, before):
-                    self._link(entry.name, info, here, there, prefix + entry.name)
+                    self._copier.link(entry.name, info, here, there, prefix + entry.name)
                 else:
                     self._left_out = True
             for name in below.keys() - names if hides else ():
@@ -118,14 +118,6 @@ class _Writer:
             return False
         self._left_out = True
         return True
-
-    def _link(self, name: str, info: os.stat_result, here: int, there: int, path: str) -> None:
-        try:
-            os.link(name, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
-                raise
-            self._copier.copy(name, info, here, there, path)
 
 
 def _identity(info: os.stat_result) -> tuple[int, ...]:

@@ -168,6 +168,21 @@ def is_needed(connection: sqlite3.Connection, id: str) -> bool:
     return bool(connection.execute(query, (id, id)).fetchone()[0])
 
 
+def strays(connection: sqlite3.Connection, stack: Sequence[Layer]) -> set[str]:
+    """The layers of a stack that were made on others than lie below them here; what was made on nothing is none."""
+    if _is_chain(connection, stack):
+        return set()
+    ids = tuple(layer.id for layer in stack)
+    found, at_home = set(), True
+    for position, layer in enumerate(stack):
+        bases = bases_of(connection, layer.id)
+        on_the_one_below = at_home and layer.parent == (ids[position - 1] if position else None)
+        at_home = bases == ids[:position] if bases else on_the_one_below
+        if not at_home and layer.parent is not None:
+            found.add(layer.id)
+    return found
+
+
 def tops(stack: Sequence[Layer]) -> list[str]:
     """The layers of a stack on which no other of it was made: while these are there, all are."""
     return [

@@ -24,8 +24,8 @@ from buildengine.digest import Digest
 from buildengine.errors import InternalError
 from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
+from cache import ghosts, origins
 from cache import layerrows as rows
-from cache import origins
 from cache.db import Database, storable
 from cache.diskerrors import explained
 from cache.durability import Durability
@@ -95,8 +95,9 @@ class Layers:
     def tree(self, stack: Sequence[str]) -> TreeMount:
         """A read-only view. All layers must be filled. The copying snapshotter blocks here: see `prepare`."""
         layers = self._filled(stack)
-        plain = len(layers) == 1 and layers[0].parent is None and layers[0].remote is None
-        return self._snapshots.view(stack, plain=plain)
+        if len(layers) == 1 and layers[0].parent is None and layers[0].remote is None:
+            return self._snapshots.view(stack, plain=True)
+        return self._snapshots.view(stack, plain=False, strays=self._strays(layers))
 
     async def prepare(self, stack: Sequence[str]) -> TreeMount:
         """`tree`, in a thread: with the copying snapshotter the first view of a stack is much work."""
@@ -144,8 +145,9 @@ class Layers:
 
         def begin() -> TreeMount:
             self._db.write_nowait(write)
+            strays = frozenset[str]() if raw else self._strays(self.of(stack))
             with explained("cannot make a layer"):
-                return self._snapshots.begin(layer.id, () if raw else stack)
+                return self._snapshots.begin(layer.id, () if raw else stack, strays=strays)
 
         def write(connection: sqlite3.Connection) -> None:
             below = rows.find_all(connection, stack)
@@ -271,6 +273,11 @@ class Layers:
             description=storable(description),
             created=time.time(),
         )
+
+    def _strays(self, layers: Sequence[Layer]) -> frozenset[str]:
+        """The layers of this stack that may show the names of what they have removed."""
+        marked = {layer.id for layer in layers if layer.remote is not None and ghosts.is_marked(self._root / layer.id)}
+        return frozenset(marked | self._db.read(lambda c: rows.strays(c, layers)))
 
     def _filled(self, stack: Sequence[str]) -> tuple[Layer, ...]:
         layers = self.of(stack)

@@ -14,6 +14,7 @@ import trio
 from buildengine.errors import InternalError
 from buildengine.limits import DB, DISK, offload
 from buildengine.tracepoints import reach
+from cache import ghosts
 from cache import layerrows as rows
 from cache.db import Database
 from cache.diskerrors import explained
@@ -101,10 +102,12 @@ class Filling:
         with explained("cannot make a layer"):
             self.directory = make_layer(self._top, below)
 
-    async def commit(self, *, size: int | None = None) -> None:
-        """The directory holds the whole layer."""
+    async def commit(self, *, size: int | None = None, has_ghosts: bool = False) -> None:
+        """The directory holds the whole layer; perhaps with whiteouts that hide nothing (`cache.ghosts`)."""
         if self._ended:
             raise InternalError(f"layer {self.layer.id} was committed or discarded before")
+        if has_ghosts:
+            ghosts.mark(self._top)
         reach("layer.filled")
         await self._db.write(lambda c: self._commit(c, size))
         self._ended = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,11 +36,14 @@ class Snapshotter(Protocol):
         """Whether `begin` and `finish` take no longer than a transaction does."""
         ...
 
-    def view(self, stack: Sequence[str], *, plain: bool) -> TreeMount:
-        """The tree, read-only. `plain`: a single layer that was made on nothing, so it holds no whiteouts."""
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
+        """The tree, read-only. `plain`: a single layer that was made on nothing, so it holds no whiteouts.
+
+        `strays` are the layers that may have whiteouts which hide nothing here (`cache.ghosts`).
+        """
         ...
 
-    def begin(self, id: str, stack: Sequence[str]) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
         """A writable tree on top of `stack`; what changes in it becomes layer `id`. Makes layers/<id>/fs."""
         ...
 
@@ -61,19 +64,19 @@ class OverlaySnapshots:
         self._layers = root / "layers"
         self._views = views
 
-    def view(self, stack: Sequence[str], *, plain: bool) -> TreeMount:
-        lowers = self._lowers(stack)
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
+        lowers = self._lowers(stack, strays)
         if len(lowers) == 1 and not plain:
             lowers = (*lowers, str(self._views.empty))  # an overlay, which hides whiteouts; a bind would show them
         return TreeMount(lowers=lowers)
 
-    def begin(self, id: str, stack: Sequence[str]) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
         directory = make_layer(self._layers / id, self._views.layer(stack[-1]) if stack else None)
         if not stack:
             return TreeMount(upper=str(directory))
         work = self._layers / id / "work"
         work.mkdir(0o700)
-        return TreeMount(lowers=self._lowers(stack), upper=str(directory), work=str(work))
+        return TreeMount(lowers=self._lowers(stack, strays), upper=str(directory), work=str(work))
 
     def finish(self, id: str) -> None:
         """The work directory stays, as containerd leaves its own: ext4 takes 2 ms to remove a directory."""
@@ -81,10 +84,19 @@ class OverlaySnapshots:
     def discard(self, id: str) -> None:
         remove_tree(self._layers / id)
 
-    def _lowers(self, stack: Sequence[str]) -> tuple[str, ...]:
-        if len(stack) >= MAX_LOWERS:  # one is left for the empty directory, or the upper one
-            return (*self._lowers(stack[_FLATTENED:]), str(self._views.of(stack[:_FLATTENED])))
-        return tuple(str(self._views.layer(id)) for id in reversed(stack))
+    def _lowers(self, stack: Sequence[str], strays: Collection[str]) -> tuple[str, ...]:
+        """A layer that is there twice counts where it is topmost, where it hides itself: overlayfs takes none twice."""
+        stack = tuple(reversed(dict.fromkeys(reversed(stack))))
+        flat = 0
+        while len(stack) - flat >= MAX_LOWERS:  # one is left for the empty directory, or the upper one
+            flat += _FLATTENED
+        shown = [
+            self._views.without_ghosts(stack[: position + 1]) if stack[position] in strays else self._views.layer(id)
+            for position, id in enumerate(stack)
+            if position >= flat
+        ]
+        base = [str(self._views.of(stack[:flat]))] if flat else []
+        return (*map(str, reversed(shown)), *base)
 
 
 class CopySnapshots:
@@ -97,12 +109,12 @@ class CopySnapshots:
         self._views = views
         self._before: dict[str, Before] = {}
 
-    def view(self, stack: Sequence[str], *, plain: bool) -> TreeMount:
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
         if not stack:
             return TreeMount()
         return TreeMount(lowers=(str(self._views.layer(stack[0]) if plain else self._views.of(stack)),))
 
-    def begin(self, id: str, stack: Sequence[str]) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
         directory = make_layer(self._layers / id, self._views.layer(stack[-1]) if stack else None)
         if not stack:
             return TreeMount(upper=str(directory))

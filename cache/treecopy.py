@@ -80,6 +80,15 @@ class Copier:
             os.setxattr(f"/proc/self/fd/{target}/{name}", key, value, follow_symlinks=False)
         os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
+    def link(self, name: str, info: os.stat_result, source: int, target: int, path: str) -> None:
+        """A hard link to it, and a copy where none can be made."""
+        try:
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                raise
+            self.copy(name, info, source, target, path)
+
     def _copy_file(self, name: str, source: int, target: int) -> None:
         read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
         try:

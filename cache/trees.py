@@ -8,7 +8,6 @@ it was (`cache.copying`).
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from cache import ghosts
 from cache.db import Database
 from cache.merged import Member, merged
 from cache.removal import remove_tree
@@ -40,6 +40,7 @@ class Views:
         self._layers = root / "layers"
         self._db = db
         self._owner = owner
+        self._without_ghosts: dict[str, Path] = {}
         self._empty = self._trees / "empty"
         self._empty.mkdir(mode=0o755, exist_ok=True)
 
@@ -54,13 +55,35 @@ class Views:
     def of(self, stack: Sequence[str]) -> Path:
         """The tree of `stack` as one directory. Blocks while it is made, the first time."""
         key = stack_key(stack)
-        target = self._trees / key
-        if self._db.read(lambda c: c.execute("SELECT 1 FROM trees WHERE key = ?", (key,)).fetchone()) is None:
-            temporary = self._trees / f"{self._owner}.{secrets.token_hex(8)}"
+        if not self._is_there(key):
+            temporary = self._temporary()
             write_tree([self.layer(id) for id in reversed(stack)], temporary, link=True)
-            if not self._db.write_nowait(lambda c: _publish(c, key, stack, temporary, target)):
-                remove_tree(temporary)  # another process was faster
-        return target
+            self._publish(key, stack, temporary)
+        return self._trees / key
+
+    def without_ghosts(self, stack: Sequence[str]) -> Path:
+        """The topmost layer of `stack`, as overlayfs shows it rightly on the others. Blocks the first time."""
+        key = stack_key(("without ghosts", *stack))
+        if key not in self._without_ghosts:
+            found = self._trees / key
+            if not self._is_there(key):
+                temporary, layers = self._temporary(), [self.layer(id) for id in reversed(stack)]
+                if ghosts.write_without(layers[0], layers[1:], temporary):
+                    self._publish(key, stack, temporary)
+                else:
+                    found = layers[0]
+            self._without_ghosts[key] = found
+        return self._without_ghosts[key]
+
+    def _is_there(self, key: str) -> bool:
+        return self._db.read(lambda c: c.execute("SELECT 1 FROM trees WHERE key = ?", (key,)).fetchone()) is not None
+
+    def _temporary(self) -> Path:
+        return self._trees / f"{self._owner}.{secrets.token_hex(8)}"
+
+    def _publish(self, key: str, stack: Sequence[str], temporary: Path) -> None:
+        if not self._db.write_nowait(lambda c: _publish(c, key, stack, temporary, self._trees / key)):
+            remove_tree(temporary)  # another process was faster
 
 
 def _publish(connection: sqlite3.Connection, key: str, stack: Sequence[str], temporary: Path, target: Path) -> bool:
@@ -90,14 +113,7 @@ def copy_tree(roots: Sequence[int], target: Path, *, link: bool = False) -> None
             copier.copy(member.name, member.info, member.directory, directory, path)
 
         def hard_link(member: Member, directory: int, path: str) -> None:
-            try:
-                os.link(
-                    member.name, member.name, src_dir_fd=member.directory, dst_dir_fd=directory, follow_symlinks=False
-                )
-            except OSError as error:
-                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
-                    raise
-                copy(member, directory, path)
+            copier.link(member.name, member.info, member.directory, directory, path)
 
         _write(roots, root, hard_link if link else copy)
 

@@ -111,7 +111,7 @@ class Trees:
                     hint="the image is broken: its publisher must push it again",
                 )
             reach("layer.unpacked")
-            await filling.commit(size=applied.size)
+            await filling.commit(size=applied.size, has_ghosts=applied.has_ghosts)
         finally:
             await filling.discard()
 

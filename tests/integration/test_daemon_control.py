@@ -19,8 +19,8 @@ from buildengine.api.reflection_pb2 import ServerReflectionRequest, ServerReflec
 from buildengine.api.status import EXIT, VERTEX
 from buildengine.events import Outcome, VertexEvent
 from llb.definition import Definition
-from llb.mounts import Tmpfs
-from llb.state import State, image, merge, mkdir, scratch, symlink
+from llb.mounts import Bind, Tmpfs
+from llb.state import State, diff, image, merge, mkdir, mkfile, rm, scratch, symlink
 from tests.builds import FIXTURES, Store
 from tests.fakes.daemon import CONTROL, Client, Daemon, daemon, grpc
 
@@ -312,3 +312,33 @@ def test_a_mount_at_a_relative_path(client: Client) -> None:
     """It starts at the step's directory."""
     step = image("base").with_dir("/tmp").run("echo here > /tmp/rel/file", mounts=[Tmpfs(target="rel")])
     client.solve(step.root.marshal())
+
+
+# --- merges and differences --------------------------------------------------------------------------------------
+
+
+def lists(tree: State, expected: str) -> Definition:
+    """A step that looks at what is listed in a tree; it fails when that is not `expected`, or cannot be opened."""
+    script = f'cd /mnt; found=$(find . -type f | sort | xargs); ls -lR . && test "$found" = "{expected}" # {expected}'
+    return image("base").run(script, mounts=[Bind(target="/mnt", source=tree, output=False)]).root.marshal()
+
+
+def test_what_a_difference_has_removed_is_listed_nowhere(client: Client) -> None:
+    """Its whiteouts hide what it was made on; where that is not, they are not even names."""
+    base = scratch().file(mkdir("/d").mkfile("/d/a", b"a").mkfile("/d/b", b"b").mkdir("/e").mkfile("/e/a", b"a"))
+    removed = base.file(rm("/d/a").mkfile("/d/c", b"c").rm("/e/a").mkfile("/e/b", b"b"))
+    difference = diff(base, removed)
+    client.solve(lists(difference, "./d/c ./e/b"))
+    client.solve(lists(difference.file(mkfile("/d/x", b"x")), "./d/c ./d/x ./e/b"))
+    other = scratch().file(mkdir("/d").mkfile("/d/a", b"other").mkfile("/d/z", b"z"))
+    client.solve(lists(merge([other, difference]), "./d/c ./d/z ./e/b"))
+
+
+def test_a_difference_to_a_merge_that_comes_again_in_it(client: Client) -> None:
+    a, b, c, e = (scratch().file(mkfile(f"/{name}", name.encode())) for name in "abce")
+    abc = merge([a, b, c])
+    nested = merge([abc.file(mkfile("/d", b"d")), merge([a, e]).file(rm("/a"))])
+    client.solve(lists(nested, "./b ./c ./d ./e"))
+    below = merge([a, b]).file(mkfile("/d", b"d"))
+    client.solve(lists(merge([below, diff(abc, nested.file(rm("/d")))]), "./b ./e"))
+    client.solve(lists(merge([a, b, a.file(rm("/a")), b, a]), "./a ./b"))

@@ -20,7 +20,7 @@ _ENTRIES = st.recursive(
     lambda inner: st.tuples(st.booleans(), st.dictionaries(_NAMES, inner, max_size=3)),
     max_leaves=8,
 )
-_LAYER = st.dictionaries(_NAMES, _ENTRIES, max_size=3)
+LAYER = st.dictionaries(_NAMES, _ENTRIES, max_size=3)
 
 
 def layer(place: Path, entries: dict[str, object]) -> Path:
@@ -54,7 +54,7 @@ def seen(*layers: Path) -> dict[str, object]:
 
 
 @settings(max_examples=60)
-@given(below=st.lists(_LAYER, max_size=2), top=_LAYER)
+@given(below=st.lists(LAYER, max_size=2), top=LAYER)
 def test_on_its_own_layers_it_is_the_same_tree(
     tmp_path_factory: pytest.TempPathFactory, below: list[dict[str, object]], top: dict[str, object]
 ) -> None:

@@ -33,10 +33,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """`diff_id` is the digest of the uncompressed archive, `size` its length."""
+    """`diff_id` is the digest of the uncompressed archive, `size` its length.
+
+    `has_ghosts`: it removes what none of the layers below has.
+    """
 
     diff_id: Digest
     size: int
+    has_ghosts: bool = False
 
 
 class LayerWriter:
@@ -54,6 +58,7 @@ class LayerWriter:
             self._stack.callback(self._extraction.close)
             self._stack = self._stack.pop_all()
         self._root_is_opaque = False
+        self.has_ghosts = False
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +102,11 @@ class LayerWriter:
             info = os.stat(path[-1], dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             os.mknod(path[-1], stat.S_IFCHR, 0, dir_fd=parent)
+            below = self._lowers.find(path)
+            if below is None:
+                self.has_ghosts = True
+            else:
+                below.close()
             return
         if stat.S_ISDIR(info.st_mode):
             self._extraction.parents.hide_lowers_of(parent, path)
@@ -121,4 +131,4 @@ def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None,
             size += len(chunk)
             writer.feed(chunk)
         writer.finish()
-    return Applied(diff_id=Digest.of_hex(digest.hexdigest()), size=size)
+    return Applied(diff_id=Digest.of_hex(digest.hexdigest()), size=size, has_ghosts=writer.has_ghosts)

@@ -12,10 +12,7 @@ from worker.results import Snapshot, Stack
 
 
 class Merge:
-    """`solver.Op`: the layers of all inputs, the last input's on top.
-
-    A layer that appears again stays where it is topmost: below, what it holds would be hidden by itself.
-    """
+    """`solver.Op`: the layers of all inputs, the last input's on top."""
 
     is_bound = True
 
@@ -29,27 +26,26 @@ class Merge:
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         trees = self._context.trees
-        stacks = [await trees.stack_of(inputs[index] if index >= 0 else None) for index in self._op.inputs]
-        merged = await self._explicit(merge_stacks(stacks), stacks)
-        return [Snapshot(self._context.cache.layers, merged) if merged else None]
-
-    async def _explicit(self, merged: Stack, stacks: Sequence[Stack]) -> Stack:
-        """What a layer replaces and hides is what it was made on, and nothing of the inputs that lie below it here."""
-        own = {id: stack[: position + 1] for stack in stacks for position, id in enumerate(stack)}
-        trees = self._context.trees
-        return tuple(
-            [
-                id if own[id] == merged[: position + 1] else await trees.explicit(own[id])
-                for position, id in enumerate(merged)
-            ]
-        )
+        placed = place([await trees.stack_of(inputs[index] if index >= 0 else None) for index in self._op.inputs])
+        below: Stack = ()
+        merged: list[str] = []
+        for own in placed:
+            below = (*below, own[-1])
+            # What a layer replaces and hides is what it was made on, and nothing of the inputs that lie below it here.
+            merged.append(own[-1] if own == below else await trees.explicit(own))
+        return [Snapshot(self._context.cache.layers, tuple(merged)) if merged else None]
 
 
-def merge_stacks(stacks: Sequence[Stack]) -> Stack:
-    """Concatenated, without immediate repetition: an input that begins with all that is below adds its rest."""
-    merged: list[str] = []
+def place(stacks: Sequence[Stack]) -> list[Stack]:
+    """The layers of a merge, base first, each as the stack of its input up to it.
+
+    An input that begins with all that is below adds its rest. Otherwise a layer may come again: what it had hidden
+    below may be shown by what lies between, and a difference to this merge begins with what the merge begins with.
+    """
+    merged: Stack = ()
+    placed: list[Stack] = []
     for stack in stacks:
-        rest = stack[len(merged) :] if merged and stack[: len(merged)] == tuple(merged) else stack
-        merged.extend(rest)
-    topmost_first = dict.fromkeys(reversed(merged))
-    return tuple(reversed(topmost_first))
+        start = len(merged) if stack[: len(merged)] == merged else 0
+        placed += [stack[: position + 1] for position in range(start, len(stack))]
+        merged = (*merged, *stack[start:])
+    return placed
