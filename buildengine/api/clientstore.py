@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO
 
 from buildengine.api import content_pb2 as pb
-from buildengine.api.content import EXPORT, INFO, LAYOUT, READ, STORE_ID, WRITE
+from buildengine.api.content import EXPORT, EXPORT_ID, INFO, LAYOUT, READ, STORE_ID, WRITE
 from buildengine.api.rpc import ClientCall, Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession
 from buildengine.digest import Digest
@@ -29,11 +29,14 @@ _Stream = ClientCall[pb.WriteContentRequest, pb.WriteContentResponse]
 
 
 class ClientStore:
-    """A `worker.session.BlobSink`. `find` gives the client's session."""
+    """A `worker.session.BlobSink`. `find` gives the client's session.
 
-    def __init__(self, find: Callable[[], Awaitable[ClientSession]], store: str = EXPORT) -> None:
+    BuildKit's clients have one such store a build; ours look at the number of the export too.
+    """
+
+    def __init__(self, find: Callable[[], Awaitable[ClientSession]], export_id: int = 0) -> None:
         self._find = find
-        self._metadata: Metadata = ((STORE_ID, store),)
+        self._metadata: Metadata = ((STORE_ID, EXPORT), (EXPORT_ID, str(export_id)))
 
     async def put(self, digest: Digest, size: int, open: Callable[[], BinaryIO]) -> None:
         """Raises SourceError when the client does not take it."""

@@ -26,6 +26,7 @@ SERVICE = "containerd.services.content.v1.Content"
 INFO, READ, WRITE = f"/{SERVICE}/Info", f"/{SERVICE}/Read", f"/{SERVICE}/Write"
 STORE_ID = "buildkit-attachable-store-id"  # says which of its stores a client is asked for: `export`, or `oci:NAME`
 EXPORT, LAYOUT = "export", "oci:"
+EXPORT_ID = "buildkit-attachable-exporter-id"  # which of a build's exports bytes belong to
 _CHUNK = 1 << 20  # bytes of one message
 _LISTED = 100  # infos of one message
 

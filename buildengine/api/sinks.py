@@ -14,6 +14,7 @@ from types import MappingProxyType
 import trio
 
 from buildengine.api.clientstore import ClientStore
+from buildengine.api.content import EXPORT_ID
 from buildengine.api.filesync_pb2 import BytesMessage
 from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fssend import send
@@ -24,7 +25,6 @@ from cache.layers import Layers
 from worker.layers.outcome import one_error
 
 DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
-_EXPORT_ID = "buildkit-attachable-exporter-id"
 _ABOUT = "exporter-md-"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _CHUNK = 1 << 20  # bytes of one message; grpc-go takes 4 MiB
@@ -46,7 +46,7 @@ class RemoteSinks:
         return self._directory(export_id)
 
     def blobs(self, export_id: int) -> ClientStore:
-        return ClientStore(self._find)
+        return ClientStore(self._find, export_id)
 
     @asynccontextmanager
     async def _file(self, export_id: int, about: Mapping[str, str]) -> AsyncIterator[int]:
@@ -129,4 +129,4 @@ def _failure(export_id: int, error: RpcError) -> SourceError:
 
 
 def _metadata(export_id: int, about: Mapping[str, str] = _NOTHING) -> Metadata:
-    return ((_EXPORT_ID, str(export_id)), *((f"{_ABOUT}{name}", value) for name, value in about.items()))
+    return ((EXPORT_ID, str(export_id)), *((f"{_ABOUT}{name}", value) for name, value in about.items()))

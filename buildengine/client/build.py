@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from buildengine.api import control_pb2 as pb
 from buildengine.api import convert
-from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, with_upload
+from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, Export, with_upload
 from buildengine.client.auth import Logins
 from buildengine.client.connection import Connection
-from buildengine.client.filesync import is_layout
 from buildengine.client.offload import offload
 from buildengine.client.session import offer, session, shared_key
 from buildengine.digest import Digest
-from buildengine.errors import UserError
 from buildengine.events import EventSink
+from buildengine.layoutexports import apart, is_layout
 
 if TYPE_CHECKING:
     from buildengine.client.layout import LayoutTarget
@@ -46,9 +45,9 @@ async def build(
     `logins` are those that the daemon may ask for, `environment` is that of secrets, `stdout` the descriptor of an
     export to `-`.
     """
-    layout = _layout(request)
+    layouts = _layouts(request)
     request = with_upload(request)
-    offered = offer(request, layout, logins=logins, environment=environment, stdout=stdout)
+    offered = offer(request, layouts, logins=logins, environment=environment, stdout=stdout)
     async with session(connection, offered, shared_key(request)) as id:
         explaining = await _watch(connection, request, on_event)
         telling = asyncio.create_task(_tell(connection, request.ref, on_event))
@@ -58,9 +57,9 @@ async def build(
             await _end(telling, *explaining)
         if not telling.cancelled() and (error := telling.exception()) is not None:
             raise error
-    metadata = dict(solved.ExporterResponse)
-    if layout is not None:
-        await offload(layout.finish, metadata)
+    metadata, own = apart(dict(solved.ExporterResponse), list(layouts))
+    for number, layout in layouts.items():
+        await offload(layout.finish, own[number])
     digest = metadata.get("containerimage.digest")
     image = Digest(digest) if digest else None
     return BuildOutcome(ref=request.ref, metadata=metadata, image_digest=image, answer=answer)
@@ -77,20 +76,17 @@ async def _solve(
     return await ask(connection, message)
 
 
-def _layout(request: BuildRequest) -> LayoutTarget | None:
-    """The directory of an export with `tar=false`. Raises UserError for several: they would share one content store."""
-    layouts = [(export, export.dest) for export in request.exports if is_layout(export) and export.dest is not None]
-    if not layouts:
-        return None
-    if len(layouts) > 1:
-        raise UserError(
-            "a daemon sends one OCI layout a build, and there are several outputs with tar=false",
-            hint="leave one of them; an archive (without tar=false) may come beside it",
-        )
+def _layouts(request: BuildRequest) -> Mapping[int, LayoutTarget]:
+    """The directories of exports with `tar=false`, by their numbers."""
+    wanted = {n: export for n, export in enumerate(request.exports) if is_layout(export) and export.dest is not None}
+    if not wanted:
+        return {}
     from buildengine.client.layout import LayoutTarget
 
-    ((export, path),) = layouts
-    return LayoutTarget(Path(path), tuple(filter(None, export.attrs.get("name", "").split(","))))
+    def target(export: Export) -> LayoutTarget:
+        return LayoutTarget(Path(export.dest or ""), tuple(filter(None, export.attrs.get("name", "").split(","))))
+
+    return {number: target(export) for number, export in wanted.items()}
 
 
 async def _tell(connection: Connection, ref: str, on_event: EventSink) -> None:

@@ -27,6 +27,7 @@ from buildengine.builder import Export
 from buildengine.client.directories import Directory, Tree
 from buildengine.client.offload import offload
 from buildengine.errors import BuildError, ContextError, UserError
+from buildengine.layoutexports import is_layout
 from buildengine.wholefile import destination
 from worker.sources.origin import LocalOrigin
 
@@ -77,11 +78,6 @@ class FileSend:
         if export.type == "local":
             return rpc.stream(Packet, Packet, _DirectoryTarget(export, Path(export.dest)).receive)
         return rpc.stream(BytesMessage, BytesMessage, _FileTarget(export.dest, self._stdout).receive)
-
-
-def is_layout(export: Export) -> bool:
-    """A directory all the same, but its blobs come to a content store (`buildengine.client.layout`)."""
-    return export.type in ("oci", "docker") and export.attrs.get("tar", "").lower() in ("false", "0", "f")
 
 
 def asked_for(metadata: Metadata) -> LocalOrigin:

@@ -58,7 +58,7 @@ class LayoutTarget:
         )
 
     def finish(self, response: Mapping[str, str]) -> None:
-        """Write what says which image the blobs are. `response` is that of all exporters: of several the last one's.
+        """Write what says which image the blobs are. `response` is what the exporter has said.
 
         Blocks. Raises UserError, SourceError.
         """

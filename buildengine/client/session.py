@@ -59,13 +59,13 @@ class Offered:
 
 def offer(
     request: BuildRequest,
-    layout: LayoutTarget | None,
+    layouts: Mapping[int, LayoutTarget],
     *,
     logins: Logins | None,
     environment: Mapping[str, str],
     stdout: int,
 ) -> Offered:
-    """Everything that the request's build may ask for. Nothing is read before it does."""
+    """Everything that the request's build may ask for. Nothing is read before it does. `layouts` are by export."""
     return Offered(
         methods=rpc.merged(
             FileSync(directories_of(request)).services,
@@ -76,16 +76,16 @@ def offer(
             _HEALTH,
         ),
         exports=FileSend(request.exports, stdout),
-        stores=_stores(request, layout),
+        stores=_stores(request, layouts),
     )
 
 
-def _stores(request: BuildRequest, layout: LayoutTarget | None) -> Stores | None:
-    if not request.layouts and layout is None:
+def _stores(request: BuildRequest, layouts: Mapping[int, LayoutTarget]) -> Stores | None:
+    if not request.layouts and not layouts:
         return None
     from buildengine.client.stores import Stores
 
-    return Stores(request.layouts, layout.services if layout is not None else {})
+    return Stores(request.layouts, {number: layout.services for number, layout in layouts.items()})
 
 
 def _upload(request: BuildRequest) -> rpc.Services:

@@ -49,6 +49,7 @@ from buildengine.digest import Digest
 from buildengine.errors import BuildError, UserError, leading
 from buildengine.events import ExplainEvent
 from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
+from buildengine.layoutexports import with_each
 from buildengine.limits import DISK, offload
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
@@ -198,7 +199,7 @@ class Service:
         results = {key: ResultInfo(attestations=(blob,)) for key, blob in made.items() if key}
         whole = replace(_result(outcome), attestations=(made[""],) if "" in made else ())
         await self._complete(replace(record, response=outcome.metadata, result=whole, results=results), build, order)
-        return outcome.metadata
+        return with_each(outcome.metadata, request.exports, outcome.exported)
 
     def _kept(self, predicate: Predicate) -> Blob:
         """The provenance of a result, as a document of the history."""

@@ -45,7 +45,7 @@ def ask(address: str, context: Path, options: Mapping[str, str], locals: Mapping
 async def _ask(address: str, context: Path, options: Mapping[str, str], locals: Mapping[str, Path]) -> Answer:
     ref = secrets.token_hex(8)
     directories = {"context": context, "dockerfile": context, **locals}
-    offered = offer(BuildRequest(ref=ref, directories=directories), None, logins=None, environment={}, stdout=1)
+    offered = offer(BuildRequest(ref=ref, directories=directories), {}, logins=None, environment={}, stdout=1)
     limits = [("grpc.max_receive_message_length", _LARGEST), ("grpc.max_metadata_size", 1 << 20)]
     async with (
         connect(address) as daemon,

@@ -97,6 +97,12 @@ def test_a_layout_in_a_directory(there: Remote, context: Path, tmp_path: Path) -
     assert all((tmp_path / "layout/blobs" / entry["digest"].replace(":", "/")).is_file() for entry in entries)
 
 
+def test_several_layouts_are_more_than_buildkit_can_send(there: Remote, context: Path, tmp_path: Path) -> None:
+    outputs = ("-o", f"type=oci,tar=false,dest={tmp_path}/a", "-o", f"type=docker,tar=false,dest={tmp_path}/b")
+    assert "this daemon sends one OCI layout a build" in there.run("build", context, *outputs, status=1).error
+    assert not list(tmp_path.glob("[ab]/index.json"))
+
+
 def test_history(there: Remote, context: Path, tmp_path: Path) -> None:
     there.run("history", "rm", "--all")
     there.run("build", context, "--label", "one=1")

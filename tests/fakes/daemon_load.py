@@ -47,7 +47,7 @@ async def sessions(address: str, idle: int, contexts: Path, out: Path) -> None:
     async with AsyncExitStack() as stack:
         for number in range(idle):
             connection = await stack.enter_async_context(connect(address))
-            offered = offer(BuildRequest(ref=str(number)), None, logins=None, environment={}, stdout=1)
+            offered = offer(BuildRequest(ref=str(number)), {}, logins=None, environment={}, stdout=1)
             await stack.enter_async_context(session(connection, offered, str(number)))
         names = sorted(os.listdir(contexts))
         ran = await asyncio.gather(*(_build(address, contexts / name, out / name) for name in names))

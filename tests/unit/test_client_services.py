@@ -166,7 +166,7 @@ def test_exports_by_their_numbers(tmp_path: Path) -> None:
 
 def test_only_what_is_asked_for_is_offered() -> None:
     def paths(request: BuildRequest) -> set[str]:
-        offered = offer(request, None, logins=None, environment={}, stdout=1)
+        offered = offer(request, {}, logins=None, environment={}, stdout=1)
         return {path.rpartition("/")[0].removeprefix("/") for path in offered.paths}
 
     usual = {
