@@ -187,15 +187,29 @@ def _device(p: Parsed, text: str, token: Token) -> ins.Device:
         for field in notation.csv_fields(text):
             key, equals, value = field.partition("=")
             if key.lower() == "required":
-                required = notation.boolean(value) if equals else True
+                required = _required(value) if equals else True
             elif name:
-                raise ValueError(f"unexpected key '{key}' in '{field}'")
+                raise ValueError(_second_name(name, field))
             else:
                 name = value if key.lower() == "name" and equals else field
     except ValueError as error:
-        hint = "write --device=vendor.com/class=name,required"
-        raise p.error(f"invalid device: {error}", hint, token) from None
+        raise p.error(str(error), "write --device=vendor.com/class=name,required", token) from None
     return ins.Device(name=name, required=required)
+
+
+def _required(value: str) -> bool:
+    try:
+        return notation.boolean(value)
+    except ValueError:
+        raise ValueError(f"invalid value for required: {value}") from None
+
+
+def _second_name(name: str, field: str) -> str:
+    key, equals, _ = field.partition("=")
+    if not equals:
+        return f"invalid field '{field}' must be a key=value pair"
+    known = key.lower()
+    return f"device name already set to {name}" if known == "name" else f"unexpected key '{known}' in '{field}'"
 
 
 def _transfer(p: Parsed) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:

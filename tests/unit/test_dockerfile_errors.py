@@ -87,7 +87,7 @@ PARSE = [
         2,
         "--mount=target=/x,from=$y",
     ),
-    (B + "RUN --device=a,b=c x", "invalid device: unexpected key 'b'", 2, "--device=a,b=c"),
+    (B + "RUN --device=a,b=c x", "unexpected key 'b' in 'b=c'", 2, "--device=a,b=c"),
 ]
 
 CONVERT = [

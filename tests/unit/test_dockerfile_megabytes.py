@@ -154,6 +154,18 @@ def test_a_megabyte_of_an_ignore_file(kind: str) -> None:
     assert seconds("FROM busybox\n" + "COPY a b\nCOPY c* d/\n" * 1000, IGNORED[kind]) < SECONDS
 
 
+def test_a_conversion_takes_as_long_as_its_file_is() -> None:
+    """To 100,000 lines. Eight times as many take eight times as long, and not its square."""
+
+    def lines(number: int) -> str:
+        command = "RUN echo \\\n # more\n" + " && a $b 'c' \\\n" * 10 + " && d\n"
+        return "FROM busybox\n" + command * (number // 13)
+
+    few, many = lines(12_500), lines(100_000)
+    seconds(few)
+    assert seconds(many) < 3 * 8 * min(seconds(few), seconds(few))
+
+
 def test_what_is_too_much_is_refused_with_its_place() -> None:
     async def refused(dockerfile: str, ignored: str = "") -> BuildError:
         with pytest.raises(BuildError) as caught:

@@ -37,6 +37,18 @@ QUOTING: _Cases = [
     (r"'hello\\there'", r"hello\\there"),
     ("\"''\"", "''"),
     ("'\"hello\"'", '"hello"'),
+    ("안녕하세요", "안녕하세요"),
+    (r"안\\'녕하세요", ERROR),
+    (r"안녕\t하세요", "안녕t하세요"),
+    (r'"안녕\t하세요"', r"안녕\t하세요"),
+    (r"'안녕\t하세요", ERROR),
+    ("안녕하세요\\", "안녕하세요"),
+    (r"안녕하세요\\", "안녕하세요\\"),
+    ('"안녕하세요', ERROR),
+    ("'안녕하세요", ERROR),
+    ("'\"안녕\"'", '"안녕"'),
+    (r'"안녕하세요\"', ERROR),
+    (r"'안녕하세요\'", "안녕하세요\\"),
     ("안'녕'하세요", "안녕하세요"),
     ("안'녕하세요", ERROR),
     (r"안녕\'하세요", "안녕'하세요"),
@@ -54,10 +66,16 @@ VARIABLES: _Cases = [
     (r'"he\$PWD"', "he$PWD"),
     (r'"he\\$PWD"', r"he\/home"),
     (r"'he\$PWD'", r"he\$PWD"),
+    (r"'\$PWD'", r"\$PWD"),
     (r"\${}", "${}"),
+    (r"\${}aaa", "${}aaa"),
+    (r"he\${}", "he${}"),
     (r"he\${}xx", "he${}xx"),
     ("${}", ERROR),
+    ("${}aaa", ERROR),
+    ("he${}", ERROR),
     ("he${}xx", ERROR),
+    ("he${hi}", "he"),
     ("he${hi}xx", "hexx"),
     ("he${PWD}", "he/home"),
     ("he${.}", ERROR),
@@ -75,6 +93,8 @@ VARIABLES: _Cases = [
     ("${", ERROR),
     ("${:}", ERROR),
     ("${:-bbb}", ERROR),
+    ("${:+bbb}", ERROR),
+    ("$@@@", "@@"),
 ]
 
 MODIFIERS: _Cases = [
@@ -102,6 +122,9 @@ MODIFIERS: _Cases = [
     ("he${PWD:+${PWD}:}xx", "he/home:xx"),
     (r"he${XXX:-\$PWD:}xx", "he$PWD:xx"),
     (r"he${XXX:-\${PWD}z}xx", "he${PWDz}xx"),
+    ("${{aaa:-bbb}", ERROR),
+    ("${aaa:-bbb}", "bbb"),
+    ("${aaa:-${bbb:-ccc}}", "ccc"),
     ("${aaa:-bbb}}", "bbb}"),
     ("${aaa:-bbb", ERROR),
     ("${aaa:-bbb ${foo}", ERROR),
@@ -111,9 +134,15 @@ MODIFIERS: _Cases = [
 
 POSITIONAL: _Cases = [
     (f"{text}{tail}", f"{value}{tail}")
-    for name in ("1", "9", "999", "001", "@", "*", "#", "?", "-", "$", "!", "0")
+    for name in (*"123456789", "999", "001", "@", "*", "#", "?", "-", "$", "!", "0")
     for text, value in ((f"${name}", ""), (f"${{{name}}}", ""), (f"${{{name}:+b}}", ""), (f"${{{name}:-b}}", "b"))
     for tail in ("", "aaa")
+]
+
+KOREAN: _Cases = [
+    (text.replace("he", "안녕"), expected and expected.replace("he", "안녕"))
+    for text, expected in VARIABLES + MODIFIERS
+    if "he" in text
 ]
 
 PATTERNS = [
@@ -188,7 +217,7 @@ def expand(text: str, env: dict[str, str]) -> str | None:
         return ERROR
 
 
-@pytest.mark.parametrize(("text", "expected"), QUOTING + VARIABLES + MODIFIERS + POSITIONAL)
+@pytest.mark.parametrize(("text", "expected"), QUOTING + VARIABLES + MODIFIERS + KOREAN + POSITIONAL)
 def test_expansion(text: str, expected: str | None) -> None:
     assert expand(text, ENV) == expected
 
