@@ -45,6 +45,7 @@ _REQUEST = "/run/pybuild/request.json"  # buildengine.client.buildfile
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from buildengine.client.buildfile import main; main()"
 _PACKAGES = "/frontend"  # where a package is that is installed from where it is developed
 _NOBODY = 65534
+_PROCESSES = 1024  # of its user on this host: where no control group counts those of one build file
 _PATIENCE = 2.0  # seconds for the process to end once it has had its last word
 _TAIL = 4 << 10
 _HEADROOM = 64 << 20  # bytes of memory that are not the process's own data
@@ -210,6 +211,7 @@ def _spec(limits: Limits, asked: bytes, package: Package | None) -> ProcessSpec:
             Rlimit(name="data", soft=data, hard=data),
             Rlimit(name="cpu", soft=limits.cpu_seconds, hard=limits.cpu_seconds + 1),
             Rlimit(name="core", soft=0, hard=0),
+            Rlimit(name="nproc", soft=_PROCESSES, hard=_PROCESSES),
             Rlimit(name="nofile", soft=256, hard=256),
         ),
         limits=StepLimits(memory=limits.memory, pids=limits.pids, cpus=1, is_needed=False),

@@ -151,23 +151,19 @@ HOSTILE = {
         """,
         "RecursionError",
     ),
-    "end of the stack": hostile(
+    "a crash": hostile(
         """
-        import sys
-        sys.setrecursionlimit(1 << 30)
-        class A:
-            def __getattr__(self, name):
-                return getattr(self, name)
-        A().x
+        import ctypes
+        ctypes.string_at(0)
         """,
-        "SIGSEGV",
+        "killed by SIGSEGV",
     ),
     # this host
     "files of the host": hostile(
         """
         import llb, os, sys
         async def build(ctx):
-            names = ['/etc/passwd', '/etc/shadow', '/etc/hostname', '/root/.ssh', '/root/.profile', '/home', '/usr/bin']
+            names = ['/etc/passwd', '/etc/shadow', '/etc/hostname', '/root/.ssh', '/usr/bin/env', '/var/lib', '/boot']
             found = [p for p in [*names, *[f'/proc/1/root{p}' for p in names]] if os.path.exists(p)]
             raise OSError(f'found {found}, may write {[p for p in sys.path if os.access(p, os.W_OK)]}')
         """,

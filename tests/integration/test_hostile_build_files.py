@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.builds import FIXTURES, Engine, Store, write
@@ -52,6 +53,7 @@ async def attack(engine: Engine, context: Path, names: list[str]) -> dict[str, s
     return said
 
 
+@pytest.mark.timeout(400)  # forty builds
 async def test_hostile_build_files(store: Store, tmp_path: Path) -> None:
     """Also what takes all the time that it gets leaves no process."""
     context = write_all(tmp_path / "context")

@@ -7,12 +7,14 @@ otherwise. What is found here is the same for the whole life of this process.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from buildengine.errors import HostError
 from buildengine.values import dataclass
 from worker.runtime.spec import BindMount
 
@@ -36,7 +38,10 @@ class Interpreter:
 
 @cache
 def interpreter() -> Interpreter:
+    """Raises HostError where others than root cannot read it."""
     program = os.path.realpath(sys.executable)
+    for path in (program, os.__file__, __file__):
+        check_readable(path)
     standard = [os.path.dirname(os.path.realpath(os.__file__))]
     packages = [path for path in sys.path if Path(path).name in _INSTALLED and Path(path).is_dir()]
     ours = str(Path(__file__).parents[2])
@@ -53,6 +58,15 @@ def interpreter() -> Interpreter:
             [BindMount(target=path, source=os.path.realpath(path), readonly=True) for path in _outermost(bound)]
         ),
     )
+
+
+def check_readable(path: str) -> None:
+    """Raises HostError unless everybody may read this file."""
+    if not os.stat(path).st_mode & stat.S_IROTH:
+        raise HostError(
+            f"a build file runs without privileges, and {path} can be read by its owner only",
+            hint="was pybuild installed with a umask of 077? Make its Python's files readable: chmod -R o+rX DIRECTORY",
+        )
 
 
 def _outermost(paths: dict[str, None]) -> Iterator[str]:
