@@ -5,6 +5,7 @@ The engines take turns, so that a machine that slows down slows all of them; med
     commands    builds by `pybuild`, buildah, and BuildKit's client and daemon when DIR holds `buildctl` and `buildkitd`
     daemons     the same builds by `buildctl`, before `pybuildd` and before `buildkitd`, both warm
     transfers   pull and push of a large image, where skopeo takes part too
+    startup     a build file in Python beside the same Dockerfile, all cached
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import transfers
+from tests.bench import startup, transfers
 from tests.bench.bases import registry_with_bases
 from tests.bench.engines import Buildah, Daemon, Engine, Pybuild, buildkitd, pybuildd
 from tests.bench.scenarios import BEGIN, SCENARIOS, Scenario
 
-TABLES = ("commands", "daemons", "transfers")
+TABLES = ("commands", "daemons", "transfers", "startup")
 
 
 def main() -> None:
@@ -36,7 +37,8 @@ def main() -> None:
     parser.add_argument("--without-buildah", action="store_true")
     arguments = parser.parse_args()
     tables: list[str] = arguments.table or list(TABLES)
-    chosen = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
+    builds = not {"commands", "daemons"}.isdisjoint(tables)
+    chosen = [scenario for scenario in SCENARIOS if builds and arguments.only in scenario.name]
     moves = "transfers" in tables and arguments.only in f"pull push {transfers.NAME}"
     bases = {scenario.base for scenario in chosen} | ({"large"} if moves else set())
     with ExitStack() as stack:
@@ -54,6 +56,10 @@ def main() -> None:
             _measure_builds(chosen, [ours, *peers], work, registry, arguments.runs)
         if moves:
             _measure_transfers(commands, work, registry, arguments.runs)
+        if "startup" in tables and arguments.only in "startup":
+            print(_row("", "target", "Dockerfile", "build.py", "more"))
+            for kind, *seconds in startup.measure(work, arguments.runs):
+                print(_row(f"startup, {kind}", "0.15 s more", *(f"{each:.3f}" for each in seconds)), flush=True)
 
 
 def _measure_builds(
