@@ -160,8 +160,6 @@ class RegistryError(SourceError):
 class GitError(SourceError):
     """git said no."""
 
-    is_clients = True
-
 
 class HttpError(SourceError):
     """An http(s) source said no, or sent other bytes than the checksum promised."""

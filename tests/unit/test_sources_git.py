@@ -333,6 +333,14 @@ def test_keys_differ_where_content_differs() -> None:
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
+async def test_a_server_that_is_not_there_is_there_for_no_client(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, url):
+        pass
+    with pytest.raises(GitError) as caught:
+        await source(tmp_path).resolve(GitOrigin(remote=url), NOTHING)
+    assert not caught.value.is_clients
+
+
 async def test_tokens_and_headers_open_private_repositories(tmp_path: Path) -> None:
     async with served(tmp_path, login="x-access-token:hunter2") as (repository, url):
         repository.commit({"f": b"1"})
@@ -352,6 +360,7 @@ async def test_tokens_and_headers_open_private_repositories(tmp_path: Path) -> N
         with pytest.raises(GitError) as caught:
             await source(tmp_path).resolve(origin, Access(secrets=Given({"GIT_AUTH_TOKEN": "wrong-token"})))
     assert "GIT_AUTH_TOKEN" in (caught.value.hint or "")
+    assert caught.value.is_clients  # another one may have the right token
     assert "wrong-token" not in str(caught.value)
     assert "hunter2" not in "".join(str(path) for path in (tmp_path / "store").rglob("*"))
 

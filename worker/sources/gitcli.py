@@ -45,6 +45,10 @@ _CONFIG = (
     ("http.lowSpeedLimit", "1"),  # a server that sends nothing for a minute is left
     ("http.lowSpeedTime", "60"),
 )
+# Of git, its http transport and ssh; what one must not see is not found.
+_DENIED = re.compile(
+    r"Authentication failed|could not read Username|error: 40[134]|[Nn]ot found|Permission denied|access rights"
+)
 _ERROR_LINE = re.compile(r"^(?:fatal|error|remote|ssh|warning|Host key|Permission)", re.IGNORECASE)
 _MAX_SHOWN = 5
 
@@ -186,7 +190,9 @@ def failure(arguments: Sequence[str], completed: Completed, remote: Remote | Non
     said = [line for line in lines if _ERROR_LINE.match(line)] or [line for line in lines if line]
     reason = "; ".join(said[-_MAX_SHOWN:])[:1000] or f"exit code {completed.code}"
     subject = f"git {arguments[0]}" + (f" of {giturl.redacted(remote.url)}" if remote else "")
-    return GitError(f"{subject} failed: {reason}", hint=_hint(text))
+    error = GitError(f"{subject} failed: {reason}", hint=_hint(text))
+    error.is_clients = _DENIED.search(text) is not None
+    return error
 
 
 def without_secrets(data: bytes, secret: SecretBytes | None) -> bytes:
