@@ -28,6 +28,7 @@ class Limit(Enum):
     DISK = ("disk", 2 * _CPUS + 2)
     DB = ("db", 1)
     UNMOUNT = ("unmount", 2)
+    PATTERNS = ("patterns", 4)  # of clients: who makes them take long keeps nobody else waiting
     PIPE = (
         "pipe",
         32,
@@ -38,7 +39,7 @@ class Limit(Enum):
         return self.value[1]
 
 
-HASH, COMPRESS, DISK, DB, UNMOUNT, PIPE = Limit
+HASH, COMPRESS, DISK, DB, UNMOUNT, PATTERNS, PIPE = Limit
 
 
 class _Limiters:

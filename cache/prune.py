@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from buildengine.builder import PrunePolicy, UsageInfo
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, PATTERNS, offload
 from buildengine.tracepoints import reach
 from cache import blobs, cachemounts, explained, filters, layerrows, records, repositories, usage
 from cache.removal import remove_tree
@@ -37,7 +37,7 @@ async def prune(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInf
 async def shrink(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageInfo], None]) -> int:
     """Delete what `policy` does not spare, and no more than that; how many records went. `collect` is to follow."""
     now = time.time()
-    selects = await offload(partial(filters.parse, now=now), policy.filters, limiter=DISK)
+    selects = await offload(partial(filters.parse, now=now), policy.filters, limiter=PATTERNS)
     await cache.sweep()
     cache.holds.expire()
     infos = await offload(usage.disk_usage, cache, limiter=DISK)
@@ -53,7 +53,7 @@ async def shrink(cache: Cache, policy: PrunePolicy, on_record: Callable[[UsageIn
 
     deleted = 0
     while not keep or total > keep:
-        chosen = await offload(lambda: [info for info in _candidates(cache, sizes) if may_go(info)], limiter=DISK)
+        chosen = await offload(lambda: [info for info in _candidates(cache, sizes) if may_go(info)], limiter=PATTERNS)
         if keep:
             chosen = by_use(chosen)
         gone = 0

@@ -20,7 +20,7 @@ from buildengine.api.rpc import Code, RpcError, ServerCall
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.filters import parse
-from buildengine.limits import DISK, offload
+from buildengine.limits import PATTERNS, offload
 
 SERVICE = "containerd.services.content.v1.Content"
 INFO, READ, WRITE = f"/{SERVICE}/Info", f"/{SERVICE}/Read", f"/{SERVICE}/Write"
@@ -76,7 +76,7 @@ class Content:
     ) -> None:
         blobs = self._blobs.blobs()
         if request.filters:
-            blobs = await offload(_selected, blobs, tuple(request.filters), limiter=DISK)
+            blobs = await offload(_selected, blobs, tuple(request.filters), limiter=PATTERNS)
         found = sorted(blobs)
         for start in range(0, len(found), _LISTED):
             await call.send(pb.ListContentResponse(info=self._infos(found[start : start + _LISTED])))

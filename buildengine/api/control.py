@@ -20,7 +20,7 @@ from buildengine.api.rpc import ServerCall
 from buildengine.api.sessions import Sessions
 from buildengine.builder import BuildRequest, UsageInfo
 from buildengine.filters import parse
-from buildengine.limits import DISK, offload
+from buildengine.limits import PATTERNS, offload
 from llb.definition import Definition
 from llb.pb import ops_pb2
 
@@ -94,7 +94,7 @@ class Control:
         self, request: pb.ListWorkersRequest, call: ServerCall[pb.ListWorkersRequest, pb.ListWorkersResponse]
     ) -> pb.ListWorkersResponse:
         worker = self._daemon.worker()
-        if request.filter and not await offload(_selects, tuple(request.filter), worker, limiter=DISK):
+        if request.filter and not await offload(_selects, tuple(request.filter), worker, limiter=PATTERNS):
             return pb.ListWorkersResponse()
         record = convert.worker_record(
             id=worker.id,

@@ -27,7 +27,7 @@ from buildengine.daemon import historyfilters
 from buildengine.digest import Digest
 from buildengine.errors import BuildError, StoreError, UserError
 from buildengine.history import Blob, BuildRecord, Happening, HistoryEvent, HistoryQuery
-from buildengine.limits import DISK, HASH, offload
+from buildengine.limits import DISK, HASH, PATTERNS, offload
 from buildengine.values import dataclass
 from cache.db import Database
 from cache.diskerrors import explained
@@ -166,7 +166,7 @@ class History:
         self._listeners.add(told)
         self._heard[query.ref] += 1
         try:
-            yield self._events(query, await offload(self._selected, query, known, limiter=DISK), news)
+            yield self._events(query, await offload(self._selected, query, known, limiter=PATTERNS), news)
         finally:
             self._listeners.discard(told)
             self._heard[query.ref] -= 1

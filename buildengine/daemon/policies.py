@@ -13,7 +13,7 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.limits import HASH, offload
+from buildengine.limits import PATTERNS, offload
 from buildengine.platform import Platform
 from frontends.gateway import Details, ResolvedSource
 from llb.definition import Definition
@@ -88,7 +88,7 @@ class Policies:
 
         found = asked = Source(identifier=source.identifier, attrs=source.attrs)
         if policies := (*self._own, *more):  # in a thread: what is in them may take long, and is a client's
-            found = await offload(evaluate, policies, asked, trio.from_thread.check_cancelled, limiter=HASH)
+            found = await offload(evaluate, policies, asked, trio.from_thread.check_cancelled, limiter=PATTERNS)
         settled = source if found is asked else SourceOp(identifier=found.identifier, attrs=found.attrs)
         if self._verifier is not None:
             await self._verifier.check(settled, platform, self._resolve)

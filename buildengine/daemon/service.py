@@ -50,7 +50,7 @@ from buildengine.errors import BuildError, UserError, leading
 from buildengine.events import ExplainEvent
 from buildengine.history import ERROR, LOGS, TRACE, Blob, BuildRecord, Failure, HistoryEvent, HistoryQuery, ResultInfo
 from buildengine.layoutexports import with_each
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, PATTERNS, offload
 from buildengine.values import dataclass
 from frontends.gateway import Frontend
 from worker.exporters.statement import MEDIA_TYPE, PREDICATE_TYPE
@@ -98,7 +98,7 @@ class Service:
     async def disk_usage(self, filters: Sequence[str], *, unused_for: float) -> Sequence[UsageInfo]:
         from cache import usage
 
-        infos = await offload(usage.disk_usage, self._engine.cache, filters, limiter=DISK)
+        infos = await offload(usage.disk_usage, self._engine.cache, filters, limiter=PATTERNS if filters else DISK)
         latest = time.time() - unused_for
         return [info for info in infos if not unused_for or (info.last_used or info.created) <= latest]
 

@@ -45,4 +45,4 @@ def test_in_a_thread_it_is_done_at_once() -> None:
 
 def test_each_kind_of_work_has_its_own_threads() -> None:
     """However many processors there are: equal values of an enumeration would be one."""
-    assert len({limit.name for limit in Limit}) == 6
+    assert len({limit.name for limit in Limit}) == 7
