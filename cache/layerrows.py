@@ -170,12 +170,11 @@ def is_needed(connection: sqlite3.Connection, id: str) -> bool:
 
 def strays(connection: sqlite3.Connection, stack: Sequence[Layer]) -> set[str]:
     """The layers of a stack that were made on others than lie below them here; what was made on nothing is none."""
-    if _is_chain(connection, stack):
-        return set()
     ids = tuple(layer.id for layer in stack)
+    on_merges = bool(connection.execute("SELECT EXISTS (SELECT 1 FROM bases)").fetchone()[0])
     found, at_home = set(), True
     for position, layer in enumerate(stack):
-        bases = bases_of(connection, layer.id)
+        bases = bases_of(connection, layer.id) if on_merges else ()
         on_the_one_below = at_home and layer.parent == (ids[position - 1] if position else None)
         at_home = bases == ids[:position] if bases else on_the_one_below
         if not at_home and layer.parent is not None:
