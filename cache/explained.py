@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from buildengine.values import dataclass
 from cache.db import Database
 
-PER_SUBJECT = 4  # builds of one subject
+PER_SUBJECT = 16  # builds of one subject
 UNNAMED = 50  # builds of none (the subject is "")
 MOST_BUILDS = 500
 MOST_BYTES = 64 << 20  # of everything
@@ -68,6 +68,20 @@ class Explained:
     def has_files(self, name: str) -> bool:
         query = "SELECT 1 FROM explained_lists WHERE name = ?"
         return self._db.read(lambda c: _exist(c) and c.execute(query, (name,)).fetchone() is not None)
+
+    def would_hit(self, op: str, inputs: Sequence[Sequence[str]]) -> bool:
+        """Whether there is a record of an operation over inputs with these keys, whatever it selects of them."""
+        query = "SELECT target FROM links WHERE input = ? AND op = ? AND number = ?"
+
+        def read(connection: sqlite3.Connection) -> bool:
+            found: set[str] | None = None
+            for number, keys in enumerate(inputs):
+                leads = {target for key in keys for (target,) in connection.execute(query, (key, op, number))}
+                found = leads if found is None else found & leads
+            records = "SELECT 1 FROM records WHERE key = ?"
+            return any(connection.execute(records, (key,)).fetchone() is not None for key in found or ())
+
+        return self._db.read(read)
 
     def last_used(self, keys: Iterable[str]) -> float:
         """When a record of one of these keys was last of use; 0.0 where there is none."""

@@ -89,12 +89,15 @@ class _Explaining:
         return told
 
     async def _explanations(self, build: Build) -> list[ExplainEvent]:
-        from worker.explain.causes import Comparison, explanations
+        from worker.explain.causes import explanations
+        from worker.explain.comparison import Comparison
         from worker.explain.described import today
         from worker.explain.nearest import find
         from worker.explain.stages import changed_in_stages
 
-        compare = partial(Comparison, build, files=self._files, declared=self._declared())
+        compare = partial(
+            Comparison, build, files=self._files, would_hit=self._kept.would_hit, declared=self._declared()
+        )
         found = find(build, self._kept, self._subject, compare)
         in_stages = await changed_in_stages(found[1], self._nodes, self._cache, self._trees) if found else {}
         return explanations(build, today(self._solved, self._request.options), found, in_stages)
@@ -112,7 +115,7 @@ class _Explaining:
         places = [place for node in self._nodes.values() for place in node.locations]
         names = [declared(text) for text in {place.text for place in places if place.language == "Dockerfile"}]
         return Declared(
-            arguments=frozenset().union(*[each.arguments for each in names]),
+            arguments={name: default for each in names for name, default in each.arguments.items()},
             environment=frozenset().union(*[each.environment for each in names]),
         )
 

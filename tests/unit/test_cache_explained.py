@@ -24,9 +24,12 @@ async def test_nothing_is_kept_before_something_was(tmp_path: Path) -> None:
         assert not cache.explained.has_files("f")
 
 
-async def test_the_newest_of_each_subject_stay_with_their_files(tmp_path: Path) -> None:
+async def test_the_newest_of_each_subject_stay_with_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explained, "PER_SUBJECT", 4)
     async with open_cache(tmp_path / "root") as cache:
-        for number in range(explained.PER_SUBJECT + 2):
+        for number in range(6):
             await save(cache, "a", f"only-{number}", "always", data=b"%d" % number)
         await save(cache, "b", data=b"other")
         assert [one.data for one in cache.explained.builds("a")] == [b"5", b"4", b"3", b"2"]

@@ -29,9 +29,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """Names of variables, by what declares them where the build is written."""
+    """Names of variables, by what declares them where the build is written; of arguments the defaults."""
 
-    arguments: frozenset[str] = frozenset()
+    arguments: Mapping[str, str] = field(default_factory=dict)
     environment: frozenset[str] = frozenset()
 
 
@@ -48,10 +48,17 @@ class Variables:
             return True
         return name in self.declared.arguments and name not in self.declared.environment
 
+    def value_then(self, name: str) -> str:
+        """What was given, or else the default of today."""
+        return self.then.get(name) or self.declared.arguments.get(name, "")
+
+    def value_now(self, name: str) -> str:
+        return self.now.get(name) or self.declared.arguments.get(name, "")
+
     def behind(self, was: str, now: str) -> str:
         """The argument whose new value in the place of its old one makes the one text of the other; "" for none."""
         for name in sorted({*self.now, *self.then}):
-            old, new = self.then.get(name, ""), self.now.get(name, "")
+            old, new = self.value_then(name), self.value_now(name)
             if old and old != new and not old.startswith(HIDDEN) and was.replace(old, new) == now:
                 return name
         return ""
@@ -82,7 +89,7 @@ def _difference(new: Step, name: str, was: str | None, now: str | None, variable
     is_given = name.startswith(names.ENV) and variables.is_argument(name.removeprefix(names.ENV))
     argument = "" if is_given else variables.behind(was or "", now or "")
     if argument:
-        details = _values(variables.then.get(argument), variables.now.get(argument))
+        details = _values(variables.value_then(argument), variables.value_now(argument))
         yield Difference(cause=Cause.ARGUMENT, text=f"the build argument {argument} changed", details=details)
         return
     if name == names.PLATFORM:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from cache.explained import Explained, KeptBuild
-from worker.explain.causes import Comparison, Then
+from worker.explain.causes import Then
+from worker.explain.comparison import Comparison
 from worker.explain.step import Build, decode
 
 _CANDIDATES = 50  # builds of other subjects that are looked at
@@ -35,8 +36,8 @@ def _best(
     found: Sequence[tuple[KeptBuild, Comparison]], kept: Explained, *, is_elsewhere: bool
 ) -> tuple[Then, Comparison]:
     """The most alike; of equals the one whose results were used last, since that is what people remember."""
-    least = min(comparison.weight for _, comparison in found)
-    equal = [pair for pair in found if pair[1].weight == least]
+    least = min(len(comparison.changed) for _, comparison in found)
+    equal = [pair for pair in found if len(pair[1].changed) == least]
     if len(equal) > 1:
         equal.sort(key=lambda pair: (kept.last_used(pair[1].changed_keys), pair[0].number), reverse=True)
     one, comparison = equal[0]

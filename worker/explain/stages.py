@@ -15,7 +15,7 @@ from buildengine.limits import HASH, offload
 from cache.opened import Cache
 from cache.selection import Selector
 from llb.graph import Node
-from worker.explain.causes import Comparison
+from worker.explain.comparison import Comparison
 from worker.explain.differences import Difference
 from worker.explain.files import Listing, list_tree, selected
 from worker.explain.selection import files_changed
