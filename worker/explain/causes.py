@@ -159,9 +159,10 @@ def _because(compared: Comparison, root: int) -> str:
     own = compared.own[root]
     if compared.old(root) is None:
         return f"because the step {name} before it is new"
-    if own and own[0].cause is Cause.BASE:
+    kind = compared.now[root].kind
+    if own and kind == "image":
         return f"because the base image is another one: {name}"
-    if own and own[0].cause is Cause.SOURCE:
+    if own and kind in SOURCES:
         return f"because {name} has brought something else"
     if compared.now[root].fate is Fate.CACHED:
         return f"because it is made from something else than then: {name}"
