@@ -14,6 +14,7 @@ from buildengine import units
 from buildengine.cli.progress import lines as output
 from buildengine.errors import UserError
 from frontends.dockerfile import directives, lines, notation
+from worker.explain import secrecy
 
 LONG = 1 << 20
 
@@ -45,3 +46,8 @@ def test_heredocs() -> None:
 
 def test_what_a_terminal_shows() -> None:
     assert output.safe(" " * LONG + "\0" + "\n \r\n" * LONG + "a  b") == " " * LONG + " " + "a  b"
+
+
+@pytest.mark.parametrize("text", ["x" * LONG, "a-" * LONG, "a--" * LONG, "a." * LONG, "a://" * LONG, "a " * LONG])
+def test_what_may_be_a_secret(text: str) -> None:
+    assert secrecy.shown(f"{text} --token=s https://me:s@host") == f"{text} --token=*** https://***@host"

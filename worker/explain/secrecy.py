@@ -17,9 +17,12 @@ HIDDEN = "hidden:"
 _SECRET = re.compile(
     r"password|passwd|secret|token|credential|api_?key|(?:^|[_-])(?:auth|keys?|pass|pat|pword)(?:$|[_-])", re.IGNORECASE
 )
-_ASSIGNED = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<sep>\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"']+)")
+# Names begin where words do, and have an end: else each character of a long text would begin a long search.
+_ASSIGNED = re.compile(
+    r"(?<!\w)(?<!\w-)(?<!\w--)(?P<name>[A-Za-z_][\w-]{0,127})(?P<sep>\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"']+)"
+)
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)[^/\s@\"']+@")
+_USERINFO = re.compile(r"(?<!\w)(?P<scheme>[a-zA-Z][\w+.-]{0,31}://)[^/\s@\"']+@")
 
 
 def sounds_secret(name: str) -> bool:
