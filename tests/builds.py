@@ -333,7 +333,7 @@ class Engine:
         parsed = build_command.make_context("build", _build_arguments(arguments), help_option_names=["-h", "--help"])
         flags = BuildFlags(**parsed.params)
         with open(os.devnull, "rb") as stdin:
-            inputs = locate(flags.context, flags.file, stdin)
+            inputs = locate(flags.context, flags.file, stdin, is_needed=not flags.frontend)
         request = make_request(flags, inputs, self._environment)
         credentials = DockerConfigCredentials(Path(self._environment["HOME"], ".docker/config.json"), self._environment)
         session = local_session(request, credentials=credentials, environment=self._environment)

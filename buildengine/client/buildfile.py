@@ -1,8 +1,8 @@
 """The process of a build file: reads it through the gateway, runs its `build`, says what has come of it, and ends.
 
-The engine starts it in a sandbox (`buildengine.daemon.buildfile`) with a socket as standard input, which carries the
-gateway's calls, and this build's request in a file. What it prints is the build's log. Nobody trusts it: what it does
-here is for its author, what it may do is the engine's to say.
+The engine starts it in a sandbox (`buildengine.daemon.pythonfrontend`) with a socket as standard input, which carries
+the gateway's calls, and this build's request in a file. What it prints is the build's log. Nobody trusts it: what it
+does here is for its author, what it may do is the engine's to say.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main() -> None:
     async def call_now(method: str, message: bytes) -> bytes:
         return channel.call_now(method, message)
 
-    gateway = RemoteGateway(call_now)
+    gateway = RemoteGateway(channel.call)
     mistakes = Mistakes({})
     try:
         request = _at_once(_request(gateway, asked))
-        modules = Modules(partial(_read, Context(gateway, request)))
-        modules.install()
+        modules = Modules(partial(_read, Context(RemoteGateway(call_now), request)))
+        modules.install(request.options.get("filename", ""))
         mistakes = Mistakes(modules.sources, partial(_is_authors, asked["entry_point"]))
         locate_with(mistakes.place)
         ctx = Context(gateway, request)
@@ -84,11 +84,9 @@ def _run(build: Build, ctx: Context, channel: Channel, *, uses_trio: bool) -> Fr
     import trio
 
     async def work() -> FrontendResult:
-        gateway = RemoteGateway(channel.call)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(channel.run)
-            result = await run_in(Context(gateway, ctx.request), build)
-            await gateway.flush()
+            await nursery.start(channel.run)
+            result = await run_in(ctx, build)
             nursery.cancel_scope.cancel()
         return result
 

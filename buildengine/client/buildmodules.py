@@ -24,10 +24,10 @@ class Modules:
         self._read = read
         self.sources: dict[str, bytes] = {}
 
-    def install(self) -> None:
-        """After everything that is there: nothing of ours can be shadowed."""
+    def install(self, path: str) -> None:
+        """The directory of the file `path`, after everything that is there: nothing of ours can be shadowed."""
         sys.path_hooks.append(self._finder)
-        sys.path.append(DIRECTORY)
+        sys.path.append(filename(path.rpartition("/")[0]).rstrip("/"))
 
     def load(self, path: str, source: bytes) -> ModuleType:
         """The build file itself, executed. Raises whatever it raises."""

@@ -1,7 +1,7 @@
 """Calls of the gateway API over a socket, from inside a build file's process: `buildengine.api.frames`.
 
-`call_now` waits for its answer with the whole process, for who cannot await: an import statement, and a build that does
-one thing after the other. Under trio `call` waits as everything does there, and one task reads (`run`).
+`call_now` waits for its answer with the whole process, for who cannot await: an import statement. So does `call`, for a
+build that does one thing after the other; while a task reads (`run`) it waits as everything does under trio.
 """
 
 from __future__ import annotations
@@ -54,10 +54,14 @@ class Channel:
         self._numbers = count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._is_open = True
+        self._is_read = False  # by `run`
         self._sending: trio.Lock | None = None
 
     async def call(self, method: str, request: bytes) -> bytes:
         """`buildengine.client.gateway.Call`"""
+        if not self._is_read:
+            return self.call_now(method, request)
+
         import trio
 
         waiting = self._begin(method, request)
@@ -81,13 +85,18 @@ class Channel:
             self._receive()
         return waiting.result()
 
-    async def run(self) -> None:
-        """Take answers until the engine has gone."""
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Take answers until the engine has gone, or this is cancelled."""
         import trio
 
-        while self._is_open:
-            await trio.lowlevel.wait_readable(self._socket)
-            self._receive()
+        self._is_read = True
+        task_status.started()
+        try:
+            while self._is_open:
+                await trio.lowlevel.wait_readable(self._socket)
+                self._receive()
+        finally:
+            self._is_read = False
 
     def _begin(self, method: str, request: bytes) -> _Waiting:
         number = next(self._numbers)

@@ -215,10 +215,6 @@ class RemoteGateway:
         status = Status.FromString(encode(to_rpc(error)))
         await self.ask("Return", pb.ReturnRequest(error=status), pb.ReturnResponse)
 
-    async def flush(self) -> None:
-        """What has been warned of is told."""
-        await self._tell_warnings()
-
     async def _tell_warnings(self) -> None:
         warnings, self._warnings = self._warnings, []
         for each in warnings:

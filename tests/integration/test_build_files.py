@@ -48,6 +48,24 @@ async def test_a_build_file(store: Store, tmp_path: Path) -> None:
     assert second.step("echo me").outcome == "cached"
 
 
+WARNED = """import trio
+
+async def build(ctx):
+    ctx.warn("hm")
+    await ctx.image("base")
+    ctx.warn("hm hm")
+    1 / 0
+"""
+
+
+async def test_a_build_file_in_a_directory(store: Store, tmp_path: Path) -> None:
+    """It imports what is beside it, and reads from the directory that the client has given."""
+    text = "from words import WORD\n\nasync def build(ctx):\n    print(WORD, await ctx.here.read_text('a'))\n"
+    context = write(tmp_path / "context", {"ci/build.py": text, "ci/words.py": "WORD = 'one'\n", "a": "two"})
+    built = await store.build(context, "--frontend", "python.v0", "--opt", "filename=ci/build.py")
+    assert built.step("run ci/build.py").output == "one two\n"
+
+
 def test_a_build_file_behind_a_daemon(store: Store, tmp_path: Path) -> None:
     """Its directory is the client's: what it imports and reads comes through the session, and its log goes back."""
     context = write(tmp_path / "context", FILES)
@@ -70,6 +88,7 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         "missing.py": "import wrods\n",
         "host.py": "open('/etc/shadow')\n",
         "foreign.py": "import asyncio\n\nasync def build(ctx):\n    await asyncio.sleep(0)\n",
+        "warned.py": WARNED,
         "latin.py": b"X = '\xe9'\n",
     }
     context = write(tmp_path / "context", files)
@@ -85,11 +104,13 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         "missing": ("ModuleNotFoundError: No module named 'wrods'", "missing.py:1", ">>> import wrods"),
         "host": ("FileNotFoundError", "host.py:1", "await ctx.here.read(path)"),
         "foreign": ("awaits what nobody runs", "foreign.py:4", "import trio"),
+        "warned": ("ZeroDivisionError", "warned.py:7", ""),
         "latin": ("SyntaxError", "latin.py:1", "utf-8"),
     }
     for name, parts in said.items():
         built = store.command("build", context, "-f", context / f"{name}.py", status=1)
         assert all(part in built.error for part in parts), built.error
+        assert built.warnings == (["hm", "hm hm"] if name == "warned" else [])
 
 
 LANGUAGE = """
