@@ -25,6 +25,10 @@ from buildengine.errors import UserError, leading
 from buildengine.values import dataclass
 
 _RECEIVE = 256 << 10
+_METHODS = frozenset({  # all that take and give one message, but for containers: those are for debuggers
+    "Evaluate", "Inputs", "Ping", "ReadDir", "ReadFile", "ResolveImageConfig", "ResolveSourceMeta", "Return", "Solve",
+    "StatFile", "Warn",
+})  # fmt: skip
 _MOST_HELD = 64 << 20  # bytes of requests that are being answered
 _FILES = 4  # that are read at once: an answer is as long as a message may be, and the process may take its time with it
 
@@ -152,6 +156,8 @@ class FramedCalls:
 
     async def _answered(self, number: int, method: str, request: bytes) -> Frame:
         try:
+            if method not in _METHODS:
+                raise RpcError(Code.UNIMPLEMENTED, f"a build file cannot call {method}")
             if method == "Solve":
                 self._count(request)
             answered = await answer(self._services, f"/{SERVICE}/{method}", request)

@@ -288,9 +288,9 @@ HOSTILE = {
     "a method that is not there": hostile(
         """
         import raw
-        raise OSError(raw.ask('Control/Prune').kind.name + raw.ask('x' * 255).kind.name)
+        raise OSError(' '.join(raw.ask(name).kind.name for name in ('Prune', 'NewContainer', 'x' * 255)))
         """,
-        "OSError: FAILUREFAILURE",
+        "OSError: FAILURE FAILURE FAILURE",
     ),
     "closed descriptors": hostile(
         """

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+
+import trio
 
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.daemon import daemon
+from tests.fakes.git_server import git_over_http, make
 
 pytest_plugins = [FIXTURES]
 
@@ -64,6 +68,16 @@ async def test_a_build_file_in_a_directory(store: Store, tmp_path: Path) -> None
     context = write(tmp_path / "context", {"ci/build.py": text, "ci/words.py": "WORD = 'one'\n", "a": "two"})
     built = await store.build(context, "--frontend", "python.v0", "--opt", "filename=ci/build.py")
     assert built.step("run ci/build.py").output == "one two\n"
+
+
+async def test_a_build_file_in_a_repository(store: Store, tmp_path: Path) -> None:
+    """Then its directory is the repository's, and so is the build context."""
+    names = ("build.py", "words.py", "parts/__init__.py", "parts/data.py", "base.Dockerfile", "greeting", "note")
+    make(tmp_path / "served" / "repo.git").commit({name: FILES[name].encode() for name in names})
+    async with git_over_http(tmp_path / "served") as server:
+        asked = ("build", f"{server.url}/repo.git", "-f", "build.py", "--build-arg", "WHO=me")
+        built = await trio.to_thread.run_sync(partial(store.command, *asked))
+    assert built.step("cat /greeting /who").output == "good morning\nme\nhello 5\n"
 
 
 def test_a_build_file_behind_a_daemon(store: Store, tmp_path: Path) -> None:
