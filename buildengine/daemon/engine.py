@@ -92,9 +92,10 @@ async def open_engine(config: Config, runtime: Runtime | None = None) -> AsyncIt
 
 
 async def _load_ahead() -> None:
-    """What a COPY needs is loaded while the first steps run: nothing else is to be done then."""
+    """What comes after the first steps is loaded while they run: nothing else is to be done then."""
     await trio.sleep(_STEPS_RUN)
-    importlib.import_module("worker.ops.fileactions")
+    for name in ("worker.ops.fileactions", "worker.explain.described", "worker.explain.files", "worker.explain.step"):
+        importlib.import_module(name)
 
 
 class Engine:
