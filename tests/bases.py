@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ def _put_blob(host: str, repository: str, media_type: str, data: bytes) -> dict[
 def _send(method: str, url: str, data: bytes, content_type: str) -> str:
     request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": content_type})
     with urllib.request.urlopen(request) as response:
-        return str(response.headers.get("Location", ""))
+        return urllib.parse.urljoin(url, str(response.headers.get("Location", "")))
 
 
 # --- layers ---------------------------------------------------------------------------------------------------
