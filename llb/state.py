@@ -93,9 +93,11 @@ class State:
         return self._with(replace(self.around, hostname=hostname))
 
     def with_network(self, network: NetMode) -> State:
+        """With another network for commands; HOST needs the user's `--allow network.host`."""
         return self._with(replace(self.around, network=network))
 
     def with_security(self, security: SecurityMode) -> State:
+        """With other privileges for commands; INSECURE needs the user's `--allow security.insecure`."""
         return self._with(replace(self.around, security=security))
 
     def with_extra_host(self, host: str, ip: str) -> State:
@@ -103,6 +105,7 @@ class State:
         return self._with(replace(self.around, extra_hosts=(*self.around.extra_hosts, HostIP(host=host, ip=ip))))
 
     def with_ulimit(self, name: str, soft: int, hard: int) -> State:
+        """With a limit of each process, named as in getrlimit(2): `nofile`, `nproc`, ...; -1 is none."""
         return self._with(replace(self.around, ulimits=(*self.around.ulimits, Ulimit(name=name, soft=soft, hard=hard))))
 
     def with_cgroup_parent(self, cgroup: str) -> State:

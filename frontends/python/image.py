@@ -142,6 +142,7 @@ class Image:
         return self._with(replace(self.config, cmd=argv))
 
     def with_label(self, name: str, value: str) -> Image:
+        """With a label, `org.opencontainers.image.source` or any other."""
         return self.with_labels({name: value})
 
     def with_labels(self, labels: Mapping[str, str]) -> Image:
@@ -179,6 +180,7 @@ class Image:
         return self._with(replace(self.config, health=health))
 
     def with_author(self, author: str) -> Image:
+        """Who is to be asked about it, as free text."""
         return replace(self, document=replace(self.document, author=author))
 
     def with_history(self, created_by: str, *, created: float | None = None) -> Image:
