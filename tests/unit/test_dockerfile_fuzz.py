@@ -99,11 +99,12 @@ def instructions_of(data: bytes) -> tuple[lines.Dockerfile, list[ins.Instruction
 @quick
 @given(files)
 @example('FROM busybox\nENV a "\n')
+@example("FROM busybox\nRUN \\ \\\n")
 @example("# escape=`\nFROM busybox\nRUN a `\n  b\nCOPY <<-E <<'F' /x\n\ta $b\n\tE\nc\nF\n")
 def test_what_is_printed_reads_back(text: str) -> None:
     found = instructions_of(encode(text))
-    if found is None:
-        return
+    if found is None or any(instruction.text.endswith(found[0].escape) for instruction in found[1]):
+        return  # the end of a file that was to go on behind an escape: nothing but that end can be written so
     again = instructions_of(printed(*found))
     assert again is not None
     assert [meaning(i) for i in again[1]] == [meaning(i) for i in found[1]]
