@@ -105,7 +105,6 @@ class State:
         return self._with(replace(self.around, extra_hosts=(*self.around.extra_hosts, HostIP(host=host, ip=ip))))
 
     def with_ulimit(self, name: str, soft: int, hard: int) -> State:
-        """With a limit of each process, named as in getrlimit(2): `nofile`, `nproc`, ...; -1 is none."""
         return self._with(replace(self.around, ulimits=(*self.around.ulimits, Ulimit(name=name, soft=soft, hard=hard))))
 
     def with_cgroup_parent(self, cgroup: str) -> State:
