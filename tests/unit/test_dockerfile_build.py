@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +13,25 @@ import trio
 from buildengine.builder import CacheEntry
 from buildengine.errors import BuildError, ParseError
 from buildengine.platform import Platform
+from buildengine.sourcepolicy import Policy
 from frontends.dockerfile.build import DockerfileFrontend
 from frontends.gateway import FrontendRequest, ResolvedImage
 from llb import codec
 from llb.definition import Definition
 from llb.ops import CopyAction, FileOp, SourceOp
 from llb.state import image
-from tests.fakes.gateway import AMD64, ARM64, BASES, Built, FakeGateway, build, gateway, image_config, request
+from tests.fakes.gateway import (
+    AMD64,
+    ARM64,
+    BASES,
+    Built,
+    FakeGateway,
+    FakeReference,
+    build,
+    gateway,
+    image_config,
+    request,
+)
 
 B = "FROM busybox\n"
 
@@ -310,6 +323,20 @@ async def test_images_are_pinned_and_resolved_at_once() -> None:
     sources = [n.source for n in built.nodes if not n.op.inputs and "FROM" in n.name]
     assert all("@sha256:" in s.identifier and s.attrs["image.resolvemode"] == "pull" for s in sources)
     assert any(s.identifier.startswith("docker-image://docker.io/library/golang:1@sha256:") for s in sources)
+
+
+async def test_a_context_that_nobody_has_is_no_failure_of_a_file_that_takes_nothing_of_it() -> None:
+    """Whatever class of error an engine elsewhere has for that."""
+
+    class WithoutContext(FakeGateway):
+        async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
+            payload = codec.decode(definition.ops[0]).payload
+            if isinstance(payload, SourceOp) and payload.identifier == "local://context":
+                raise BuildError("no local sources enabled")
+            return await super().solve(definition, policies)
+
+    built = await run(WithoutContext(trees=gateway("FROM scratch\nENV a=b\n").trees), {})
+    assert json.loads(built.only.config)["config"]["Env"][-1] == "a=b"
 
 
 async def test_one_failure_is_raised_alone() -> None:
