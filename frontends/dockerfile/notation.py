@@ -13,6 +13,7 @@ from llb.ops import HostIP, Ulimit
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _DURATION = re.compile(r"([0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(ns|us|µs|μs|ms|s|m|h)")
+_NUMBER_AND_UNIT = re.compile(r"(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)([^0-9.]*+)")
 _NANOSECONDS = {
     "ns": 1,
     "us": 10**3,
@@ -85,8 +86,20 @@ def duration(text: str) -> int:
             int(fraction[:18]) * unit // 10 ** len(fraction[:18]) if fraction else 0
         )
     if not body or at != len(body) or total >= 1 << 63:
-        raise ValueError(f'time: invalid duration "{text}"')
+        raise ValueError(_bad_duration(text, body))
     return -total if text.startswith("-") else total
+
+
+def _bad_duration(text: str, body: str) -> str:
+    """Go's words (time.ParseDuration)."""
+    at = 0
+    while match := _NUMBER_AND_UNIT.match(body, at):
+        at = match.end()
+        if not match[1]:
+            return f'time: missing unit in duration "{text}"'
+        if match[1] not in _NANOSECONDS:
+            return f'time: unknown unit "{match[1]}" in duration "{text}"'
+    return f'time: invalid duration "{text}"'
 
 
 def show_duration(nanoseconds: int) -> str:

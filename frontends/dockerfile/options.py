@@ -107,7 +107,7 @@ def read(options: Mapping[str, str], session: str = "") -> Options:
         local_sessions=_named(options, "local-sessionid:"),
         no_cache=_no_cache(get("no-cache")),
         resolve_mode=_choice("image-resolve-mode", get("image-resolve-mode") or "default", _RESOLVE_MODES),
-        network=_NETWORKS[_choice("netmode", get("force-network-mode", ""), _NETWORKS)],
+        network=_NETWORKS[_choice("netmode", get("force-network-mode", ""), _NETWORKS, colon="")],
         extra_hosts=_each("failed to parse additional hosts", get("add-hosts", ""), notation.host_ip),
         ulimits=_each("failed to parse ulimit", get("ulimit", ""), notation.ulimit),
         shm_size=_integer("failed to parse shm size", get("shm-size") or "0"),
@@ -137,10 +137,10 @@ def _no_cache(value: str | None) -> frozenset[str] | None:
     return frozenset(value.lower().split(",")) if value else frozenset()
 
 
-def _choice(what: str, value: str, options: Mapping[str, object] | tuple[str, ...]) -> str:
+def _choice(what: str, value: str, options: Mapping[str, object] | tuple[str, ...], *, colon: str = ":") -> str:
     if value not in options:
         known = [option for option in options if option]
-        raise UserError(f"invalid {what}: {value}{did_you_mean(value, known)}", hint=f"one of {', '.join(known)}")
+        raise UserError(f"invalid {what}{colon} {value}{did_you_mean(value, known)}", hint=f"one of {', '.join(known)}")
     return value
 
 
@@ -190,4 +190,6 @@ def _lint(text: str | None) -> lint.Settings | None:
     try:
         return None if text is None else lint.parse_settings(text)
     except UserError as error:
-        raise UserError(f"failed to parse BUILDKIT_DOCKERFILE_CHECK: {error.message}", hint=error.hint) from None
+        raise UserError(
+            f"failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error.message}", hint=error.hint
+        ) from None

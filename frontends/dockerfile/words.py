@@ -173,6 +173,7 @@ class _Scan:
     def single_quoted(self) -> str:
         end = self.text.find("'", self.at + 1)
         if end < 0:
+            self.at = len(self.text)
             raise self.unbalanced("single")
         inside = self.text[self.at + 1 : end]
         self.at = end + 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from buildengine.errors import ParseError
 from llb.ops import MkDir, MkFile, NamedUser, Owner
 from tests.fakes.gateway import ARM64, Built, Node, build, image_config, is_merge
 
@@ -130,6 +132,24 @@ async def test_add_local_archives_and_downloads() -> None:
         ("/f.tgz", "/t/", 0o600, False),
         ("/__unnamed__", "/", -1, True),
     ]
+
+
+async def test_a_download_is_called_as_the_path_of_its_address_ends() -> None:
+    """The path as it is meant, not as it is spelled (Go's url.URL.Path)."""
+    for url, name in (
+        ("https://e.x/a%2Fc%41?q=/z", "cA"),
+        ("https://e.x/a/b/", "b"),
+        ("https://e.x/%2F", "__unnamed__"),
+    ):
+        built = await build(B + f"ADD {url} /t/\n")
+        (download,) = (n for n in built.nodes if "ADD" in n.name and not n.op.inputs)
+        assert download.source.attrs["http.filename"] == name
+
+
+async def test_the_first_mistake_of_a_copy_is_told() -> None:
+    for text, wrong in (("--chown=${a --chmod=${b ${c ${d", "${a"), ("--chmod=${b ${c ${d", "${b"), ("${c ${d", "${c")):
+        with pytest.raises(ParseError, match=re.escape(f'failed to process "{wrong}"')):
+            await build(B + f"COPY {text}\n")
 
 
 async def test_add_repositories() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -116,9 +117,18 @@ def test_durations(text: str, nanoseconds: int, shown: str) -> None:
     assert notation.show_duration(nanoseconds) == shown
 
 
-@pytest.mark.parametrize("text", ["", "3", "3x", "1s2", "s", ".s", "- 1s", "1e3s", "9" * 30 + "h"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid duration"):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        *[(text, "invalid") for text in ("", "s", ".s", "- 1s", "1s.", "9" * 30 + "h")],
+        *[(text, "missing unit in") for text in ("3", "1s2")],
+        ("3x", 'unknown unit "x" in'),
+        ("1e3s", 'unknown unit "e" in'),
+        ("1mx", 'unknown unit "mx" in'),
+    ],
+)
+def test_what_is_no_duration(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f'time: {problem} duration "{text}"')):
         notation.duration(text)
 
 

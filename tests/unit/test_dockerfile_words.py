@@ -247,6 +247,10 @@ def test_words(text: str, env: dict[str, str], expected: list[str] | None) -> No
         ("${V/a}", {}, "syntax error: missing '/' in ${}"),
         ("${V^^}", {}, "unsupported modifier (^) in substitution"),
         ("'a", {}, "matching single-quote"),
+        ('"a', {}, "matching double-quote"),
+        ("${V:-'a", {}, "syntax error: missing '}'"),
+        ('${V:-"a', {}, "syntax error: missing '}'"),
+        ("${V/'a", {}, "syntax error: missing '/' in ${}"),
     ],
 )
 def test_messages_say_what_is_wrong(text: str, env: dict[str, str], message: str) -> None:

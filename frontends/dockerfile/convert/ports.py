@@ -78,5 +78,6 @@ def _range(text: str, what: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> int | None:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else _HIGHEST + 1
+    digits = text.removeprefix("+")
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else _HIGHEST + 1
     return number if number <= _HIGHEST else None

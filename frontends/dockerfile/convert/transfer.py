@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypedDict
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import ParseError, UserError
@@ -108,15 +108,17 @@ def _job(draft: Draft, instruction: ins.Copy | ins.Add, source: Draft | None) ->
         return draft.expand(text, instruction) if text else ""
 
     shown = draft.shown_command(instruction.text, draft.shared.lexer, draft.env)
+    chown, chmod = expand(instruction.chown), expand(instruction.chmod)  # in this order: the first mistake is told
+    sources = tuple([expand(text) for text in instruction.sources])
     destination = expand(instruction.destination)
     job = _Job(
         draft=draft,
         instruction=instruction,
-        sources=tuple(_source(expand(text)) for text in instruction.sources),
+        sources=tuple(map(_source, sources)),
         destination=destination,
         dest=imagepaths.destination(draft.state.cwd, destination, draft.platform.os),
-        chown=_owner(expand(instruction.chown)),
-        chmod=expand(instruction.chmod),
+        chown=_owner(chown),
+        chmod=chmod,
         checksum=expand(instruction.checksum) if isinstance(instruction, ins.Add) else "",
         files=source.state if source else draft.shared.context,
         name=draft.step_name(shown),
@@ -250,7 +252,7 @@ def _copy_repository(job: _Job, instruction: ins.Add, actions: Actions, reposito
 
 def _copy_download(job: _Job, instruction: ins.Add, actions: Actions, url: str) -> Actions:
     try:
-        base = posixpath.basename(urlsplit(url).path.rstrip("/"))
+        base = posixpath.basename(unquote(urlsplit(url).path).rstrip("/"))
         checksum = Digest.parse(job.checksum) if job.checksum else None
     except (ValueError, UserError) as error:
         raise ParseError(str(error), hint=getattr(error, "hint", None)) from None
