@@ -22,18 +22,19 @@ from cache.overlay import OPAQUE_XATTR
 from cache.treecopy import Attributes, Copier, attributes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MARK = "trusted.pybuild.ghosts"  # on layers/<id>, of one that was unpacked with ghosts where it belongs
+# Marks on layers/<id>, of what was unpacked: with ghosts where it belongs; with opaque directories.
+GHOSTS, OPAQUE = "trusted.pybuild.ghosts", "trusted.pybuild.opaque"
 
 
-def mark(layer: Path) -> None:
+def mark(layer: Path, name: str) -> None:
     """`layer` is the directory above the layer's own. Where it takes no such attribute there is no overlayfs either."""
     with suppress(OSError):
-        os.setxattr(layer, _MARK, b"")
+        os.setxattr(layer, name, b"")
 
 
-def is_marked(layer: Path) -> bool:
+def is_marked(layer: Path, name: str) -> bool:
     try:
-        os.getxattr(layer, _MARK)
+        os.getxattr(layer, name)
     except OSError:
         return False
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
 
@@ -162,6 +162,23 @@ def bases_of(connection: sqlite3.Connection, id: str) -> tuple[str, ...]:
     return tuple(base for (base,) in rows)
 
 
+def own_stacks(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What each layer was made on, with itself on top; and the same of those below it. Raises LayerMissing."""
+    found: dict[str, tuple[str, ...]] = {}
+    waiting = list(ids)
+    while waiting:
+        id = waiting[-1]
+        (layer,) = find_all(connection, (id,))
+        below = bases_of(connection, id)
+        if not below and layer.parent is not None:
+            if layer.parent not in found:
+                waiting.append(layer.parent)
+                continue
+            below = found[layer.parent]
+        found[waiting.pop()] = (*below, id)
+    return found
+
+
 def is_needed(connection: sqlite3.Connection, id: str) -> bool:
     """Whether another layer was made on it."""
     query = "SELECT EXISTS (SELECT 1 FROM layers WHERE parent = ?) OR EXISTS (SELECT 1 FROM bases WHERE base = ?)"
@@ -169,7 +186,7 @@ def is_needed(connection: sqlite3.Connection, id: str) -> bool:
 
 
 def strays(connection: sqlite3.Connection, stack: Sequence[Layer]) -> set[str]:
-    """The layers of a stack that were made on others than lie below them here; what was made on nothing is none."""
+    """The layers of a stack that lie on others than they were made on. What was made here on nothing fits anywhere."""
     ids = tuple(layer.id for layer in stack)
     on_merges = bool(connection.execute("SELECT EXISTS (SELECT 1 FROM bases)").fetchone()[0])
     found, at_home = set(), True
@@ -177,7 +194,7 @@ def strays(connection: sqlite3.Connection, stack: Sequence[Layer]) -> set[str]:
         bases = bases_of(connection, layer.id) if on_merges else ()
         on_the_one_below = at_home and layer.parent == (ids[position - 1] if position else None)
         at_home = bases == ids[:position] if bases else on_the_one_below
-        if not at_home and layer.parent is not None:
+        if not at_home and (layer.parent is not None or layer.remote is not None):
             found.add(layer.id)
     return found
 

@@ -16,7 +16,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class Layers:
 
         def begin() -> TreeMount:
             self._db.write_nowait(write)
-            strays = frozenset[str]() if raw else self._strays(self.of(stack))
+            strays = {} if raw else self._strays(self.of(stack))
             with explained("cannot make a layer"):
                 return self._snapshots.begin(layer.id, () if raw else stack, strays=strays)
 
@@ -274,10 +274,21 @@ class Layers:
             created=time.time(),
         )
 
-    def _strays(self, layers: Sequence[Layer]) -> frozenset[str]:
-        """The layers of this stack that may show the names of what they have removed."""
-        marked = {layer.id for layer in layers if layer.remote is not None and ghosts.is_marked(self._root / layer.id)}
-        return frozenset(marked | self._db.read(lambda c: rows.strays(c, layers)))
+    def own_stacks(self, ids: Iterable[str]) -> Mapping[str, Stack]:
+        """What each layer was made on, with itself on top; and the same of those below it. Raises LayerMissing."""
+        return self._db.read(lambda c: rows.own_stacks(c, ids))
+
+    def _strays(self, layers: Sequence[Layer]) -> Mapping[str, Stack]:
+        """The layers of this stack that are not to be shown as they are, each with what it is to be compared with
+        first: a layer that came as a blob may hide whole directories, which here are not only those of its own base."""
+        strays: dict[str, Stack] = dict.fromkeys(self._db.read(lambda c: rows.strays(c, layers)), ())
+        for layer in (layer for layer in layers if layer.remote is not None):
+            if layer.id in strays and ghosts.is_marked(self._root / layer.id, ghosts.OPAQUE):
+                own = self.own_stacks([layer.id])[layer.id]
+                strays[layer.id] = () if self.missing(own) else own
+            elif ghosts.is_marked(self._root / layer.id, ghosts.GHOSTS):
+                strays.setdefault(layer.id, ())
+        return strays
 
     def _filled(self, stack: Sequence[str]) -> tuple[Layer, ...]:
         layers = self.of(stack)

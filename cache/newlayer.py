@@ -7,6 +7,7 @@ killed process leaves nothing that anybody would take for a layer.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -102,12 +103,12 @@ class Filling:
         with explained("cannot make a layer"):
             self.directory = make_layer(self._top, below)
 
-    async def commit(self, *, size: int | None = None, has_ghosts: bool = False) -> None:
-        """The directory holds the whole layer; perhaps with whiteouts that hide nothing (`cache.ghosts`)."""
+    async def commit(self, *, size: int | None = None, marks: Sequence[str] = ()) -> None:
+        """The directory holds the whole layer. `marks` are those of `cache.ghosts`."""
         if self._ended:
             raise InternalError(f"layer {self.layer.id} was committed or discarded before")
-        if has_ghosts:
-            ghosts.mark(self._top)
+        for name in marks:
+            ghosts.mark(self._top, name)
         reach("layer.filled")
         await self._db.write(lambda c: self._commit(c, size))
         self._ended = True

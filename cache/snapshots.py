@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from cache.copying import Before, extract, remember
@@ -23,6 +24,7 @@ from cache.overlay import TreeMount
 from cache.removal import remove_tree
 from cache.trees import Views, write_tree
 
+_NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 MAX_LOWERS = 500  # include/uapi and fs/overlayfs/params.h: OVL_MAX_STACK
 _FLATTENED = 400  # of a deeper stack, so many of the lowest layers become one directory
 
@@ -36,14 +38,14 @@ class Snapshotter(Protocol):
         """Whether `begin` and `finish` take no longer than a transaction does."""
         ...
 
-    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         """The tree, read-only. `plain`: a single layer that was made on nothing, so it holds no whiteouts.
 
-        `strays` are the layers that may have whiteouts which hide nothing here (`cache.ghosts`).
+        `strays` are the layers that may have whiteouts which hide nothing here, or hide too much (`Views.stray`).
         """
         ...
 
-    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         """A writable tree on top of `stack`; what changes in it becomes layer `id`. Makes layers/<id>/fs."""
         ...
 
@@ -64,13 +66,13 @@ class OverlaySnapshots:
         self._layers = root / "layers"
         self._views = views
 
-    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         lowers = self._lowers(stack, strays)
         if len(lowers) == 1 and not plain:
             lowers = (*lowers, str(self._views.empty))  # an overlay, which hides whiteouts; a bind would show them
         return TreeMount(lowers=lowers)
 
-    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         directory = make_layer(self._layers / id, self._views.layer(stack[-1]) if stack else None)
         if not stack:
             return TreeMount(upper=str(directory))
@@ -84,14 +86,14 @@ class OverlaySnapshots:
     def discard(self, id: str) -> None:
         remove_tree(self._layers / id)
 
-    def _lowers(self, stack: Sequence[str], strays: Collection[str]) -> tuple[str, ...]:
+    def _lowers(self, stack: Sequence[str], strays: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """A layer that is there twice counts where it is topmost, where it hides itself: overlayfs takes none twice."""
         stack = tuple(reversed(dict.fromkeys(reversed(stack))))
         flat = 0
         while len(stack) - flat >= MAX_LOWERS:  # one is left for the empty directory, or the upper one
             flat += _FLATTENED
         shown = [
-            self._views.without_ghosts(stack[: position + 1]) if stack[position] in strays else self._views.layer(id)
+            self._views.stray(stack[: position + 1], strays[id]) if id in strays else self._views.layer(id)
             for position, id in enumerate(stack)
             if position >= flat
         ]
@@ -109,12 +111,12 @@ class CopySnapshots:
         self._views = views
         self._before: dict[str, Before] = {}
 
-    def view(self, stack: Sequence[str], *, plain: bool, strays: Collection[str] = ()) -> TreeMount:
+    def view(self, stack: Sequence[str], *, plain: bool, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         if not stack:
             return TreeMount()
         return TreeMount(lowers=(str(self._views.layer(stack[0]) if plain else self._views.of(stack)),))
 
-    def begin(self, id: str, stack: Sequence[str], *, strays: Collection[str] = ()) -> TreeMount:
+    def begin(self, id: str, stack: Sequence[str], *, strays: Mapping[str, Sequence[str]] = _NONE) -> TreeMount:
         directory = make_layer(self._layers / id, self._views.layer(stack[-1]) if stack else None)
         if not stack:
             return TreeMount(upper=str(directory))

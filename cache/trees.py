@@ -18,7 +18,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from cache import ghosts
+from cache import explicit, ghosts
 from cache.db import Database
 from cache.merged import Member, merged
 from cache.removal import remove_tree
@@ -40,7 +40,7 @@ class Views:
         self._layers = root / "layers"
         self._db = db
         self._owner = owner
-        self._without_ghosts: dict[str, Path] = {}
+        self._strays: dict[str, Path] = {}
         self._empty = self._trees / "empty"
         self._empty.mkdir(mode=0o755, exist_ok=True)
 
@@ -61,19 +61,37 @@ class Views:
             self._publish(key, stack, temporary)
         return self._trees / key
 
-    def without_ghosts(self, stack: Sequence[str]) -> Path:
-        """The topmost layer of `stack`, as overlayfs shows it rightly on the others. Blocks the first time."""
-        key = stack_key(("without ghosts", *stack))
-        if key not in self._without_ghosts:
-            found = self._trees / key
-            if not self._is_there(key):
-                temporary, layers = self._temporary(), [self.layer(id) for id in reversed(stack)]
-                if ghosts.write_without(layers[0], layers[1:], temporary):
-                    self._publish(key, stack, temporary)
-                else:
-                    found = layers[0]
-            self._without_ghosts[key] = found
-        return self._without_ghosts[key]
+    def stray(self, stack: Sequence[str], own: Sequence[str]) -> Path:
+        """The topmost layer of `stack`, as overlayfs shows it rightly on the others. Blocks the first time.
+
+        `own` is the stack of which it is to be nothing but the changes, if any (`cache.explicit`).
+        """
+        key = stack_key(("stray", *stack))
+        if key not in self._strays:
+            self._strays[key] = self._trees / key
+            if not self._is_there(key) and not self._write_stray(key, stack, own):
+                self._strays[key] = self.layer(stack[-1])
+        return self._strays[key]
+
+    def _write_stray(self, key: str, stack: Sequence[str], own: Sequence[str]) -> bool:
+        """False: the layer does as it is."""
+        layer, *below = [self.layer(id) for id in reversed(stack)]
+        changes, shown = self._temporary(), self._temporary()
+        try:
+            if own:
+                changes.mkdir(mode=0o755)
+                if explicit.write_changes(layer, [self.layer(id) for id in reversed(own[:-1])], changes):
+                    layer = changes
+            if ghosts.write_without(layer, below, shown):
+                self._publish(key, stack, shown)
+            elif layer is changes:
+                self._publish(key, stack, changes)
+            else:
+                return False
+            return True
+        finally:
+            if changes.exists():
+                remove_tree(changes)
 
     def _is_there(self, key: str) -> bool:
         return self._db.read(lambda c: c.execute("SELECT 1 FROM trees WHERE key = ?", (key,)).fetchone()) is not None

@@ -58,11 +58,16 @@ class Trees:
     async def ensure(self, stack: Stack) -> None:
         """Fetch and unpack what is lazy: blobs in parallel, unpacked base first.
 
-        A layer is unpacked on those below it: a hard link in it may name a file of theirs.
+        A layer is unpacked on those that it was made on, wherever it lies here: a hard link in it may name a file of
+        theirs, and what it hides is theirs.
         """
-        missing = self._cache.layers.missing(stack)
-        if not missing:
+        layers = self._cache.layers
+        lazy = layers.missing(stack)
+        if not lazy:
             return
+        stacks = layers.own_stacks([layer.id for layer in lazy])
+        needed = [id for layer in lazy for id in stacks[layer.id]]
+        own, missing = layers.own_stacks(needed), layers.missing(needed)
         here = {layer.id: trio.Event() for layer in missing}
 
         async def fetch(layer: Layer) -> None:
@@ -75,7 +80,7 @@ class Trees:
                     nursery.start_soon(fetch, layer)
                 for layer in missing:
                     await here[layer.id].wait()
-                    await self._unpack(layer, stack[: stack.index(layer.id)])
+                    await self._unpack(layer, own[layer.id][:-1])
 
     async def explicit(self, stack: Stack) -> str:
         """The topmost layer of `stack`, as it can lie on other layers too.
@@ -111,7 +116,7 @@ class Trees:
                     hint="the image is broken: its publisher must push it again",
                 )
             reach("layer.unpacked")
-            await filling.commit(size=applied.size, has_ghosts=applied.has_ghosts)
+            await filling.commit(size=applied.size, marks=applied.marks)
         finally:
             await filling.discard()
 

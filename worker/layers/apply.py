@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 
 from buildengine.digest import Digest
 from buildengine.values import dataclass
+from cache import ghosts
 from cache.overlay import TreeMount
 from worker.layers.decompress import decompress
 from worker.layers.extract import Extraction
@@ -35,12 +36,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Applied:
     """`diff_id` is the digest of the uncompressed archive, `size` its length.
 
-    `has_ghosts`: it removes what none of the layers below has.
+    `marks` (`cache.ghosts`) say that it removes what none of the layers below has, or hides whole directories.
     """
 
     diff_id: Digest
     size: int
-    has_ghosts: bool = False
+    marks: tuple[str, ...] = ()
 
 
 class LayerWriter:
@@ -58,7 +59,7 @@ class LayerWriter:
             self._stack.callback(self._extraction.close)
             self._stack = self._stack.pop_all()
         self._root_is_opaque = False
-        self.has_ghosts = False
+        self._has_ghosts = False
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +68,11 @@ class LayerWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        marks = {ghosts.GHOSTS: self._has_ghosts, ghosts.OPAQUE: self._extraction.parents.hides_any}
+        return tuple(name for name, holds in marks.items() if holds)
 
     def feed(self, chunk: bytes) -> None:
         """Make what is complete with this chunk."""
@@ -104,7 +110,7 @@ class LayerWriter:
             os.mknod(path[-1], stat.S_IFCHR, 0, dir_fd=parent)
             below = self._lowers.find(path)
             if below is None:
-                self.has_ghosts = True
+                self._has_ghosts = True
             else:
                 below.close()
             return
@@ -131,4 +137,4 @@ def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None,
             size += len(chunk)
             writer.feed(chunk)
         writer.finish()
-    return Applied(diff_id=Digest.of_hex(digest.hexdigest()), size=size, has_ghosts=writer.has_ghosts)
+    return Applied(diff_id=Digest.of_hex(digest.hexdigest()), size=size, marks=writer.marks)

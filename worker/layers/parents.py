@@ -75,6 +75,10 @@ class Parents:
         """The directory is gone, and with it that it was opaque."""
         self._opaque.discard(path)
 
+    @property
+    def hides_any(self) -> bool:
+        return bool(self._opaque)
+
     def is_hidden(self, path: Path) -> bool:
         """Whether an opaque directory above `path` hides what lower layers have there."""
         return bool(self._opaque) and any(path[:depth] in self._opaque for depth in range(1, len(path)))
