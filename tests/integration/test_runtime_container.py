@@ -139,9 +139,11 @@ async def test_what_joins_may_signal_the_first(builtin: Runtime, steps: Steps) -
         script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.01; done"
         first = await container.start(steps.spec("/bin/sh", "-c", script), secrets={})
         assert os.read(first.stdout, 6) == b"ready\n"
-        assert await output(container, steps, "/bin/kill", "-USR1", "1") == ""
+        joined = await container.start(steps.spec("/bin/kill", "-USR1", "1"), secrets={})
         assert (await first.wait()).code == 9
+        await joined.wait()  # by itself, or with the first
         close(first)
+        close(joined)
 
 
 async def test_the_end_of_the_first_is_the_end_of_all(builtin: Runtime, steps: Steps) -> None:
