@@ -200,7 +200,7 @@ QUESTIONS: Mapping[str, str] = {
     "debug workers": "debug workers --format '{{range .}}{{.Labels}}{{end}}'",
     "debug workers --filter": "debug workers --filter id==nothing",
     "debug ctl of two minds": "debug ctl --pin --unpin nothing",
-    "du": "du --filter type==source.local --format '{{range .}}{{.RecordType}} {{.Mutable}} {{end}}'",
+    "du": "du --filter type==frontend --format '{{len .}}'",
     "du --filter": "du --filter type==nothing --verbose",
     "prune --filter": "prune --filter type==nothing",
     "prune --all": "prune --all --filter type==nothing --verbose",
