@@ -154,11 +154,22 @@ class FakeGateway:
             return self.sources[identifier]
         return self.beside if identifier == _BESIDE and self.beside is not None else self.files
 
+    def _image(self, wanted: str, platform: Platform) -> bytes | None:
+        """The config that was given for this platform, else for any; whichever way the reference is written."""
+        suffixes = (f" {platform}", "")
+        written = [f"{wanted}{suffix}" for suffix in suffixes if f"{wanted}{suffix}" in self.images]
+        for suffix in () if written else suffixes:
+            for known in self.images:
+                name, separator, only = known.partition(" ")
+                if f"{separator}{only}" == suffix and reference.normalize(name) == wanted:
+                    written.append(known)
+        return self.images[written[0]] if written else None
+
     def _config(self, wanted: str, platform: Platform) -> bytes:
-        for known, config in self.images.items():
-            name, _, only = known.partition(" ")
-            if reference.normalize(name) == wanted.partition("@")[0] and only in ("", str(platform)):
-                return json.dumps({**platform.to_json(), **json.loads(config)}).encode()
+        found = self._image(wanted, platform) or self._image(wanted.partition("@")[0], platform)
+        if found is not None:
+            named = b'"architecture"' in found
+            return found if named else json.dumps({**platform.to_json(), **json.loads(found)}).encode()
         hint = f"give it to the fake: images={{{wanted!r}: image_config()}}"
         raise RegistryError(f"{wanted}: not found", status=404, hint=hint)
 
