@@ -10,6 +10,8 @@ Nothing here mounts: `TreeMount` says what to mount, the worker does it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from buildengine.values import dataclass
 
 OPAQUE_XATTR = "trusted.overlay.opaque"
@@ -29,3 +31,8 @@ class TreeMount:
     lowers: tuple[str, ...] = ()
     upper: str | None = None
     work: str | None = None
+
+
+def once(stack: Sequence[str]) -> tuple[str, ...]:
+    """The same tree with each layer once, where it is topmost: there it hides what it has further down."""
+    return tuple(reversed(dict.fromkeys(reversed(stack))))

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from cache.copying import Before, extract, remember
-from cache.overlay import TreeMount
+from cache.overlay import TreeMount, once
 from cache.removal import remove_tree
 from cache.trees import Views, write_tree
 
@@ -87,8 +87,7 @@ class OverlaySnapshots:
         remove_tree(self._layers / id)
 
     def _lowers(self, stack: Sequence[str], strays: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-        """A layer that is there twice counts where it is topmost, where it hides itself: overlayfs takes none twice."""
-        stack = tuple(reversed(dict.fromkeys(reversed(stack))))
+        stack = once(stack)  # overlayfs takes none twice
         flat = 0
         while len(stack) - flat >= MAX_LOWERS:  # one is left for the empty directory, or the upper one
             flat += _FLATTENED

@@ -20,6 +20,7 @@ from buildengine.errors import StoreError
 from buildengine.tracepoints import reach
 from cache.layers import Layer, LayerBlob
 from cache.opened import Cache
+from cache.overlay import once
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
 from worker.exporters.result import BaseLayer, PlatformImage
@@ -51,7 +52,7 @@ class LayerBlobs:
 
         What may not be distributed stays where it lies if that is preferred; else it is a layer like all others.
         """
-        stack = image.stack
+        stack = once(image.stack)  # on itself a layer is no change: its blob would be empty
         layers = _as_received(self._cache.layers.of(stack), image.base, rewriting=options.layer_epoch is not None)
         windows = any(layer.blob.windows for layer in image.base)
         packed: list[ExportLayer | None] = [None] * len(layers)
