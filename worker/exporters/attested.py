@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from buildengine.limits import HASH, offload
 from cache.layers import Layers
+from cache.overlay import once
 from worker.exporters import document, statement
 from worker.exporters.attestations import statements, unbundled
 from worker.exporters.document import ExportLayer
@@ -42,7 +43,7 @@ async def attestation_manifest(
         for name in options.names
     ]
     given = await unbundled(trees, image.attestations)
-    whole = [await supplemented(trees, layers, one, image.stack, exported) for one in given]
+    whole = [await supplemented(trees, layers, one, once(image.stack), exported) for one in given]
     made = await statements(trees, whole, beside)
     return statement.manifest(made, descriptor, document.OCI, artifact=options.artifacts)
 
