@@ -76,7 +76,6 @@ class Apt:
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
             "APT::Install-Recommends": "false",
-            "APT::Update::Error-Mode": "any",
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::ForceHash": "SHA256",
             "Acquire::Languages": "none",
@@ -89,7 +88,7 @@ class Apt:
         self._command = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
         if architecture == native:
             seed(lists)
-        run(*self._command, "update")
+        run(*self._command, "update")  # apt only warns of a source that it cannot reach: what is known of it counts
         self.released = newest(lists.glob("*Release"))
 
     def install(self, packages: list[str]) -> list[dict[str, str]]:
@@ -116,13 +115,17 @@ def seed(lists: Path) -> None:
 def newest(releases: Iterable[Path]) -> int:
     """When the newest of these was made, in seconds since the epoch."""
     dates = [re.search(r"^Date: (.*)$", file.read_text(), re.MULTILINE) for file in releases]
-    return max(int(parsedate_to_datetime(date[1]).timestamp()) for date in dates if date)
+    seconds = [int(parsedate_to_datetime(date[1]).timestamp()) for date in dates if date]
+    if not seconds:
+        sys.exit("apt has no index of packages: can it reach its sources?")
+    return max(seconds)
 
 
 def run(*command: str) -> str:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{done.stderr.strip()}")
+    sys.stderr.write(done.stderr)
     return done.stdout
 
 
