@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from buildengine.archive import is_archive
 from buildengine.digest import Digest
-from buildengine.errors import BuildError, SourceError, UserError
+from buildengine.errors import BuildError, SolveError, SourceError, UserError
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref, ignore, lines
 from frontends.dockerfile.gitref import GitRef
@@ -189,6 +189,15 @@ async def read_ignore_file(gateway: Gateway, directory: str, *, hint: str, name:
     tree = local(directory, follow_paths=[_IGNORE], shared_key_hint=hint, session=session, differ="none", name=name)
     try:
         data = await _read_if_there(await gateway.solve(tree.marshal()), _IGNORE)
-    except BuildError:  # of any class: an engine elsewhere may know none of ours
+    except BuildError as error:
+        if not _is_of_the_directory(error):
+            raise
         data = None  # a directory that cannot be had: it is said of whoever needs more of it
     return ignore.read(lines.SourceFile(filename=_IGNORE, data=data or b""))
+
+
+def _is_of_the_directory(error: BuildError) -> bool:
+    """And not of the file in it. An engine elsewhere has none of our classes, and says no more than that it failed."""
+    if isinstance(error, SolveError):
+        return isinstance(error.first, SourceError)
+    return type(error) is BuildError
