@@ -197,7 +197,7 @@ async def read_ignore_file(gateway: Gateway, directory: str, *, hint: str, name:
 
 
 def _is_of_the_directory(error: BuildError) -> bool:
-    """And not of the file in it. An engine elsewhere has none of our classes, and says no more than that it failed."""
-    if isinstance(error, SolveError):
-        return isinstance(error.first, SourceError)
-    return type(error) is BuildError
+    """And not of the file in it: it has come from a step. An engine elsewhere says only that something failed."""
+    first = error.first if isinstance(error, SolveError) else error
+    solving = isinstance(error, SolveError) or error.vertex is not None
+    return type(first) is BuildError or (solving and isinstance(first, SourceError))
