@@ -23,6 +23,7 @@ from tests.conformance.test_dockerfiles import places, shown
 from tests.fakes.daemon import daemon, grpc
 
 _FILES = sorted(path for path in Path(os.environ.get("DOCKERFILES") or "/nonexistent").glob("*") if path.is_file())
+__test__ = bool(_FILES)  # there are none of these tests where nobody names any files
 _PLATFORMS = ("linux/amd64", "linux/arm64", "linux/amd64,linux/arm64")
 _SUGGESTED = re.compile(r" \(did you mean .*\?\)$")
 

@@ -13,6 +13,7 @@ import pytest
 
 from buildengine.platform import parse
 from tests.fakes.runtime_steps import BUSYBOX, Steps, make_rootfs
+from tests.needs import lacking
 from worker.runtime import isolate, runnable
 from worker.runtime.emulation import FORMATS, Emulator
 
@@ -54,7 +55,7 @@ def arm64_steps(arm64_base: Path, tmp_path: Path) -> Steps:
 def unregistered_host() -> None:
     """Without it, what a test says about a host that has registered nothing would not be tested."""
     if runnable.choose(parse("linux/arm64")).kind != "own":
-        pytest.skip("this host has registered an emulator for arm64")
+        lacking("this host has registered an emulator for arm64")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.builds import FIXTURES, Store, write
 from tests.fakes.runtime_steps import BUSYBOX
+from tests.needs import lacking
 
 pytest_plugins = [FIXTURES]
 
@@ -35,7 +36,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "xfs", "-o", "loop", image, place], capture_output=True, text=True)
     if "unknown filesystem type" in mounted.stderr:
-        pytest.skip("this kernel has no XFS")
+        lacking("this kernel has no XFS")
     assert mounted.returncode == 0, mounted.stderr
     yield place
     subprocess.run(["umount", place], check=True)

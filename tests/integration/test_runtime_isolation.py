@@ -18,6 +18,7 @@ from buildengine.errors import HostError, UserError
 from cache.overlay import TreeMount
 from tests.fakes.runtime_elf import elf_interpreter, exit_with_errno_of_opening, write_program
 from tests.fakes.runtime_steps import KINDS, Steps, control_groups, listing, upper
+from tests.needs import lacking
 from worker.runtime import cgroups, syscalls
 from worker.runtime.runtime import Kind, Runtime, open_runtime
 from worker.runtime.spec import StepLimits, TmpfsMount
@@ -111,7 +112,7 @@ def loop_device(tmp_path: Path) -> Iterator[tuple[int, int]]:
     (tmp_path / "disk").write_bytes(b"disk of the host".ljust(1 << 20, b"\0"))
     made = subprocess.run(["losetup", "-f", "--show", str(tmp_path / "disk")], capture_output=True, text=True)
     if made.returncode:
-        pytest.skip("no loop devices")
+        lacking("no loop devices")
     name = made.stdout.strip()
     number = os.stat(name).st_rdev
     yield os.major(number), os.minor(number)
@@ -186,7 +187,7 @@ except OSError as error:
 @pytest.fixture
 def landlock_scopes() -> None:
     if syscalls.landlock_abi() < 6:
-        pytest.skip("no Landlock scopes in this kernel")
+        lacking("no Landlock scopes in this kernel")
 
 
 @pytest.mark.usefixtures("landlock_scopes")
@@ -219,7 +220,7 @@ async def test_masked_and_read_only_parts_of_proc(runtime: Runtime, steps: Steps
 @pytest.fixture
 def limiting_host() -> None:
     if cgroups.detect(*(Path(f"/proc/self/{name}").read_text() for name in ("mountinfo", "cgroup"))).kind == "none":
-        pytest.skip("no control groups on this host")
+        lacking("no control groups on this host")
 
 
 @pytest.mark.usefixtures("limiting_host")

@@ -12,6 +12,7 @@ import pytest
 
 from buildengine.errors import HostError
 from cache.overlay import TreeMount
+from tests.needs import lacking
 from worker.mounts.tree import open_tree
 from worker.runtime import cgroups, devices, isolate, overlay, sweep, targets
 
@@ -123,7 +124,7 @@ def unified() -> Iterator[cgroups.V2Group]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     mount = next((line.split()[4] for line in lines if " - cgroup2 " in line), "")
     if not mount:
-        pytest.skip("no cgroup2 on this host")
+        lacking("no cgroup2 on this host")
     directory = f"{mount}/pybuild-{os.getpid()}-test"
     os.mkdir(directory)
     yield cgroups.V2Group(directory)
@@ -133,7 +134,7 @@ def unified() -> Iterator[cgroups.V2Group]:
 def test_device_program_in_the_kernel(unified: cgroups.V2Group, tmp_path: Path) -> None:
     unified.allow(devices.DEFAULT)
     if not unified.devices_enforced:
-        pytest.skip("no BPF for devices in this kernel")
+        lacking("no BPF for devices in this kernel")
     results = tmp_path / "results"
     results.touch()
     pid = os.fork()

@@ -17,6 +17,7 @@ import trio
 
 from buildengine.errors import HostError
 from tests.fakes.runtime_steps import PATH, Steps, control_groups, processes_with
+from tests.needs import lacking
 from worker.runtime import sweep
 from worker.runtime.runtime import Kind, Runtime, open_runtime
 
@@ -211,7 +212,7 @@ def test_a_group_whose_processes_do_not_die_is_said_to_be_left() -> None:
     """So that whoever comes later tries again. A frozen process does not die before it is thawed."""
     frozen = Path(f"/sys/fs/cgroup/freezer/pybuild-frozen-{os.getpid()}")
     if not frozen.parent.joinpath("cgroup.procs").exists():
-        pytest.skip("no hierarchy of version 1 to freeze a process in")
+        lacking("no hierarchy of version 1 to freeze a process in")
     frozen.mkdir()
     with subprocess.Popen(["sleep", "1000"]) as process:
         try:
