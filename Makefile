@@ -45,8 +45,7 @@ conformance: $(STAMP)
 	@PEER=$(abspath $(PEER)) $(BIN)/python -m pytest tests/conformance
 
 $(STAMP): pyproject.toml
-	@.ci/apt-install python3 $$(python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv)
-	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@.ci/venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@$(BIN)/python -m compileall -q buildengine cache frontends llb solver worker
 	@touch $@

@@ -11,6 +11,7 @@ are copied to DIRECTORY/wheels.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -67,12 +68,22 @@ def resolve(requirements: list[str], python: str, platform: str) -> list[dict[st
 def pin(download: dict[str, Any], directory: Path) -> dict[str, str]:
     parts = urlsplit(download["url"])
     file = Path(unquote(parts.path))
-    wheel = {"name": file.name, "sha256": download["archive_info"]["hashes"]["sha256"]}
+    wheel = {"name": file.name, "sha256": sha256(download, file)}
     if parts.scheme != "file":
         return wheel | {"url": download["url"]}
     (directory / "wheels").mkdir(exist_ok=True)
     shutil.copy(file, directory / "wheels")
     return wheel | {"path": f"wheels/{file.name}"}
+
+
+def sha256(download: dict[str, Any], file: Path) -> str:
+    """As the index says it; pip before 23.1 knows no other, and none of a file of this host."""
+    known: str | None = download["archive_info"].get("hashes", {}).get("sha256")
+    if known is not None:
+        return known
+    if download["url"].startswith("file:"):
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    sys.exit(f"the index has no sha256 for {download['url']}: run this with pip 23.1 or newer, which looks for itself")
 
 
 def lock(found: dict[tuple[str, str], dict[str, dict[str, str]]]) -> str:

@@ -19,7 +19,9 @@ BLANK = r"\t\v\f\r "  # what separates the words of COPY, FROM and EXPOSE
 
 _STRING = r'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+"'
 _GAP = r"[ \t\r\n]*+"
-EXEC = rf"\[{_GAP}(?:{_STRING}{_GAP}(?:,{_GAP}{_STRING}{_GAP})*+)?\]{_GAP}\Z"
+# This list and that of flags are atomic, not possessive: before Python 3.11.5 a possessive group whose last round fails
+# behind a loop inside it does not give back what that round has read (https://github.com/python/cpython/issues/106052).
+EXEC = rf"\[{_GAP}(?:{_STRING}{_GAP}(?>(?:,{_GAP}{_STRING}{_GAP})*))?\]{_GAP}\Z"
 
 
 @lru_cache
@@ -48,7 +50,7 @@ def terminals(escape: str) -> Mapping[str, str]:
 def flags(escape: str) -> re.Pattern[str]:
     """All the flags in front of an instruction's arguments."""
     t = terminals(escape)
-    return re.compile(rf"(?:{t['FLAG']}(?:[{SPACE}]++|\Z))*+(?:{t['END']}[{SPACE}]*+)?", re.DOTALL)
+    return re.compile(rf"(?>(?:{t['FLAG']}(?:[{SPACE}]++|\Z))*)(?:{t['END']}[{SPACE}]*+)?", re.DOTALL)
 
 
 _EXEC = re.compile(EXEC)

@@ -111,7 +111,7 @@ def inspect(image: str, *flags: str) -> dict[str, Any]:
 
 
 def extracted(archive: Path) -> Path:
-    """An OCI archive as the layout directory that it is."""
+    """What is in an archive, as a directory beside it: an OCI archive is a layout."""
     directory = archive.with_suffix(".layout")
     directory.mkdir()
     run("tar", "--extract", "--file", archive, "--directory", directory)

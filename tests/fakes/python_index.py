@@ -7,6 +7,7 @@ with a wheel for each of two machines.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -80,4 +81,6 @@ def _wheel(work: Path, name: str, version: str, tag: str, text: str, requires: s
         wheel.writestr(f"{information}/WHEEL", _WHEEL.format(tag=tag))
         wheel.writestr(f"{information}/RECORD", "")
     index = directory / "index.html"
-    index.write_text((index.read_text() if index.exists() else "") + f'<a href="{file}">{file}</a>\n')
+    digest = hashlib.sha256((directory / file).read_bytes()).hexdigest()
+    link = f'<a href="{file}#sha256={digest}">{file}</a>\n'
+    index.write_text((index.read_text() if index.exists() else "") + link)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.builds import FIXTURES, Store, write
+from tests.fakes.image_tools import extracted
 
 pytest_plugins = [FIXTURES]
 
@@ -86,12 +87,6 @@ class Layout:
         return statements
 
 
-def extracted(archive: Path, directory: Path) -> Layout:
-    with tarfile.open(archive) as opened:
-        opened.extractall(directory, filter="data")
-    return Layout(directory)
-
-
 async def test_the_provenance_of_an_image(store: Store, context: Path, tmp_path: Path) -> None:
     output = f"type=oci,tar=false,dest={tmp_path / 'out'}"
     args = ("--build-arg", "FOO=bar", "--label", "who=me")
@@ -141,7 +136,7 @@ async def test_inline_only_is_for_stores_and_registries(store: Store, context: P
     assert "manifests" not in Layout(tmp_path / "out").top
     assert not (tmp_path / "files/provenance.json").exists()
     store.command("image", "save", "app:1", "-o", tmp_path / "saved.tar")
-    saved = extracted(tmp_path / "saved.tar", tmp_path / "saved")
+    saved = Layout(extracted(tmp_path / "saved.tar"))
     assert [statement["predicateType"] for statement in saved.statements()] == [SLSA02]
 
 
@@ -153,7 +148,7 @@ async def test_an_image_keeps_what_is_attested_of_it(store: Store, context: Path
     other = Store(tmp_path / "other", tmp_path)
     other.command("image", "load", "-i", tmp_path / "first.tar")
     other.command("image", "save", "app:1", "-o", tmp_path / "second.tar")
-    first, second = (extracted(tmp_path / f"{name}.tar", tmp_path / name) for name in ("first", "second"))
+    first, second = (Layout(extracted(tmp_path / f"{name}.tar")) for name in ("first", "second"))
     assert first.top == second.top
     assert first.statements() == second.statements()
     assert store.command("image", "inspect", "app:1", "-f", "{{.Os}}").stdout == "linux\n"

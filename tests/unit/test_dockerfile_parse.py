@@ -60,6 +60,7 @@ CASES: list[tuple[str, type[ins.Instruction], dict[str, Any]]] = [
     ("RUN --mount=a\\ b c", ins.Run, {"mounts": (RawMount(fields=("a b",)),), "argv": ("c",)}),
     ("RUN --network=none --security=insecure x", ins.Run, {"network": "none", "security": "insecure"}),
     ("RUN -- --mount=x", ins.Run, {"mounts": (), "argv": ("--mount=x",)}),
+    ("RUN --   --mount=x", ins.Run, {"mounts": (), "argv": ("--mount=x",)}),
     ("RUN --network=host -- --x", ins.Run, {"network": "host", "argv": ("--x",)}),
     ('RUN --network=host ["a"]', ins.Run, {"network": "host", "argv": ("a",), "shell": False}),
     (
