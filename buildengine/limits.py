@@ -2,7 +2,8 @@
 
 Give it whole files or whole steps of 1 MiB and more; a hop costs about 60 us. The work must release the GIL
 (hashing, compression, file I/O) or be short. A cancelled caller waits for its thread: a thread that writes
-into a snapshot must never outlive the block that owns the snapshot.
+into a snapshot must never outlive the block that owns the snapshot. So work that may take seconds asks meanwhile
+whether it is `still_wanted`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ _LIMITERS = _Limiters()
 async def offload(fn: Callable[[*_Ts], _T], *args: *_Ts, limiter: Limit) -> _T:
     """Run `fn(*args)` in a thread and return what it returns or raise what it raises."""
     return await trio.to_thread.run_sync(fn, *args, limiter=_LIMITERS.get(limiter))
+
+
+def still_wanted() -> None:
+    """In a thread of `offload`, between two pieces of long work: raises trio.Cancelled once its caller is cancelled."""
+    trio.from_thread.check_cancelled()
 
 
 def offload_later(fn: Callable[[*_Ts], object], *args: *_Ts, limiter: Limit) -> None:

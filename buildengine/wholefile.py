@@ -44,15 +44,26 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[int]:
 @contextmanager
 def destination(path: Path) -> Iterator[int]:
     """The same for a file that the user has named. Raises UserError."""
+    with named_by_user(str(path), hint="the directory must exist and be writable"), whole_file(path) as fd:
+        yield fd
+
+
+@contextmanager
+def standard_output(fd: int) -> Iterator[int]:
+    """The same for `fd`, which the user has named with `-`. Raises UserError."""
+    with named_by_user("to standard output"):
+        yield fd
+
+
+@contextmanager
+def named_by_user(place: str, hint: str | None = None) -> Iterator[None]:
+    """An OSError inside is about `place`, which the user has named: a UserError."""
     try:
-        with whole_file(path) as fd:
-            yield fd
+        yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}",
-            hint="free some space there" if full else "the directory must exist and be writable",
-        ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space there"
+        raise UserError(f"cannot write {place}: {error.strerror}", hint=hint) from error
 
 
 @contextmanager

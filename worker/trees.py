@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from buildengine.errors import SourceError, StoreError
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, offload, still_wanted
 from buildengine.tracepoints import reach
 from cache.layers import Layer, RemoteBlob
 from cache.opened import Cache
@@ -125,7 +125,7 @@ class Trees:
 
         with self._cache.store.open(remote.digest) as blob:
             try:
-                return apply(blob, directory, lowers=lowers, windows=remote.windows)
+                return apply(blob, directory, lowers=lowers, windows=remote.windows, before_each=still_wanted)
             except SourceError as error:
                 raise SourceError(f"layer {remote.digest}: {error.message}", hint=error.hint) from error
 

@@ -7,8 +7,6 @@ How it ends: 0 when all went well, 2 for wrong flags, 130 for Ctrl-C, else the s
 from __future__ import annotations
 
 import errno
-import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import click
 
 from buildengine import __version__
+from buildengine.cli import streams
 from buildengine.cli.app import App, Daemon, pass_app
 from buildengine.cli.groups import LazyGroup, Misuse
 from buildengine.cli.report import INTERRUPTED_STATUS, USAGE_STATUS, BuildFailed
@@ -108,7 +107,7 @@ def cli(
 def main(args: Sequence[str] | None = None, app: App | None = None) -> int:
     """Run the program; its exit status."""
     app = app or App()
-    _make_streams_usable()
+    streams.make_usable()
     try:
         status = cli.main(args=args, prog_name="pybuild", standalone_mode=False, obj=app)
         sys.stdout.flush()
@@ -118,17 +117,7 @@ def main(args: Sequence[str] | None = None, app: App | None = None) -> int:
     except BaseException as error:
         return _end(error, app)
     finally:
-        _discard_unread()
-
-
-def _make_streams_usable() -> None:
-    """A stream may be closed (`>&-`), or unable to say what is not in the locale's alphabet."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        streams.discard_unread()
 
 
 def _end(error: BaseException, app: App) -> int:
@@ -165,17 +154,6 @@ def _is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)
-
-
-def _discard_unread() -> None:
-    """Nobody may be there any more to read: what Python would flush at its exit, and fail with 120, goes nowhere."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
 
 
 if __name__ == "__main__":

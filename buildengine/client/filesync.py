@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
@@ -28,7 +28,7 @@ from buildengine.client.directories import Directory, Tree
 from buildengine.client.offload import offload
 from buildengine.errors import BuildError, ContextError, UserError
 from buildengine.layoutexports import is_layout
-from buildengine.wholefile import destination
+from buildengine.wholefile import destination, named_by_user, standard_output
 from worker.sources.origin import LocalOrigin
 
 FILE_SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
@@ -167,8 +167,8 @@ class _DirectoryTarget:
         except OSError as error:
             raise UserError(f"cannot write to {self._path}: {error.strerror}") from error
         try:
-            with _explained(f"cannot write to {self._path}"):
-                async with _telling(call):
+            async with _telling(call):
+                with named_by_user(f"to {self._path}"):
                     await _receive(call, root, merge=self._merge)
         finally:
             os.close(root)
@@ -220,7 +220,7 @@ class _FileTarget:
     async def receive(self, call: ServerCall[BytesMessage, BytesMessage]) -> None:
         import aiofiles
 
-        opened = nullcontext(self._stdout) if self._dest == "-" else destination(Path(self._dest))
+        opened = standard_output(self._stdout) if self._dest == "-" else destination(Path(self._dest))
         with opened as fd:
             async with aiofiles.open(fd, "wb", closefd=False) as file:
                 while messages := await call.receive_many():

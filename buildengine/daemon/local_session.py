@@ -18,7 +18,7 @@ from buildengine.errors import ContextError, SourceError, UserError
 from buildengine.limits import DISK, PIPE, offload
 from buildengine.secretfile import read_secret
 from buildengine.values import dataclass
-from buildengine.wholefile import destination
+from buildengine.wholefile import destination, standard_output
 from worker.session import Credential, Credentials, ReceivedDirectory, SecretBytes
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class LocalSinks:
 
 @asynccontextmanager
 async def _stream(fd: int) -> AsyncIterator[int]:
-    yield fd
+    with standard_output(fd):
+        yield fd
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from buildengine.errors import BuildError, InternalError, leading
 
 _T = TypeVar("_T")
 _TICK = 0.1
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | None = None) -> _T:
@@ -31,10 +31,15 @@ def run_to_end(main: Callable[[], Awaitable[_T]], on_tick: Callable[[], None] | 
             outcome.append(await main())
             nursery.cancel_scope.cancel()
 
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         trio.run(supervised)
     except BaseExceptionGroup as group:
         raise told(group) from None
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:  # one that is not Python's
+                signal.signal(number, handler)
     return outcome[0]
 
 
@@ -43,7 +48,27 @@ async def _end_on_signal(task_status: trio.TaskStatus[None]) -> None:
     with ending_signals() as received:
         task_status.started()
         async for _ in received:
-            raise KeyboardInterrupt
+            break
+        else:
+            return
+    end_with_third_signal()
+    raise KeyboardInterrupt
+
+
+def end_with_third_signal() -> None:
+    """After a first signal that did not end the process: the next is one too many, the third does what it does to any
+    program. What is to be ended may wait for what does not move, such as a pipe that nobody reads.
+
+    Two in a row mean nothing: timeout(1) sends one to the process and one to its group. `docker buildx` takes as many.
+    """
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def second(_number: int, _frame: object) -> None:
+        for each in heeded:
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in heeded:
+        signal.signal(each, second)
 
 
 @contextmanager
@@ -52,7 +77,7 @@ def ending_signals() -> Iterator[AsyncIterator[int]]:
 
     A signal that we were started to ignore (`nohup`, a shell's background job) stays ignored; it may be all of them.
     """
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     if not heeded:  # trio has no receiver for nothing
         yield _no_signals()
         return

@@ -271,6 +271,28 @@ def test_a_failed_export_leaves_what_was_there(there: Remote, tmp_path: Path) ->
     assert (tmp_path / "image.tar").read_text() == "before"
 
 
+def test_a_full_disk_is_told_of_as_what_the_user_has_named(
+    there: Remote, here: Store, context: Path, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    write(tmp_path, {"context/Dockerfile": "FROM scratch\nCOPY large /\n", "context/large": "x" * 100_000})
+    outputs = {"-": "to standard output", f"{full}/out": f"to {full}/out", f"type=tar,dest={full}/a": f"{full}/a"}
+    for where in ([], ["--addr", there.address]):
+        for output, place in outputs.items():
+            small = f'mount -t tmpfs -o size=64k none {full} && exec "$@" > /dev/full'
+            command = [str(PYBUILD), *where, "build", "--no-cache", "-q", "-o", output, str(context)]
+            ran = subprocess.run(
+                ["unshare", "--mount", "sh", "-c", small, "-", *command],
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env=here.environment,
+            )
+            assert ran.returncode == 1
+            assert f"cannot write {place}: No space left on device\n" in ran.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(there: Remote, running: Daemon, tmp_path: Path, number: signal.Signals) -> None:
     marker = f"client-{number.name}-{os.getpid()}"

@@ -198,6 +198,19 @@ def test_a_reader_that_left_is_no_error() -> None:
     assert ran.stderr == ""
 
 
+def test_a_disk_that_is_full_is_no_bug() -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "buildengine.cli.main", "build", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+        )
+    assert (ran.returncode, ran.stderr) == (1, "error: cannot write to standard output: No space left on device\n")
+
+
 @pytest.mark.parametrize(("protocol", "fake"), [(Builder, FakeBuilder), (Images, FakeImages)])
 def test_the_fake_is_called_as_the_real_one(protocol: type, fake: type) -> None:
     for name, member in vars(protocol).items():

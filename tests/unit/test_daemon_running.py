@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -64,3 +66,33 @@ def test_one_that_is_not_ignored_still_ends_a_call(ignored: set[signal.Signals],
 
     with pytest.raises(KeyboardInterrupt):
         run_to_end(main)
+
+
+STUCK = """
+import signal, trio
+from buildengine.daemon.running import run_to_end
+
+async def main():
+    try:
+        print("runs", flush=True)
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):  # a thread that writes to a pipe which nobody reads
+            print("cancelled", flush=True)
+            while signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+                await trio.sleep(0.01)
+            print("second", flush=True)
+            await trio.sleep_forever()
+
+run_to_end(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_does_not_let_itself_be_cancelled_is_ended_by_the_third_signal(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True) as stuck:
+        assert stuck.stdout is not None
+        for line in ("runs", "cancelled", "second"):
+            assert stuck.stdout.readline() == f"{line}\n"
+            stuck.send_signal(number)
+        assert stuck.wait(60) == -number

@@ -14,7 +14,7 @@ from functools import partial
 
 from buildengine.digest import Digest
 from buildengine.errors import UserError
-from buildengine.limits import DISK, offload
+from buildengine.limits import DISK, offload, still_wanted
 from buildengine.reference import Reference
 from buildengine.units import timestamp
 from cache.store import ContentStore
@@ -29,7 +29,7 @@ CREATED = "org.opencontainers.image.created"
 
 
 class _Descriptor:
-    """A binary sink on a file descriptor: every byte is written or it raises."""
+    """A binary sink on a file descriptor, in a thread of `offload`: every byte is written or it raises."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -37,6 +37,7 @@ class _Descriptor:
     def write(self, data: bytes) -> int:
         view = memoryview(data)
         while view:
+            still_wanted()
             view = view[os.write(self._fd, view) :]
         return len(data)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
-from buildengine.errors import UserError
-from buildengine.limits import DISK, offload
+from buildengine.errors import HostError, StoreError, UserError
+from buildengine.limits import DISK, offload, still_wanted
+from buildengine.wholefile import named_by_user
 from llb.ops import CopyAction
 from worker.exporters.destination import Copied, make_directory, remove_others, write_file
 from worker.exporters.options import ExportOptions
@@ -56,7 +57,7 @@ async def write_directory(
                     await offload(_check_apart, result.platforms, [tree.root for tree in copied], limiter=DISK)
             owner = (os.geteuid(), os.getegid())
             for image, tree in zip(result.images, copied, strict=True):
-                with part(f"copying files {image.id}" if tree.below else "copying files"):
+                with part(f"copying files {image.id}" if tree.below else "copying files"), _written_to(directory):
                     action = _copy_all(tree, options)
                     await copytree.copy(tree.root, target, action, owner=owner, unprivileged=True)
             kept = []
@@ -67,6 +68,19 @@ async def write_directory(
                     await offload(remove_others, target, copied, kept, limiter=DISK)
     finally:
         os.close(target)
+
+
+@contextmanager
+def _written_to(directory: str) -> Iterator[None]:
+    """A disk that is full or read-only is the user's, not the store's."""
+    try:
+        yield
+    except (StoreError, HostError) as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        with named_by_user(f"to {directory}"):
+            raise cause from None
 
 
 async def _opened(
@@ -198,5 +212,6 @@ def _write(root: int, fd: int, epoch: int | None, shape: Shape) -> None:
         for block in blocks:
             view = block
             while view:
+                still_wanted()
                 view = view[os.write(fd, view) :]
             blocks.recycle(block)

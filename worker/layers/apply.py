@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -123,16 +124,24 @@ class LayerWriter:
             self._whiteout(self._root, (name,))
 
 
-def apply(stream: BinaryIO, directory: Path, *, lowers: TreeMount | None = None, windows: bool = False) -> Applied:
+def apply(
+    stream: BinaryIO,
+    directory: Path,
+    *,
+    lowers: TreeMount | None = None,
+    windows: bool = False,
+    before_each: Callable[[], object] = lambda: None,
+) -> Applied:
     """Apply the archive `stream`, compressed or not, to the empty `directory`.
 
     `lowers` are the layers below: parents that only they have are made alike, their symlinks are followed, and hard
-    links may lead to their files. `windows` says that it is a Windows layer (windows.py). Raises SourceError for a bad
-    archive, StoreError when the disk is full.
+    links may lead to their files. `windows` says that it is a Windows layer (windows.py). `before_each` megabyte may
+    raise, to end it. Raises SourceError for a bad archive, StoreError when the disk is full.
     """
     plain, digest, size = decompress(stream), hashlib.sha256(), 0
     with LayerWriter(directory, lowers, windows=windows) as writer:
         while chunk := plain.read():
+            before_each()
             digest.update(chunk)
             size += len(chunk)
             writer.feed(chunk)
