@@ -265,9 +265,10 @@ class Images:
 
     def _similar(self, reference: Reference) -> str:
         """An image of the local store whose name is much like this one's."""
-        names = [parse(image.name).familiar for image in self._cache.images.list() if image.name]
-        close = meant(reference.familiar, names)
-        return f"did you mean {close}, which is in the local store?" if close else ""
+        stored = [parse(image.name) for image in self._cache.images.list() if image.name]
+        names = {_own_part(each): each.familiar for each in stored if each.domain == reference.domain}
+        close = meant(_own_part(reference), names)
+        return f"did you mean {names[close]}, which is in the local store?" if close else ""
 
     def _other_platforms(self, reference: Reference) -> str:
         """What the local store has under this name, for whom it did not fit; "" when that is nothing."""
@@ -287,6 +288,11 @@ class Images:
         manifest, config = found
         pinned = str(reference.with_digest(stored.digest))
         return BaseImage(reference=pinned, digest=stored.digest, manifest=manifest, config=config, origin="")
+
+
+def _own_part(reference: Reference) -> str:
+    """What makes names alike or not: neither a registry nor a tag that most of them have."""
+    return reference.familiar.removeprefix(f"{reference.domain}/").removesuffix(":latest")
 
 
 def _manifest_for(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from buildengine.errors import BuildError, Location, SolveError
+from buildengine.errors import BuildError, Location, SolveError, meant
 
 _NOT_FOUND = re.compile(r"""(?:^|: )["'](/[^"']*)["']: not found$""")
 _OTHERS = ("--from=", "from=")  # then it is missing from a stage, an image or another context
@@ -49,15 +49,13 @@ def _marked(location: Location, lines: list[str]) -> Iterator[str]:
 
 def advice(directory: Path, path: str) -> str:
     """`did you mean src/main.go?`, or what there is where the path ends; "" for a pattern, and for what is there."""
-    from frontends.dockerfile.suggest import nearest
-
     if re.search(r"[*?\[]", path):
         return ""
     meant: list[str] = []
     wanted = [part for part in path.split("/") if part]
     for part in wanted:
         names = _names(directory.joinpath(*meant))
-        close = part if part in names else _in_another_case(part, names) or nearest(part, names)
+        close = part if part in names else _much_like(part, names)
         if close is None:
             return _there_is(meant, names)
         meant.append(close)
@@ -66,8 +64,6 @@ def advice(directory: Path, path: str) -> str:
 
 def spelling(path: str) -> str | None:
     """`did you mean PATH?` for a path of this host that is not there; None where nothing is near."""
-    from frontends.dockerfile.suggest import nearest
-
     root = "/" if os.path.isabs(path) else ""
     meant: list[str] = []
     for part in (part for part in path.split("/") if part):
@@ -76,7 +72,7 @@ def spelling(path: str) -> str | None:
             meant.append(part)
             continue
         names = _names(Path(place or "."))
-        close = _in_another_case(part, names) or nearest(part, names)
+        close = _much_like(part, names)
         if close is None:
             return None
         meant.append(close)
@@ -105,8 +101,13 @@ def excluded(directory: Path, dockerfile: Path, path: str) -> str:
     return f"{name} is there, but {file.name} leaves it out: {guilty[-1]}" if guilty else ""
 
 
-def _in_another_case(name: str, names: list[str]) -> str | None:
-    return next((each for each in sorted(names) if each.lower() == name.lower()), None)
+def _much_like(name: str, names: list[str]) -> str | None:
+    """The same in another case, or what is at most two edits away; of a short name those are all of it."""
+    from frontends.dockerfile.suggest import nearest
+
+    in_another_case = next((each for each in sorted(names) if each.lower() == name.lower()), None)
+    close = in_another_case or nearest(name, names)
+    return close if close == in_another_case else meant(name, [close] if close else [])
 
 
 def _names(directory: Path) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from buildengine import platform as platforms
-from buildengine.errors import BuildError
+from buildengine.builder import PYTHON, frontend_of
+from buildengine.errors import BuildError, UserError
 from buildengine.values import dataclass
-from frontends.dockerfile import imageconfig, lines, lint, options, parse, plan
+from frontends.dockerfile import forwarding, imageconfig, lines, lint, options, parse, plan
 from frontends.dockerfile.contextloading import SCRATCH, Loaded
 from frontends.dockerfile.convert.conversion import convert
 from frontends.dockerfile.convert.draft import Shared
@@ -55,6 +56,7 @@ def _convert(
     file: lines.SourceFile, read: Options, ignored: Sequence[str], linter: Linter, planned: Callable[[Plan], None]
 ) -> None:
     """Raises BuildError; `planned` is told of the stages before."""
+    _refuse_other_languages(file, read)
     dockerfile = lines.split(file)
     linter.settings = lint.settings_of(dockerfile, read.lint)
     lint.check_lines(linter, dockerfile)
@@ -82,6 +84,18 @@ def _convert(
         target_platform=here,
     )
     convert(made.graph, made.wanted, shared)
+
+
+def _refuse_other_languages(file: lines.SourceFile, read: Options) -> None:
+    """What another frontend reads is no Dockerfile, however much it may look like one."""
+    other = forwarding.other_language(file, read, platforms.local())
+    name = PYTHON if frontend_of(file.filename) == PYTHON else other.image if other else ""
+    if name:
+        error = UserError(
+            f"this is read by the frontend {name}, and only Dockerfiles can be linted",
+            hint="pybuild build --check asks that frontend",
+        )
+        raise error.located(*((other.location,) if other and other.location else ()))
 
 
 def _load(made: Plan) -> None:

@@ -284,3 +284,5 @@ async def test_an_image_that_is_not_there_and_one_whose_name_is_much_like_it(sto
     write(context, {"Dockerfile": "FROM localhost:1/tools/complier\n"})
     built = store.command("build", context, status=1)
     assert "hint: did you mean localhost:1/tools/compiler:latest, which is in the local store?" in built.error
+    write(context, {"Dockerfile": "FROM localhost:1/other\n"})  # only the host and the tag are the same
+    assert "hint: nothing listens there" in store.command("build", context, status=1).error

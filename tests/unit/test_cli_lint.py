@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.builds import write
 from tests.fakes.builder import FakeBuilder, Ran, run_cli
 
@@ -69,3 +71,27 @@ def test_the_ignore_file_and_arguments_count(tmp_path: Path) -> None:
     write(tmp_path, {"Dockerfile": text, ".dockerignore": "*.md\n"})
     assert "base name (${IMAGE}) should not be blank" in lint(tmp_path).stderr
     assert "WARNING: CopyIgnoredFile" in lint("--build-arg", "IMAGE=scratch", tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reader"),
+    [
+        ("Dockerfile", "# syntax=example.org/hop:1\nFROM scratch AS Base\n", "example.org/hop:1"),
+        ("Dockerfile", "# syntax=python://hop\nFROM scratch AS Base\n", "python://hop"),
+        ("build.py", "import llb\n", "python.v0"),
+    ],
+)
+def test_a_file_of_another_frontend_is_not_read_as_a_dockerfile(
+    name: str, text: str, reader: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path, {name: text}) / name
+    ran = lint("--fix", "--file", file, tmp_path)
+    assert (ran.status, ran.stdout) == (1, "")
+    assert f"error: this is read by the frontend {reader}, and only Dockerfiles can be linted\n" in ran.stderr
+    assert ("   1 | >>> # syntax=" in ran.stderr) == text.startswith("#")
+    assert file.read_text() == text
+
+
+def test_the_language_itself_may_be_named(tmp_path: Path) -> None:
+    write(tmp_path, {"Dockerfile": f"# syntax=docker/dockerfile:1\n{TIDY}"})
+    assert "WARNING: MaintainerDeprecated" in lint(tmp_path).stdout

@@ -29,6 +29,8 @@ def context(tmp_path: Path) -> Path:
         ("/Go.Mod", "did you mean go.mod?"),
         ("/SRC/readme.md", "did you mean src/README.md?"),
         ("/src/*.rs", ""),
+        ("/ab", "in the context there is go.mod, src"),  # two edits away from nothing in particular
+        ("/sic", "did you mean src?"),
     ],
 )
 def test_advice(context: Path, path: str, said: str) -> None:
