@@ -4,6 +4,8 @@
     client: File, Resize, Signal       us: File          while it runs
                           us: Exit, then the end of each File, then Done
 
+A stream that ends before its processes do kills them.
+
 Facts: BuildKit frontend/gateway/gateway.go (ExecProcess), frontend/gateway/pb/exit.go, moby/sys/signal (names).
 """
 
@@ -31,6 +33,7 @@ from llb.pb import ops_pb2
 UNKNOWN_EXIT = 255  # of a process that never ran, or of which nobody knows how it ended
 _CHUNK = 32 << 10
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+_KILLING = 5.0  # seconds until it is said that a process is to be killed
 _WAITING = 16  # messages for one process's input, before the whole stream waits for it
 
 _Call = ServerCall[pb.ExecMessage, pb.ExecMessage]
@@ -134,6 +137,9 @@ class _Running:
             await self._carry()
             await self._say(pb.ExecMessage(Done=pb.DoneMessage()))
         finally:
+            if not self._ended:  # its client has gone: nobody could end it any more
+                with trio.move_on_after(_KILLING, shield=True):
+                    await self.process.signal(signal.SIGKILL)
             self._ended = True
             for fd in [*self._open]:
                 self._close(fd)

@@ -41,7 +41,7 @@ class _Held:
     """One container, until it is released."""
 
     def __init__(self) -> None:
-        self.container: ClientContainer
+        self.container: ClientContainer | None = None  # until it is there
         self.processes: list[Process] = []
         self.released = trio.Event()
         self.gone = trio.Event()
@@ -100,7 +100,7 @@ class Containers:
     async def start(self, order: ProcessOrder) -> ClientProcess:
         """Raises BuildError, RpcError(NOT_FOUND)."""
         held = self._held.get(order.container)
-        if held is None:
+        if held is None or held.container is None:
             raise RpcError(Code.NOT_FOUND, f'container "{order.container}" previously released or not created')
         process = await held.container.start(order.op, terminal=order.terminal, stdin=order.stdin)
         held.processes.append(process)

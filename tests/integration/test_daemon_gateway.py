@@ -22,6 +22,7 @@ from llb.mounts import Bind
 from llb.pb import ops_pb2
 from llb.state import State, image, mkdir, mkfile, scratch
 from tests.builds import FIXTURES, Store
+from tests.fakes import leftovers
 from tests.fakes.daemon import PATIENCE, Client, Daemon, daemon, grpc
 from tests.fakes.runtime_steps import processes_with
 
@@ -191,6 +192,9 @@ class Processes:
         code = int(self.last.Exit.Code)
         return printed + self.until(id, "Done"), code
 
+    def cut_off(self) -> None:
+        self._answers.cancel()
+
     def end(self) -> None:
         self._given.put(None)
         assert list(self._answers) == []
@@ -219,6 +223,20 @@ def test_processes_in_one_container(build: Build) -> None:
     build.solving.result(PATIENCE)
 
 
+def test_a_container_that_is_still_being_made_takes_no_process(build: Build) -> None:
+    ref = build.solve(image("base").run("echo begun; sleep 1000", name="wait").root.marshal())
+    request = pb.NewContainerRequest(ContainerID="c", Mounts=[ops_pb2.Mount(dest="/", resultID=ref)])
+    new_container = build.client.method("NewContainer", pb.NewContainerResponse, service=SERVICE)
+    making = new_container.future(request, metadata=build.metadata)
+    build.client.until_output(build.ref, "begun")
+    processes = Processes(build)
+    processes.start("p", "true")
+    with pytest.raises(grpc.RpcError, match="not created") as caught:
+        processes.until("p", "Started")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    making.cancel()
+
+
 def test_a_terminal_with_a_size(build: Build) -> None:
     processes = opened(build)
     processes.start("p", "sh", "-c", "read word; stty size; echo got $word", fds=(0, 1), tty=True)
@@ -240,6 +258,18 @@ def test_input_and_signals(build: Build) -> None:
     assert processes.last.Exit.Code == 9
     processes.until("p", "Done")
     processes.end()
+
+
+def test_a_client_that_cuts_its_stream_off_leaves_no_process(build: Build) -> None:
+    processes, others = opened(build), Processes(build)
+    processes.start("first", "sleep", "1000")
+    processes.until("first", "Started")
+    marker = secrets.token_hex(8)
+    others.start("p", "sh", "-c", "echo ready; exec sleep 1000", env=[f"MARKER={marker}"])
+    others.until("p", "File")
+    others.cut_off()
+    assert leftovers.until(lambda: processes_with(f"MARKER={marker}") == [])
+    assert processes.run("q", "echo", "the container goes on") == (b"the container goes on\n", 0)
 
 
 def test_a_failed_step_can_be_looked_at(build: Build) -> None:

@@ -7,14 +7,18 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from buildengine.errors import HostError, UserError
+from buildengine.limits import DISK, offload
+from tests.fakes import leftovers
 from tests.fakes.runtime_steps import Steps, processes_with
 from worker.runtime.container import Container, Process
 from worker.runtime.runtime import Runtime, open_runtime
@@ -41,6 +45,12 @@ def close(process: Process) -> None:
     for fd in (process.stdin, process.stdout, process.stderr, process.terminal):
         if fd >= 0:
             os.close(fd)
+
+
+def parent(pid: int) -> int:
+    """Of the first process of a container that is its supervisor."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
 
 
 def close_but(process: Process, kept: str) -> None:
@@ -158,6 +168,87 @@ async def test_the_end_of_the_first_is_the_end_of_all(builtin: Runtime, steps: S
             await container.start(steps.spec("/bin/true"), secrets={})
         close(first)
         close(other)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_who_comes_too_late_takes_nothing_from_the_first(builtin: Runtime, steps: Steps) -> None:
+    """The supervisor hears of the end of the first and of who wants to join it at one moment."""
+    async with builtin.open_container() as container, trio.open_nursery() as nursery:
+        first = await container.start(steps.spec("/bin/cat", env=("MARKER=late",)), secrets={}, stdin=True)
+        os.write(first.stdin, b"x")
+        await trio.lowlevel.wait_readable(first.stdout)
+        (pid,) = processes_with("MARKER=late")
+        pidfd = os.pidfd_open(pid)
+        late: list[Process] = []
+
+        async def join() -> None:
+            late.append(await container.start(steps.spec("/bin/true"), secrets={}))
+
+        with stopped(parent(pid)):
+            os.close(first.stdin)
+            first.stdin = -1
+            await trio.lowlevel.wait_readable(pidfd)  # it has ended
+            nursery.start_soon(join)
+            await wait_all_tasks_blocked()
+        assert (await first.wait()).code == 0
+        nursery.cancel_scope.deadline = trio.current_time() + 60
+    with pytest.raises(UserError, match="the container has ended"):
+        await late[0].wait()
+    os.close(pidfd)
+    close(first)
+    close(late[0])
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(builtin: Runtime, steps: Steps) -> None:
+    async with builtin.open_container() as container:
+        first = await container.start(steps.spec("/bin/cat", env=("MARKER=first",)), secrets={}, stdin=True)
+        os.write(first.stdin, b"x")
+        await trio.lowlevel.wait_readable(first.stdout)
+        (pid,) = processes_with("MARKER=first")
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with stopped(parent(pid)), trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                spec = steps.spec("/bin/sleep", "1000", terminal=True, env=("MARKER=abandoned",))
+                nursery.start_soon(partial(container.start, spec, secrets={}))
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        await output(container, steps, "/bin/true")  # behind it in the queue of the supervisor
+
+        def is_gone() -> bool:
+            return not processes_with("MARKER=abandoned") and len(os.listdir("/proc/self/fd")) <= descriptors
+
+        assert await offload(leftovers.until, is_gone, limiter=DISK)
+        close(first)
+
+
+async def test_many_may_have_something_to_say_while_nobody_listens(builtin: Runtime, steps: Steps) -> None:
+    async with builtin.open_container() as container:
+        first = await container.start(steps.spec("/bin/cat", env=("MARKER=deaf",)), secrets={}, stdin=True)
+        os.write(first.stdin, b"x")
+        await trio.lowlevel.wait_readable(first.stdout)
+        (pid,) = processes_with("MARKER=deaf")
+
+        async def say() -> None:
+            for _ in range(2000):
+                await first.signal(signal.SIGCONT)
+
+        async with trio.open_nursery() as nursery:
+            with stopped(parent(pid)):
+                nursery.start_soon(say)
+                nursery.start_soon(say)
+                await wait_all_tasks_blocked()
+        os.close(first.stdin)
+        first.stdin = -1
+        assert (await first.wait()).code == 0
+        close(first)
 
 
 async def test_leaving_kills_what_is_left(builtin: Runtime, steps: Steps) -> None:

@@ -115,6 +115,19 @@ async def test_a_released_container(process: FakeProcess) -> None:
     assert (exit.Code, exit.Error.code, exit.Error.message) == (UNKNOWN_EXIT, Code.CANCELLED, "context canceled")
 
 
+async def test_a_stream_that_is_cut_off_kills_what_runs(process: FakeProcess) -> None:
+    async with begun(process, 1):
+        pass  # leaving the block cancels the call
+    assert process.signals == [signal.SIGKILL]
+
+
+async def test_what_has_ended_is_not_killed(process: FakeProcess) -> None:
+    async with begun(process, 1) as call:
+        process.end()
+        await rest(call)
+    assert process.signals == []
+
+
 async def test_a_process_that_cannot_start_ends_and_others_go_on(process: FakeProcess) -> None:
     bridge = FakeBridge(start=UserError("no such program"))
     async with served(bridge) as caller, caller.processes() as call:

@@ -12,6 +12,7 @@ When PID 1 ends everything in the container does. Leaving the block kills what i
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Process:
         self.report: dict[str, Any] | None = None
         self._container = container
         self._number = number
+        self._abandoned = False
 
     async def signal(self, number: int) -> None:
         """Nothing happens when it has ended."""
@@ -51,11 +53,20 @@ class Process:
         await self.ended.wait()
         return self._container.exit_of(self.report)
 
-    def close(self) -> None:
-        """Close what is open of it here, for a caller who never got it."""
+    async def abandon(self) -> None:
+        """Kill it, and close what is open of it here: its caller never got it."""
+        self._abandoned = True
         for fd in (self.stdin, self.stdout, self.stderr, self.terminal):
             if fd >= 0:
                 os.close(fd)
+        with trio.CancelScope(shield=True):
+            await self.signal(signal.SIGKILL)
+
+    def take_terminal(self, fd: int) -> None:
+        if self._abandoned:
+            os.close(fd)
+        else:
+            self.terminal = fd
 
     def end(self, report: dict[str, Any] | None) -> None:
         self.report = report
@@ -72,6 +83,7 @@ class Container:
         self._processes: dict[int, Process] = {}
         self._count = 0
         self._gone = False
+        self._full = trio.Lock()  # one waits for room in the channel, the others for him
         self.exit_of = exit_of
 
     async def start(
@@ -104,7 +116,7 @@ class Container:
                     os.close(fd)
             await process.started.wait()
         except BaseException:
-            process.close()
+            await process.abandon()
             raise
         return process
 
@@ -116,7 +128,8 @@ class Container:
             except messages.Lost:
                 return  # whoever waits for a process will hear of it
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._channel)
+                async with self._full:
+                    await trio.lowlevel.wait_writable(self._channel)
 
     async def attend(self) -> None:
         """Take what the supervisor says until it is gone."""
@@ -145,7 +158,7 @@ class Container:
             return
         process = self._processes[number]
         if "terminal" in said:
-            process.terminal = fds[0]
+            process.take_terminal(fds[0])
         elif "started" in said:
             process.started.set()
         else:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _MSG_DONTWAIT = 0x40
+# Of a fork once PID 1 ends (pid_namespaces(7)), and of the process that it took along just after.
+_OF_THE_END = (errno.ENOMEM, errno.ESRCH)
+_ENDED = {"fault": "user", "message": "the container has ended: no process can join it"}
 
 
 def supervise(engine: _socket.socket, name: str, host: Host) -> NoReturn:
@@ -177,8 +180,17 @@ class Supervisor:
         return True
 
     def _join(self, number: int, fds: list[int], *, stdin: bool) -> None:
-        """Start one more process of the step."""
-        assert self._group is not None
+        """Start one more process of the step. That there can be none is its failure, not that of the others."""
+        try:
+            joined = self._forked(number)
+        except OSError as error:
+            self._refuse(number, error)
+        else:
+            self._begin(joined, fds, stdin=stdin)
+        for fd in fds:
+            os.close(fd)
+
+    def _forked(self, number: int) -> Joined:
         channel, theirs = messages.pair()
         pid = os.fork()
         if pid == 0:
@@ -187,18 +199,28 @@ class Supervisor:
             joining.run(theirs, self._host, self._pidfd)
         theirs.close()
         joined = Joined(number, pid, os.pidfd_open(pid), channel)
-        self._joined[joined.pidfd] = joined
-        self._poll.register(joined.pidfd, select.POLLIN)
-        self._group.attach(pid)
+        for fd in (joined.pidfd, channel.fileno()):
+            self._poll.register(fd, select.POLLIN)
+            self._joined[fd] = joined
+        return joined
+
+    def _begin(self, joined: Joined, fds: list[int], *, stdin: bool) -> None:
+        assert self._group is not None
         setting = {"stdin": stdin, "nodev": not self._group.devices_enforced, "user": self._registration >= 0}
         try:
-            messages.send(channel, setting, tuple(fds))
+            self._group.attach(joined.pid)
+            messages.send(joined.channel, setting, tuple(fds))
         except messages.Lost:
             pass  # it has left word why
-        for fd in fds:
-            os.close(fd)
-        self._poll.register(channel.fileno(), select.POLLIN)
-        self._joined[channel.fileno()] = joined
+        except OSError as error:
+            joined.said["failure"] = self._refuse(joined.number, error)
+            syscalls.pidfd_kill(joined.pidfd, _SIGKILL)
+
+    def _refuse(self, number: int, error: OSError) -> dict[str, str]:
+        """Tell why a process could not join."""
+        why = _ENDED if error.errno in _OF_THE_END else init.failure("joining the container", error)
+        self.answer({"process": number, "failure": why})
+        return why
 
     def _bury(self, joined: Joined) -> None:
         """Take what a process that joined has to say; once it has ended, tell how."""
