@@ -83,9 +83,11 @@ class CacheMounts:
             use.count -= 1
             if not use.count:
                 self._uses.pop((owner, key), None)
-                with trio.CancelScope(shield=True):
-                    await self._db.write(lambda c: self._end(c, use.id))
-                use.lock.release()
+                try:
+                    with trio.CancelScope(shield=True):
+                        await self._db.write(lambda c: self._end(c, use.id))
+                finally:
+                    use.lock.release()
 
     def locks(self, owner: str) -> tuple[int, ...]:
         """The locks by which `owner` has its directories. Whoever holds copies keeps others out, after us too: a step

@@ -23,7 +23,7 @@ from buildengine.api.fspackets_pb2 import Packet
 from buildengine.api.fsreceive import Packets, receive
 from buildengine.api.rpc import Code, Metadata, RpcError
 from buildengine.api.sessions import ClientSession, SessionGone
-from buildengine.errors import ContextError
+from buildengine.errors import ContextError, StoreError
 from buildengine.limits import DISK, offload
 from cache.cachemounts import CacheMounts
 from cache.localindex import LocalIndex
@@ -66,15 +66,21 @@ class ReceivedDirectories:
         *,
         task_status: trio.TaskStatus[ReceivedDirectory],
     ) -> None:
-        """Receives, and keeps the directory locked until it is released."""
+        """Receives, and keeps the directory locked until it is released. What goes wrong then is nobody's failure: the
+        next who needs a store that is broken will say so."""
         suffix = ":metadata" if origin.metadata_only else ""
         key = f"local source {origin.name}:{origin.shared_key_hint}:{session.shared_key}{suffix}"
         described = f"local source for {origin.name}"
         released = trio.Event()
-        async with self._mounts.acquire(key, sharing="private", kind="source.local", description=described) as path:
-            scan = await _answered(session, origin, partial(fill, self._index, path, origin, progress))
-            task_status.started(ReceivedDirectory(path=str(path), scan=scan, release=released.set))
-            await released.wait()
+        held = self._mounts.acquire(key, sharing="private", kind="source.local", description=described)
+        try:
+            async with held as path:
+                scan = await _answered(session, origin, partial(fill, self._index, path, origin, progress))
+                task_status.started(ReceivedDirectory(path=str(path), scan=scan, release=released.set))
+                await released.wait()
+        except StoreError:
+            if not released.is_set():
+                raise
 
 
 @asynccontextmanager

@@ -107,6 +107,7 @@ class History:
         self._active: dict[str, BuildRecord] = {}
         self._listeners: set[trio.MemorySendChannel[HistoryEvent]] = set()
         self._heard: Counter[str] = Counter()  # refs that somebody listens to
+        self._unnamed: Counter[str] = Counter()  # documents that a record is about to name
         self._doomed: set[str] = set()  # to be deleted when nobody does any more
 
     # --- builds
@@ -117,8 +118,12 @@ class History:
 
     async def completed(self, record: BuildRecord, besides: Iterable[Blob] = ()) -> None:
         """Its documents are there already; `besides` are some that it does not name itself."""
-        self._active.pop(record.ref, None)
-        await self._db.write(lambda c: _put(c, record, besides))
+        besides = tuple(besides)
+        try:
+            await self._db.write(lambda c: _put(c, record, besides))
+        finally:
+            self._active.pop(record.ref, None)
+            self._unnamed -= Counter(blob.digest.hex for blob in (*record.blobs(), *besides))
         self._tell(Happening.COMPLETE, record)
 
     async def keep_file(self, path: Path, media_type: str) -> Blob:
@@ -127,7 +132,7 @@ class History:
         with explained("cannot write the build history"):
             size = path.stat().st_size
             path.rename(self._directory / digest.hex)
-        return Blob(media_type=media_type, digest=digest, size=size)
+        return self._made(digest, size, media_type)
 
     def keep(self, data: bytes, media_type: str) -> Blob:
         """A small document."""
@@ -136,7 +141,11 @@ class History:
         with explained("cannot write the build history"):
             temporary.write_bytes(data)
             temporary.rename(self._directory / digest.hex)
-        return Blob(media_type=media_type, digest=digest, size=len(data))
+        return self._made(digest, len(data), media_type)
+
+    def _made(self, digest: Digest, size: int, media_type: str) -> Blob:
+        self._unnamed[digest.hex] += 1
+        return Blob(media_type=media_type, digest=digest, size=size)
 
     async def rest(self) -> None:
         """No build is near."""
@@ -227,9 +236,10 @@ class History:
             self._doomed.add(ref)
             return
         self._doomed.discard(ref)
-        for digest in await self._db.write(lambda c: _delete(c, ref)):
-            with suppress(OSError):
-                (self._directory / Digest(digest).hex).unlink(missing_ok=True)
+        for digest in map(Digest, await self._db.write(lambda c: _delete(c, ref))):
+            if digest.hex not in self._unnamed:
+                with suppress(OSError):
+                    (self._directory / digest.hex).unlink(missing_ok=True)
         self._tell(Happening.DELETED, record)
 
     async def sweep(self) -> None:
@@ -248,7 +258,8 @@ class History:
     async def collect_forever(self) -> None:
         while True:
             await trio.sleep(_EVERY)
-            await self.collect()
+            with suppress(BuildError):  # a broken store is told to whoever needs it: it is no end of the daemon
+                await self.collect()
 
     def _known_record(self, ref: str) -> BuildRecord:
         record = self.find(ref)

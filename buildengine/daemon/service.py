@@ -192,27 +192,33 @@ class Service:
         try:
             outcome = await self._run(order, build)
         except BaseException as error:
-            with trio.CancelScope(shield=True):
-                await self._complete(replace(record, failure=self._failure(error)), build, order)
+            await self._complete(replace(record, failure=self._failure(error)), build, order)
             raise
-        made = {key: self._kept(predicate) for key, predicate in outcome.provenance.items()}
-        results = {key: ResultInfo(attestations=(blob,)) for key, blob in made.items() if key}
-        whole = replace(_result(outcome), attestations=(made[""],) if "" in made else ())
-        await self._complete(replace(record, response=outcome.metadata, result=whole, results=results), build, order)
+        await self._complete(self._successful(record, outcome), build, order)
         return with_each(outcome.metadata, request.exports, outcome.exported)
 
-    def _kept(self, predicate: Predicate) -> Blob:
+    def _successful(self, record: BuildRecord, outcome: BuildOutcome) -> BuildRecord:
+        made = {key: blob for key, each in outcome.provenance.items() if (blob := self._kept(each)) is not None}
+        results = {key: ResultInfo(attestations=(blob,)) for key, blob in made.items() if key}
+        whole = replace(_result(outcome), attestations=(made[""],) if "" in made else ())
+        return replace(record, response=outcome.metadata, result=whole, results=results)
+
+    def _kept(self, predicate: Predicate) -> Blob | None:
         """The provenance of a result, as a document of the history."""
-        blob = self.history_store.keep(predicate.data, MEDIA_TYPE)
-        return replace(blob, annotations={PREDICATE_TYPE: predicate.type})
+        with suppress(OSError, BuildError):
+            blob = self.history_store.keep(predicate.data, MEDIA_TYPE)
+            return replace(blob, annotations={PREDICATE_TYPE: predicate.type})
+        return None
 
     async def _complete(self, record: BuildRecord, build: RunningBuild, order: BuildOrder) -> None:
+        """Whoever waits for the build may go meanwhile; and that its documents cannot be kept is not its failure."""
         build.journal.end()
         record = replace(record, completed=time.time(), steps=build.journal.steps)
-        with suppress(OSError, BuildError):  # the build is done: that its logs cannot be kept is not its failure
-            record = replace(record, trace=self.history_store.keep(_trace(record, build, order), TRACE))
-            record = replace(record, logs=await self.history_store.keep_file(build.path, LOGS))
-        await self.history_store.completed(record, self._images(record))
+        with trio.CancelScope(shield=True):
+            with suppress(OSError, BuildError):
+                record = replace(record, trace=self.history_store.keep(_trace(record, build, order), TRACE))
+                record = replace(record, logs=await self.history_store.keep_file(build.path, LOGS))
+            await self.history_store.completed(record, self._images(record))
         build.is_recorded = record.logs is not None
 
     def _images(self, record: BuildRecord) -> list[Blob]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import grpc
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from buildengine.api import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2, upload_pb2
 from buildengine.api.sessions import SessionGone
-from buildengine.errors import ContextError, SourceError, UserError
+from buildengine.errors import ContextError, SourceError, StoreError, UserError
 from buildengine.events import Event, StatusEvent
 from cache.selection import Selector
 from cache.usage import directories
@@ -279,3 +282,20 @@ async def test_a_received_directory_is_a_source_until_nobody_holds_it(daemon: Se
         assert used == [("source.local", "local source for context", True)]
         other.release()
     here.release()
+
+
+async def test_a_store_that_breaks_meanwhile_is_no_end_of_the_daemon(daemon: SessionDaemon, tmp_path: Path) -> None:
+    """What a directory of it was used for is over: that this cannot be written down is for the next who needs it."""
+    (tmp_path / "source").mkdir()
+    origin = LocalOrigin(name="context")
+    async with Client(daemon, tmp_path, {FILE_SYNC: send_files(tmp_path / "source", [])}) as session:
+        received = await session.directories.receive(origin, lambda count: None)
+        with closing(sqlite3.connect(daemon.cache.root / "meta.db")) as other:
+            other.execute("ALTER TABLE cachemounts RENAME TO elsewhere")
+            received.release()
+            await wait_all_tasks_blocked(0.05)
+            with pytest.raises(StoreError):
+                await session.directories.receive(origin, lambda count: None)
+            other.execute("ALTER TABLE elsewhere RENAME TO cachemounts")
+        again = await session.directories.receive(origin, lambda count: None)
+        assert again.path == received.path  # nobody has its lock
