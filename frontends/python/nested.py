@@ -54,7 +54,8 @@ def _result(given: FrontendResult) -> Result:
 
 
 def _image(made: PlatformResult) -> Image:
-    image = Image.from_config(_state(made.definition), made.config)
+    state = _state(made.definition)
+    image = Image.from_config(state, made.config) if made.config else Image.of(state)
     attested = tuple(Attested(claim=each.claim, state=_state(each.definition)) for each in made.attestations)
     return Image(state=image.state, document=image.document, base_config=made.base_config, attested=attested)
 
