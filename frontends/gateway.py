@@ -216,6 +216,15 @@ class Gateway(Protocol):
         ...
 
 
+async def image_of(gateway: Gateway, reference: str, *, platform: Platform, mode: str, name: str) -> ResolvedImage:
+    """`resolve_image` by `resolve_source`: what every gateway does that has no other way."""
+    asked = SourceOp(identifier=f"docker-image://{reference}")
+    found = await gateway.resolve_source(asked, platform=platform, mode=mode, name=name)
+    if not isinstance(found, ResolvedImage):
+        raise NotAnImage(reference, found.source)
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendRequest:
     """`options` are BuildKit's frontend attributes: `filename`, `target`, `build-arg:X`, `label:X`, `no-cache`,

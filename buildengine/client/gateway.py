@@ -37,9 +37,9 @@ from frontends.gateway import (
     Details,
     FileInfo,
     FrontendResult,
-    NotAnImage,
     ResolvedImage,
     ResolvedSource,
+    image_of,
 )
 from llb.definition import Definition
 from llb.ops import SourceOp
@@ -141,11 +141,7 @@ class RemoteGateway:
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        asked = SourceOp(identifier=f"docker-image://{reference}")
-        found = await self.resolve_source(asked, platform=platform, mode=mode, name=name)
-        if not isinstance(found, ResolvedImage):
-            raise NotAnImage(reference, found.source)
-        return found
+        return await image_of(self, reference, platform=platform, mode=mode, name=name)
 
     async def resolve_source(
         self,

@@ -32,11 +32,11 @@ from frontends.gateway import (
     Frontend,
     FrontendRequest,
     FrontendResult,
-    NotAnImage,
     PlatformResult,
     Reference,
     ResolvedImage,
     ResolvedSource,
+    image_of,
 )
 from llb.definition import Definition
 from llb.ops import ExecOp, SourceOp
@@ -207,12 +207,8 @@ class LocalGateway:
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        asked = SourceOp(identifier=f"docker-image://{reference}")
         shown = name or f"[internal] load metadata for {reference}"
-        found = await self.resolve_source(asked, platform=platform, mode=mode, name=shown)
-        if not isinstance(found, ResolvedImage):
-            raise NotAnImage(reference, found.source)
-        return found
+        return await image_of(self, reference, platform=platform, mode=mode, name=shown)
 
     async def resolve_source(
         self,
