@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +37,18 @@ def text(side: Side, said: str) -> str:
 def document(side: Side, said: str | bytes) -> Any:
     """JSON; keys that are digests or ids come in an order of their own."""
     return _alike(side, json.loads(said))
+
+
+def files(side: Side, directory: Path) -> Any:
+    """The names of all files below a directory, and what those say that are not the base image's programs."""
+    found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if not path.is_dir()}
+    texts = {name: path.read_bytes() for name, path in found.items() if "bin/" not in name}
+    return sorted(found), {name: content(side, data) for name, data in texts.items()}
+
+
+def content(side: Side, data: bytes) -> Any:
+    """That of a file: what is no JSON is the same to the last byte."""
+    return document(side, data) if data.startswith(b"{") else data
 
 
 def _alike(side: Side, value: Any, key: str = "") -> Any:
