@@ -27,6 +27,7 @@ from frontends.gateway import (
     USUAL_DETAILS,
     Details,
     FileInfo,
+    Frontend,
     FrontendRequest,
     FrontendResult,
     ResolvedDirectory,
@@ -34,6 +35,7 @@ from frontends.gateway import (
     ResolvedHttp,
     ResolvedImage,
     ResolvedSource,
+    image_of,
 )
 from frontends.testing import trees
 from frontends.testing.trees import Given, Tree
@@ -43,20 +45,34 @@ from llb.ops import ExecOp, SourceOp
 
 AMD64 = Platform(os="linux", architecture="amd64")
 ARM64 = Platform(os="linux", architecture="arm64")
+USUAL_REQUEST = FrontendRequest(options={}, platforms=(AMD64,), build_platform=AMD64)
 _NO_INPUTS: Mapping[str, Definition] = MappingProxyType({})
 _BESIDE = "local://dockerfile"
 
 
-def image_config(*, platform: Platform | None = None, **config: Any) -> bytes:
+def image_config(
+    *, platform: Platform | None = None, layers: int = 1, history: Sequence[Mapping[str, Any]] = (), **config: Any
+) -> bytes:
     """An image config as a registry has it; keywords are fields of its `config` object: `Cmd`, `Env`, `User`, ...
 
-    Without a platform it is the config of whatever platform is asked for.
+    Without a platform it is the config of whatever platform is asked for. `layers` is how many it has.
     """
     return json.dumps({
         **(platform.to_json() if platform else {}),
         "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], **config},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{0:064x}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{number:064x}" for number in range(layers)]},
+        "history": list(history),
     }).encode()  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolving:
+    """That somebody wanted to know what a source is; see `Gateway.resolve_source`."""
+
+    identifier: str
+    platform: Platform | None
+    mode: str
+    name: str
 
 
 @dataclass(slots=True)
@@ -65,7 +81,10 @@ class FakeGateway:
 
     `images`: configs by reference, `nginx` or `nginx linux/arm64`. `sources`: the files of any other source, by its
     identifier: `https://example.org/tool`, `docker-image://docker.io/library/nginx:latest`. `leaves`: the files that a
-    command leaves, by a part of its step's name or of the command: `{"make": {"/out/app": b"..."}}`.
+    command leaves, by a part of its step's name or of the command: `{"make": {"/out/app": b"..."}}`. `frontends`: what
+    `run_frontend` finds by name besides the ones that are built in; they are asked on behalf of `request`.
+
+    What the gateway was asked is in `solved`, `resolved`, `caches` and `warnings`, each in its order.
     """
 
     files: Given = field(default_factory=dict)
@@ -73,8 +92,12 @@ class FakeGateway:
     images: Mapping[str, bytes] = field(default_factory=dict)
     sources: Mapping[str, Given] = field(default_factory=dict)
     leaves: Mapping[str, Given] = field(default_factory=dict)
-    warnings: list[WarningEvent] = field(default_factory=list)
+    frontends: Mapping[str, Frontend] = field(default_factory=dict)
+    request: FrontendRequest = USUAL_REQUEST
     solved: list[Definition] = field(default_factory=list)
+    resolved: list[Resolving] = field(default_factory=list)
+    caches: list[CacheEntry] = field(default_factory=list)
+    warnings: list[WarningEvent] = field(default_factory=list)
 
     async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
         self.solved.append(definition)
@@ -83,9 +106,7 @@ class FakeGateway:
     async def resolve_image(
         self, reference: str, *, platform: Platform, mode: str = "default", name: str = ""
     ) -> ResolvedImage:
-        source = SourceOp(identifier=f"docker-image://{reference}")
-        config = self._config(reference, platform)
-        return ResolvedImage(source=source, digest=Digest.sha256(config), config=config)
+        return await image_of(self, reference, platform=platform, mode=mode, name=name)
 
     async def resolve_source(
         self,
@@ -97,10 +118,12 @@ class FakeGateway:
         policies: Sequence[Policy] = (),
         details: Details = USUAL_DETAILS,
     ) -> ResolvedSource:
+        self.resolved.append(Resolving(identifier=source.identifier, platform=platform, mode=mode, name=name))
         scheme, _, rest = source.identifier.partition("://")
         match scheme:
             case "docker-image":
-                return await self.resolve_image(rest, platform=platform or AMD64)
+                config = self._config(rest, platform or AMD64)
+                return ResolvedImage(source=source, digest=Digest.sha256(config), config=config)
             case "http" | "https":
                 (data,) = [entry.data for entry in self.tree(source).values()]
                 return ResolvedHttp(source=source, checksum=Digest.sha256(data), filename=_filename(source))
@@ -114,11 +137,12 @@ class FakeGateway:
         self, name: str, options: Mapping[str, str], inputs: Mapping[str, Definition] = _NO_INPUTS
     ) -> FrontendResult:
         """The frontends that are built in run here as well."""
-        outer = FrontendRequest(options={}, platforms=(AMD64,), build_platform=AMD64)
-        return await catalog.find(name).build(self, outer.nested(options, inputs))
+        frontend = self.frontends[name] if name in self.frontends else catalog.find(name)
+        return await frontend.build(self, self.request.nested(options, inputs))
 
     def import_caches(self, caches: Sequence[CacheEntry]) -> None:
-        """There are none."""
+        """Nothing is found in them."""
+        self.caches += caches
 
     def warn(self, warning: WarningEvent) -> None:
         self.warnings.append(warning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from buildengine.digest import Digest
 from buildengine.errors import Location
 from buildengine.platform import Platform
 from llb import ops
@@ -17,6 +18,7 @@ class Step:
 
     number: int
     name: str
+    digest: Digest
     op: ops.Op
     ignore_cache: bool = False
     inputs: tuple[Step, ...] = ()
@@ -66,10 +68,14 @@ class Step:
         return found[0]
 
     @property
+    def file(self) -> ops.FileOp:
+        assert isinstance(self.op.payload, ops.FileOp), f"{self} is no file operation"
+        return self.op.payload
+
+    @property
     def actions(self) -> list[ops.Action]:
         """What a step on files does, one after the other."""
-        assert isinstance(self.op.payload, ops.FileOp), f"{self} is no file operation"
-        return [step.action for step in self.op.payload.actions]
+        return [step.action for step in self.file.actions]
 
     @property
     def copies(self) -> list[ops.CopyAction]:
@@ -85,6 +91,7 @@ def steps(definition: Definition | None) -> tuple[Step, ...]:
         made[digest] = Step(
             number=number,
             name=node.name,
+            digest=digest,
             op=node.op,
             ignore_cache=node.metadata.ignore_cache,
             inputs=tuple(made[edge.digest] for edge in node.op.inputs),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import stat
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from buildengine.errors import SourceError
@@ -36,6 +38,7 @@ class Entry:
 Tree = Mapping[str, Entry]
 """Entries by path without a slash in front: `etc/passwd`."""
 _SCRATCH: Tree = {}
+_NO_ARCHIVE = (tarfile.ReadError, EOFError, zlib.error)
 
 
 def tree(given: Given) -> Tree:
@@ -202,18 +205,26 @@ def _found(among: Tree, pattern: str, *, wildcard: bool, missing_ok: bool) -> li
 
 
 def _archive(entry: Entry) -> dict[str, Entry] | None:
-    """What is in a tar archive; None for what is none."""
+    """What is in a tar archive; None for what does not begin as one. Raises SourceError for one that is damaged."""
     if not stat.S_ISREG(entry.mode):
         return None
-    try:
-        with tarfile.open(fileobj=io.BytesIO(entry.data)) as archive:
-            unpacked: dict[str, Entry] = {}
-            for member in archive:
-                kind = stat.S_IFDIR if member.isdir() else stat.S_IFLNK if member.issym() else stat.S_IFREG
-                file = archive.extractfile(member) if member.isfile() else None
-                data = file.read() if file else b""
-                link = member.linkname if member.issym() else ""
-                _put(unpacked, clean(member.name), Entry(mode=kind | member.mode, data=data, link=link))
-            return unpacked
-    except tarfile.ReadError:
-        return None
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(tarfile.open(fileobj=io.BytesIO(entry.data)))
+        except _NO_ARCHIVE:
+            return None
+        try:
+            return _unpacked(archive)
+        except _NO_ARCHIVE as error:
+            raise SourceError(f"the archive is damaged: {error}") from error
+
+
+def _unpacked(archive: tarfile.TarFile) -> dict[str, Entry]:
+    unpacked: dict[str, Entry] = {}
+    for member in archive:
+        kind = stat.S_IFDIR if member.isdir() else stat.S_IFLNK if member.issym() else stat.S_IFREG
+        file = archive.extractfile(member) if member.isfile() else None
+        data = file.read() if file else b""
+        link = member.linkname if member.issym() else ""
+        _put(unpacked, clean(member.name), Entry(mode=kind | member.mode, data=data, link=link))
+    return unpacked

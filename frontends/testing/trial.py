@@ -20,7 +20,7 @@ import trio
 from buildengine import platform as platforms
 from buildengine.events import WarningEvent
 from buildengine.platform import Platform
-from frontends.gateway import FrontendRequest, PlatformResult
+from frontends.gateway import FrontendRequest, FrontendResult, PlatformResult
 from frontends.python import building
 from frontends.python.context import SECRETS
 from frontends.python.result import Build
@@ -60,6 +60,10 @@ class BuiltImage:
     def find(self, part: str) -> list[Step]:
         return [step for step in self.steps if part in step.name]
 
+    @property
+    def names(self) -> list[str]:
+        return [step.name for step in self.steps]
+
     @cached_property
     def document(self) -> dict[str, Any]:
         """The whole image config."""
@@ -83,14 +87,25 @@ class BuiltImage:
         return {path: entry.data for path, entry in sorted(made.items()) if stat.S_ISREG(entry.mode)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Built:
     """What a build made. Of several platforms `on(platform)` is one image; the rest is for the only one."""
 
-    images: tuple[BuiltImage, ...]
-    multi_platform: bool
-    warnings: tuple[WarningEvent, ...]
-    asked: tuple[str, ...]  # of the gateway, see recorder
+    result: FrontendResult
+    gateway: FakeGateway
+    asked: tuple[str, ...] = ()  # of the gateway, see recorder
+
+    @cached_property
+    def images(self) -> tuple[BuiltImage, ...]:
+        return tuple(BuiltImage(result=made, gateway=self.gateway) for made in self.result.results)
+
+    @property
+    def multi_platform(self) -> bool:
+        return self.result.multi_platform
+
+    @property
+    def warnings(self) -> Sequence[WarningEvent]:
+        return self.gateway.warnings
 
     def on(self, platform: str) -> BuiltImage:
         found = [image for image in self.images if str(image.platform) == platform]
@@ -108,6 +123,10 @@ class Built:
 
     def step(self, part: str) -> Step:
         return self.image.step(part)
+
+    @property
+    def names(self) -> list[str]:
+        return self.image.names
 
     @property
     def config(self) -> dict[str, Any]:
@@ -142,33 +161,34 @@ def run(
     `args` is what `--build-arg` would set, `options` any other, `target`, `no-cache`, ...; `secrets` are ids, `inputs`
     results of other builds. For the rest see FakeGateway.
     """
-    gateway = FakeGateway(
-        files=files or {}, beside=beside, images=images or {}, sources=sources or {}, leaves=leaves or {}
-    )
     named = {"filename": "build.py", **options, **{f"build-arg:{name}": value for name, value in args.items()}}
     if secrets:
         named[SECRETS] = ",".join(secrets)
     request = _request(named, platforms, build_platform, inputs or {})
+    gateway = FakeGateway(
+        files=files or {},
+        beside=beside,
+        images=images or {},
+        sources=sources or {},
+        leaves=leaves or {},
+        request=request,
+    )
     return trio.run(partial(run_on, build, gateway, request))
 
 
 async def run_on(build: Build, gateway: FakeGateway, request: FrontendRequest | None = None) -> Built:
     """The same for tests that are asynchronous themselves."""
+    gateway.request = request or gateway.request
     recorder = Recorder(gateway)
-    result = await building.run(build, recorder, request or _request({}, ("linux/amd64",), "linux/amd64"))
-    return Built(
-        images=tuple(BuiltImage(result=made, gateway=gateway) for made in result.results),
-        multi_platform=result.multi_platform,
-        warnings=tuple(gateway.warnings),
-        asked=tuple(recorder.asked),
-    )
+    result = await building.run(build, recorder, gateway.request)
+    return Built(result=result, gateway=gateway, asked=tuple(recorder.asked))
 
 
 def _request(
     options: Mapping[str, str],
     wanted: Sequence[str],
     build_platform: str,
-    inputs: Mapping[str, State] = MappingProxyType({}),
+    inputs: Mapping[str, State],
 ) -> FrontendRequest:
     return FrontendRequest(
         options=options,

@@ -22,9 +22,9 @@ from buildengine.events import WarningEvent
 from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from frontends.gateway import USUAL_DETAILS, Details, FileInfo, ResolvedSource
+from frontends.testing import AMD64
 from llb.definition import Definition
 from llb.ops import SourceOp
-from tests.fakes.gateway import AMD64
 
 WORKER = WorkerInfo(id="w1", labels={"executor": "oci"}, platforms=(AMD64,), policies=())
 

@@ -16,10 +16,10 @@ from buildengine.api.gateway import container_order
 from buildengine.api.rpc import ClientCall, Code, RpcError
 from buildengine.api.status import EXIT
 from buildengine.errors import UserError
+from frontends.testing import ARM64
 from llb.ops import MountType, NetMode, SecurityMode
 from llb.pb import ops_pb2
 from tests.fakes.bridges import FakeBridge, FakeProcess, served
-from tests.fakes.gateway import ARM64
 
 Call = ClientCall[pb.ExecMessage, pb.ExecMessage]
 

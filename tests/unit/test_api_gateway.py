@@ -31,12 +31,12 @@ from frontends.gateway import (
     ResolvedImage,
     ResolvedSource,
 )
+from frontends.testing import ARM64
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
 from llb.state import image, local, scratch
 from tests.fakes.bridges import WORKER, FakeBridge, served
-from tests.fakes.gateway import ARM64
 
 CONTEXT = local("context").marshal()
 DIGEST = Digest.sha256(b"it")

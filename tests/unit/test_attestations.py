@@ -21,10 +21,11 @@ from frontends.attestations import Scanner
 from frontends.dockerfile.build import DockerfileFrontend
 from frontends.gateway import FrontendResult
 from frontends.sbom import Targets, open_scanner
+from frontends.testing import FakeGateway
 from llb import graph
 from llb.ops import ExecOp, MountType
 from llb.state import local, scratch
-from tests.fakes.gateway import BASES, FakeGateway, gateway, image_config, request
+from tests.fakes.gateway import BASES, gateway, image_config, request
 from worker.exporters import statement
 from worker.exporters.attestations import Attestation, unbundled
 from worker.exporters.document import OCI

@@ -17,14 +17,16 @@ from buildengine.api.rpc import RpcError
 from buildengine.api.status import to_rpc
 from buildengine.client.gateway import RemoteGateway
 from buildengine.daemon.bridge import Bridge
+from buildengine.digest import Digest
 from buildengine.errors import BuildError, ParseError, SourceError, UserError
 from buildengine.sourcepolicy import Action, Policy, Rule, Selector
 from frontends import Context, Image
 from frontends.gateway import FrontendRequest, FrontendResult, ResolvedHttp, ResolvedImage
 from frontends.python.building import run
+from frontends.testing import AMD64, ARM64, FakeGateway, steps
 from llb.ops import SourceOp
 from tests.fakes.bridges import WORKER
-from tests.fakes.gateway import AMD64, ARM64, FakeGateway, gateway, image_config, nodes, request
+from tests.fakes.gateway import gateway, image_config, request
 
 FILES = {"app.yaml": b"a: 1\nb\n", "large": b"x" * (9 << 20)}
 
@@ -103,7 +105,7 @@ async def test_a_result_is_the_same_from_elsewhere() -> None:
     assert remote.definition is not None
     assert local.definition is not None
     assert remote.definition.ops == local.definition.ops
-    assert [node.name for node in nodes(remote.definition)] == [node.name for node in nodes(local.definition)]
+    assert [node.name for node in steps(remote.definition)] == [node.name for node in steps(local.definition)]
     assert remote.attestations[0].claim == local.attestations[0].claim
     assert warnings[0] == warnings[1]
 
@@ -120,13 +122,15 @@ async def test_an_error_keeps_its_class_and_its_place() -> None:
 
 
 async def test_sources_are_resolved_elsewhere() -> None:
-    on = FakeGateway(images={"docker.io/library/a:1": image_config()})
+    http = {"https://example.org/x": {"x": b"data"}}
+    on = FakeGateway(images={"docker.io/library/a:1": image_config()}, sources=http)
     remote, _ = halves(on, request())
-    found = await remote.resolve_image("docker.io/library/a:1", platform=ARM64, mode="pull", name="shown")
-    assert isinstance(found, ResolvedImage)
-    assert (found.config, on.resolving) == (image_config(), ["shown"])
-    http = await remote.resolve_source(SourceOp(identifier="https://example.org/x"), platform=None)
-    assert isinstance(http, ResolvedHttp)
+    image = await remote.resolve_image("docker.io/library/a:1", platform=ARM64, mode="pull", name="shown")
+    assert isinstance(image, ResolvedImage)
+    assert (image.config, [each.name for each in on.resolved]) == (image_config(), ["shown"])
+    found = await remote.resolve_source(SourceOp(identifier="https://example.org/x"), platform=None)
+    assert isinstance(found, ResolvedHttp)
+    assert (found.checksum, found.filename) == (Digest.sha256(b"data"), "x")
     with pytest.raises(SourceError, match="not found"):
         await remote.resolve_image("docker.io/library/b:1", platform=AMD64)
     denied = Policy(rules=(Rule(action=Action.DENY, selector=Selector(identifier="*")),))

@@ -24,13 +24,15 @@ from buildengine.events import WarningEvent
 from buildengine.platform import Platform, local
 from buildengine.sourcepolicy import Policy
 from frontends.gateway import FrontendRequest
+from frontends.testing import ARM64, FakeGateway
+from frontends.testing.gateway import FakeReference, Resolving
 from llb import codec
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.state import image
 from llb.state import local as directory
 from tests.fakes.bridges import WORKER
-from tests.fakes.gateway import ARM64, FakeGateway, FakeReference, gateway, request
+from tests.fakes.gateway import gateway, request
 from worker.runtime.runtime import Runtime
 
 CONTEXT = directory("context").marshal()
@@ -56,7 +58,7 @@ class FailingGateway(FakeGateway):
         self.error = error
 
     async def solve(self, definition: Definition, policies: Sequence[Policy] = ()) -> FakeReference:
-        reference = FailingReference(definition=definition, files={})
+        reference = FailingReference(definition=definition, gateway=self)
         reference.error = self.error
         return reference
 
@@ -125,7 +127,7 @@ async def test_platforms_among_the_options_give_a_set() -> None:
 
 async def test_a_frontend_reads_the_directories_of_the_builds_client() -> None:
     on = gateway("FROM scratch\nCOPY a /\n", files=FILES)
-    on.session = "s1"
+    on.request = replace(request(), session="s1")
     result = await bridge(on).solve(SolveOrder(frontend="dockerfile.v0"))
     assert result.ref.definition is not None
     sources = [codec.decode(op).payload for op in result.ref.definition.ops]
@@ -161,11 +163,8 @@ async def test_a_frontend_that_nobody_knows_or_may_run() -> None:
     with pytest.raises(RpcError, match=r"invalid frontend: nope\.v0"):
         await bridge().solve(SolveOrder(frontend="nope.v0"))
     config = Config(frontends={"dockerfile.v0": FrontendConfig(enabled=False)})
-    find = Catalog(config, lambda: WORKER, no_runtime).find
-    on = gateway("FROM scratch\n")
-    on.find = find
-    with pytest.raises(RpcError, match=r"invalid frontend: dockerfile\.v0"):
-        await bridge(on).solve(SolveOrder(frontend="dockerfile.v0"))
+    with pytest.raises(UserError, match=r"invalid frontend: dockerfile\.v0"):
+        Catalog(config, lambda: WORKER, no_runtime).find("dockerfile.v0")
 
 
 # --- sources, inputs, warnings -----------------------------------------------------------------------------------
@@ -176,7 +175,9 @@ async def test_sources_are_resolved_as_they_are_asked_for() -> None:
     source = SourceOp(identifier="docker-image://docker.io/library/busybox:latest")
     for platform in (None, ARM64):
         await bridge(on).resolve_source(source, platform=platform, mode="pull", name="")
-    assert on.resolved == [(source.identifier.partition("://")[2], each, "pull") for each in (None, ARM64)]
+    assert on.resolved == [
+        Resolving(identifier=source.identifier, platform=each, mode="pull", name="") for each in (None, ARM64)
+    ]
 
 
 async def test_inputs_are_those_of_the_request() -> None:

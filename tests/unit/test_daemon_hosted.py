@@ -15,10 +15,11 @@ from buildengine.daemon.bridge import Bridge
 from buildengine.daemon.hosted import PATIENCE, Carry, hosted
 from buildengine.errors import BuildError, ExecFailed
 from frontends.gateway import FrontendResult
+from frontends.testing import FakeGateway
 from llb.pb import ops_pb2
 from llb.state import local as directory
 from tests.fakes.bridges import WORKER
-from tests.fakes.gateway import FakeGateway, request
+from tests.fakes.gateway import request
 
 CONTEXT = directory("context").marshal()
 FAILED = ExecFailed("exit code: 1", argv=("/run",), exit_code=1)

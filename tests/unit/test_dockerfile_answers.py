@@ -6,7 +6,8 @@ import base64
 import json
 from typing import Any
 
-from tests.fakes.gateway import ARM64, build, image_config
+from frontends.testing import ARM64
+from tests.fakes.gateway import build, image_config
 
 FILE = """\
 ARG base=box

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,22 +18,13 @@ from buildengine.platform import Platform
 from buildengine.sourcepolicy import Policy
 from frontends.dockerfile.build import DockerfileFrontend
 from frontends.gateway import FrontendRequest, ResolvedImage
+from frontends.testing import AMD64, ARM64, Built, FakeGateway
+from frontends.testing.gateway import FakeReference
 from llb import codec
 from llb.definition import Definition
 from llb.ops import CopyAction, FileOp, SourceOp
 from llb.state import image
-from tests.fakes.gateway import (
-    AMD64,
-    ARM64,
-    BASES,
-    Built,
-    FakeGateway,
-    FakeReference,
-    build,
-    gateway,
-    image_config,
-    request,
-)
+from tests.fakes.gateway import BASES, build, gateway, image_config, request
 
 B = "FROM busybox\n"
 
@@ -89,7 +82,7 @@ async def test_what_is_asked_of_the_client() -> None:
     }
     names = [d.metadata[d.digests()[0]].description["llb.customname"] for d in built.gateway.solved]
     assert names == ["[internal] load build definition from Dockerfile", "[internal] load .dockerignore"]
-    context = built.node("[internal] load build context").source
+    context = built.step("[internal] load build context").source
     assert json.loads(context.attrs["local.followpaths"]) == ["a", "b/*.c", "d", "e", "g"]
     assert json.loads(context.attrs["local.excludepatterns"]) == ["*.o", "!x.o"]
     assert context.attrs["local.sharedkeyhint"] == "context"
@@ -97,7 +90,7 @@ async def test_what_is_asked_of_the_client() -> None:
 
 @pytest.mark.parametrize("instruction", ["COPY . /x", "RUN --mount=target=/x y", "COPY a / /x/"])
 async def test_all_of_the_context(instruction: str) -> None:
-    context = (await build(B + instruction + "\n")).node("load build context").source
+    context = (await build(B + instruction + "\n")).step("load build context").source
     assert "local.followpaths" not in context.attrs
 
 
@@ -108,19 +101,19 @@ async def test_a_context_that_nothing_needs_is_not_loaded() -> None:
 async def test_the_ignore_file_of_the_dockerfile_wins() -> None:
     files = {"Dockerfile.dockerignore": b"a\n", ".dockerignore": b"b\n"}
     built = await build(B + "COPY x y\n", files=files)
-    assert json.loads(built.node("load build context").source.attrs["local.excludepatterns"]) == ["a"]
+    assert json.loads(built.step("load build context").source.attrs["local.excludepatterns"]) == ["a"]
     assert len(built.gateway.solved) == 1
 
 
 async def test_an_empty_ignore_file_of_the_dockerfile_wins_too() -> None:
     built = await build(B + "COPY x y\n", files={"Dockerfile.dockerignore": b"", ".dockerignore": b"b\n"})
-    assert "local.excludepatterns" not in built.node("load build context").source.attrs
+    assert "local.excludepatterns" not in built.step("load build context").source.attrs
 
 
 async def test_ignore_files_are_cleaned() -> None:
     text = b"\xef\xbb\xbf# comment\n\n  /a/b/  \r\n!./c\n ! /d \n# x\n/\n x/../y \n"
     built = await build(B + "COPY x y\n", files={".dockerignore": text})
-    found = json.loads(built.node("load build context").source.attrs["local.excludepatterns"])
+    found = json.loads(built.step("load build context").source.attrs["local.excludepatterns"])
     assert found == ["a/b", "!c", "!d", "/", "y"]
 
 
@@ -135,25 +128,25 @@ async def test_a_bad_pattern_is_an_error_of_the_ignore_file() -> None:
     ("filename", "there"), [("Dockerfile", "dockerfile"), ("sub/Dockerfile", "sub/dockerfile"), ("x.df", "x.df")]
 )
 async def test_names_of_the_dockerfile(filename: str, there: str) -> None:
-    fake = FakeGateway(trees={"local://dockerfile": {there: b"FROM scratch\nLABEL a=b\n"}}, images=BASES)
+    fake = FakeGateway(sources={"local://dockerfile": {there: b"FROM scratch\nLABEL a=b\n"}}, images=BASES)
     built = await run(fake, {"filename": filename})
     assert built.config["Labels"] == {"a": "b"}
 
 
 async def test_a_missing_dockerfile_tells_what_is_there() -> None:
-    fake = FakeGateway(trees={"local://dockerfile": {"Dockerfile.dev": b"", "README": b""}})
+    fake = FakeGateway(sources={"git://h/b.git": {"Dockerfile.dev": b"", "README": b""}})
     with pytest.raises(BuildError, match="failed to read dockerfile: open Dockerfile") as caught:
-        await run(fake, {})
+        await run(fake, {"context": "https://h/b.git"})
     assert caught.value.hint == "there is Dockerfile.dev; name it with --file"
 
 
 async def test_sessions_and_another_directory_for_the_dockerfile() -> None:
     fake = FakeGateway(
-        trees={"local://df": {"Dockerfile": (B + "COPY a b\n").encode()}, "local://context": {}}, images=BASES
+        sources={"local://df": {"Dockerfile": (B + "COPY a b\n").encode()}, "local://context": {}}, images=BASES
     )
     built = await run(fake, {"dockerfilekey": "df", "local-sessionid:df": "s1", "local-sessionid:context": "s2"})
     assert attrs(fake.solved[0])["session"] == "s1"
-    assert built.node("load build context").source.attrs["local.session"] == "s2"
+    assert built.step("load build context").source.attrs["local.session"] == "s2"
 
 
 # --- remote contexts ------------------------------------------------------------------------------------------
@@ -162,45 +155,53 @@ async def test_sessions_and_another_directory_for_the_dockerfile() -> None:
 async def test_a_git_context_holds_everything() -> None:
     address = "https://github.com/a/b.git#v1:sub"
     fake = FakeGateway(
-        trees={"git://github.com/a/b.git#v1:sub": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES
+        sources={"git://github.com/a/b.git#v1:sub": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES
     )
     built = await run(fake, {"context": address, "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1"})
-    node = built.node(f"[internal] load git source {address}")
+    node = built.step(f"[internal] load git source {address}")
     assert node.source.attrs["git.keepgitdir"] == "true"
     assert len(fake.solved) == 1
 
 
 async def test_short_github_contexts() -> None:
-    fake = FakeGateway(trees={"git://github.com/a/b": {"Dockerfile": b"FROM scratch\n"}})
+    fake = FakeGateway(sources={"git://github.com/a/b": {"Dockerfile": b"FROM scratch\n"}})
     await run(fake, {"context": "github.com/a/b"})
     assert source(fake.solved[0]).identifier == "git://github.com/a/b"
 
 
 async def test_a_local_dockerfile_for_a_remote_context() -> None:
-    fake = FakeGateway(trees={"local://dockerfile": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES)
+    fake = FakeGateway(sources={"local://dockerfile": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES)
     built = await run(fake, {"context": "https://h/b.git", "dockerfilekey": "dockerfile"})
     assert built.names[-2].startswith("[internal] load git source")
 
 
 async def test_an_http_context_is_a_dockerfile_or_an_archive() -> None:
-    fake = FakeGateway(trees={"https://h/x": {"context": b"FROM busybox\nCOPY x y\n"}}, images=BASES)
+    dockerfile = b"FROM busybox\nCOPY x y\n"
+    fake = FakeGateway(sources={"https://h/x": {"context": dockerfile}}, images=BASES)
     built = await run(fake, {"context": "https://h/x"})
     assert "[internal] load remote build context" in built.names
-    fake = FakeGateway(
-        trees={"https://h/x": {"context": b"\x1f\x8b\x08rest", "sub/D": b"FROM busybox\nCOPY x y\n"}}, images=BASES
-    )
-    built = await run(fake, {"context": "https://h/x", "filename": "sub/D"})
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo("sub/D")
+        info.size = len(dockerfile)
+        archive.addfile(info, io.BytesIO(dockerfile))
+    fake = FakeGateway(sources={"https://h/x": {"context": packed.getvalue()}}, images=BASES)
+    await run(fake, {"context": "https://h/x", "filename": "sub/D"})
     payload = codec.decode(fake.solved[1].ops[1]).payload
     assert isinstance(payload, FileOp)
     (action,) = payload.actions
     assert isinstance(action.action, CopyAction)
     assert (action.action.src, action.action.dest, action.action.attempt_unpack) == ("/context", "/", True)
+    fake = FakeGateway(sources={"https://h/x": {"context": packed.getvalue()[:20]}}, images=BASES)
+    with pytest.raises(BuildError, match="failed to read dockerfile") as caught:
+        await run(fake, {"context": "https://h/x"})
+    assert "damaged archive" in str(caught.value.hint)
 
 
 async def test_a_part_of_a_remote_context() -> None:
-    fake = FakeGateway(trees={"git://h/b.git": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES)
+    fake = FakeGateway(sources={"git://h/b.git": {"Dockerfile": b"FROM busybox\nCOPY x y\n"}}, images=BASES)
     built = await run(fake, {"context": "https://h/b.git", "contextsubdir": "sub/dir"})
-    copies = built.inputs(built.nodes[-1])[1].copies
+    copies = built.steps[-1].inputs[1].copies
     assert [(c.src, c.dest, c.dir_copy_contents) for c in copies] == [("/sub/dir", "/", True)]
 
 
@@ -209,7 +210,7 @@ async def test_inputs_of_another_build() -> None:
     fake = gateway(B + "COPY x y\n")
     built = await run(fake, {}, inputs={"context": context})
     assert "docker-image://docker.io/library/ctx:latest" in [
-        n.source.identifier for n in built.nodes if not n.op.inputs
+        n.source.identifier for n in built.steps if not n.op.inputs
     ]
 
 
@@ -224,7 +225,7 @@ async def test_an_image_in_the_place_of_an_image() -> None:
     )
     assert built.names[0] == "[context busybox] alpine"
     assert built.config["User"] == "u"
-    assert [reference for reference, _, _ in built.gateway.resolved] == ["docker.io/library/alpine:latest"]
+    assert [each.identifier for each in built.gateway.resolved] == ["docker-image://docker.io/library/alpine:latest"]
 
 
 async def test_a_context_for_one_platform_comes_first() -> None:
@@ -236,9 +237,9 @@ async def test_a_context_for_one_platform_comes_first() -> None:
 
 async def test_a_local_directory_in_the_place_of_a_stage() -> None:
     fake = gateway("FROM missing AS src\nRUN ignored\nFROM busybox\nCOPY --from=src a b/ /x/\n")
-    fake.trees = {**fake.trees, "local://dir": {".dockerignore": b"*.o\n"}}
+    fake.sources = {"local://dir": {".dockerignore": b"*.o\n"}}
     built = await run(fake, {"context:src": "local:dir"})
-    node = built.node("[context src] load from client")
+    node = built.step("[context src] load from client")
     assert json.loads(node.source.attrs["local.followpaths"]) == ["a", "b"]
     assert json.loads(node.source.attrs["local.excludepatterns"]) == ["*.o"]
     assert node.source.attrs["local.sharedkeyhint"] == "context:src"
@@ -246,7 +247,7 @@ async def test_a_local_directory_in_the_place_of_a_stage() -> None:
 
 async def test_a_local_directory_as_a_base() -> None:
     built = await build("FROM base\nRUN x\n", {"context:base": "local:dir"})
-    node = built.node("[context base] load from client")
+    node = built.step("[context base] load from client")
     assert "local.followpaths" not in node.source.attrs
     assert built.config["Env"][0].startswith("PATH=")
 
@@ -261,7 +262,7 @@ async def test_a_local_directory_as_a_base() -> None:
 )
 async def test_remote_contexts_by_name(value: str, identifier: str) -> None:
     built = await build("FROM busybox\nCOPY --from=src a b\n", {"context:src": value})
-    assert identifier in [n.source.identifier for n in built.nodes if not n.op.inputs]
+    assert identifier in [n.source.identifier for n in built.steps if not n.op.inputs]
 
 
 async def test_scratch_and_inputs_by_name() -> None:
@@ -276,7 +277,7 @@ async def test_scratch_and_inputs_by_name() -> None:
         inputs={"t": definition},
     )
     assert built.config["User"] == "u"
-    assert built.nodes[0].source.identifier == "docker-image://docker.io/library/other:latest"
+    assert built.steps[0].source.identifier == "docker-image://docker.io/library/other:latest"
 
 
 async def test_scratch_and_context_are_never_replaced() -> None:
@@ -316,11 +317,11 @@ async def test_images_are_pinned_and_resolved_at_once() -> None:
             Slow.running -= 1
             return await super().resolve_image(reference, platform=platform, mode=mode)
 
-    plain = gateway("FROM busybox AS a\nFROM alpine\nCOPY --from=a x y\nCOPY --from=golang:1 x y\n")
-    fake = Slow(trees=plain.trees, images=plain.images)
+    dockerfile = "FROM busybox AS a\nFROM alpine\nCOPY --from=a x y\nCOPY --from=golang:1 x y\n"
+    fake = Slow(beside={"Dockerfile": dockerfile}, images=BASES)
     built = await run(fake, {"image-resolve-mode": "pull"})
     assert Slow.most == 3
-    sources = [n.source for n in built.nodes if not n.op.inputs and "FROM" in n.name]
+    sources = [n.source for n in built.steps if not n.op.inputs and "FROM" in n.name]
     assert all("@sha256:" in s.identifier and s.attrs["image.resolvemode"] == "pull" for s in sources)
     assert any(s.identifier.startswith("docker-image://docker.io/library/golang:1@sha256:") for s in sources)
 
@@ -335,8 +336,8 @@ async def test_a_context_that_nobody_has_is_no_failure_of_a_file_that_takes_noth
                 raise BuildError("no local sources enabled")
             return await super().solve(definition, policies)
 
-    built = await run(WithoutContext(trees=gateway("FROM scratch\nENV a=b\n").trees), {})
-    assert json.loads(built.only.config)["config"]["Env"][-1] == "a=b"
+    built = await run(WithoutContext(beside={"Dockerfile": "FROM scratch\nENV a=b\n"}), {})
+    assert json.loads(built.image.result.config)["config"]["Env"][-1] == "a=b"
 
 
 async def test_one_failure_is_raised_alone() -> None:
@@ -351,14 +352,16 @@ async def test_a_request_without_options() -> None:
 
 async def test_names_of_what_is_resolved() -> None:
     one = await build("FROM busybox\n")
-    assert one.gateway.resolving == ["[internal] load metadata for docker.io/library/busybox:latest"]
+    (asked,) = one.gateway.resolved
+    assert asked.name == "[internal] load metadata for docker.io/library/busybox:latest"
     several = await build("FROM busybox\n", None, AMD64, ARM64)
-    assert sorted(several.gateway.resolving) == [
+    assert sorted(each.name for each in several.gateway.resolved) == [
         "[linux/amd64 internal] load metadata for docker.io/library/busybox:latest",
         "[linux/arm64 internal] load metadata for docker.io/library/busybox:latest",
     ]
     named = await build("FROM x\n", {"context:x": "docker-image://busybox"})
-    assert named.gateway.resolving == ["[context x] load metadata for docker.io/library/busybox:latest"]
+    (asked,) = named.gateway.resolved
+    assert asked.name == "[context x] load metadata for docker.io/library/busybox:latest"
 
 
 async def test_an_empty_input_has_no_dockerfile() -> None:

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
+from frontends.testing import ARM64, Step, steps
 from llb.ops import CacheSharing, CDIDevice, MkDir, MkFile, MountType, NetMode, Owner, SecurityMode
-from tests.fakes.gateway import ARM64, Node, build, image_config, nodes
+from tests.fakes.gateway import build, history, image_config
 
 B = "FROM busybox\n"
 
 
-async def step(dockerfile: str, options: dict[str, str] | None = None, **more: Any) -> Node:
+async def step(dockerfile: str, options: dict[str, str] | None = None, **more: Any) -> Step:
     """The last operation of a Dockerfile."""
-    return (await build(dockerfile, options, **more)).nodes[-1]
+    return (await build(dockerfile, options, **more)).steps[-1]
 
 
-def mounts(node: Node) -> dict[str, Any]:
+def mounts(node: Step) -> dict[str, Any]:
     return {mount.dest: mount for mount in node.exec.mounts}
 
 
@@ -29,7 +30,7 @@ async def test_names_of_steps() -> None:
         'FROM busybox AS base\nWORKDIR /out\nrun echo "base" > $X $PATH\n'
         "FROM scratch\nCOPY --from=base --chmod=0644 /out /out\n"
     )
-    digest = built.nodes[0].source.identifier.partition("@")[2]
+    digest = built.steps[0].source.identifier.partition("@")[2]
     assert built.names == [
         f"[base 1/3] FROM docker.io/library/busybox:latest@{digest}",
         "[base 2/3] WORKDIR /out",
@@ -59,7 +60,7 @@ async def test_an_image_to_copy_from_makes_a_single_stage_a_numbered_one() -> No
 async def test_several_platforms_are_named() -> None:
     text = "FROM --platform=$BUILDPLATFORM busybox AS x\nARG TARGETARCH\nRUN a\nFROM x\n"
     built = await build(text, None, *[ARM64, ARM64])
-    names = [node.name for node in nodes(built.result.results[0].definition)]
+    names = [node.name for node in steps(built.result.results[0].definition)]
     assert "[linux/amd64->arm64 x 2/2] RUN a" in names
     assert any(name.startswith("[linux/amd64 x 1/2] FROM docker.io/library/busybox:latest@sha256:") for name in names)
 
@@ -74,7 +75,7 @@ async def test_history() -> None:
         'ENTRYPOINT ["a", "b\\n"]\nHEALTHCHECK --interval=1m --retries=39 CMD ["t"]\nHEALTHCHECK NONE\n'
         "MAINTAINER me\nONBUILD RUN x\n"
     )
-    assert built.history == [
+    assert history(built) == [
         "ARG G=1",
         "ARG x=2 y",
         "ENV a=2 b=c d",
@@ -98,11 +99,11 @@ async def test_history() -> None:
         'HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" \'\\x00\'}',
         "MAINTAINER me",
     ]
-    entries = built.document["history"]
+    entries = built.image.document["history"]
     assert {entry["comment"] for entry in entries} == {"buildkit.dockerfile.v0"}
     layers = [entry["created_by"].split()[0] for entry in entries if not entry.get("empty_layer")]
     assert layers == ["RUN", "WORKDIR", "WORKDIR", "COPY", "COPY", "ADD", "COPY"]
-    assert built.document["author"] == "me"
+    assert built.image.document["author"] == "me"
 
 
 async def test_config() -> None:
@@ -129,10 +130,10 @@ async def test_config() -> None:
 
 async def test_config_is_written_as_go_writes_it() -> None:
     built = await build('FROM scratch\nLABEL b="<&>" a=é\nUSER 1\n')
-    assert b'"config":{"User":"1","Env":["PATH=/usr/local/sbin' in built.only.config
-    assert '"Labels":{"a":"é","b":"\\u003c\\u0026\\u003e"}' in built.only.config.decode()
+    assert b'"config":{"User":"1","Env":["PATH=/usr/local/sbin' in built.image.result.config
+    assert '"Labels":{"a":"é","b":"\\u003c\\u0026\\u003e"}' in built.image.result.config.decode()
     begin = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null},"history":[{"created_by":'
-    assert built.only.config.startswith(begin)
+    assert built.image.result.config.startswith(begin)
 
 
 async def test_the_base_config_is_inherited() -> None:
@@ -152,9 +153,9 @@ async def test_the_base_config_is_inherited() -> None:
     assert (built.config["Entrypoint"], built.config["Cmd"], built.config["WorkingDir"]) == (["e"], ["c"], "/b")
     assert built.config["Healthcheck"] == {"Test": ["CMD", "h"], "Interval": 5}
     assert "Memory" not in built.config
-    assert built.document["history"][0] == {"created_by": "base", "created": "2020-01-01T00:00:00Z"}
-    assert (built.nodes[-1].exec.meta.cwd, built.nodes[-1].exec.meta.user) == ("/b", "u")
-    assert built.only.base_config == base
+    assert built.image.document["history"][0] == {"created_by": "base", "created": "2020-01-01T00:00:00Z"}
+    assert (built.steps[-1].exec.meta.cwd, built.steps[-1].exec.meta.user) == ("/b", "u")
+    assert built.image.result.base_config == base
 
 
 async def test_entrypoint_drops_an_inherited_cmd_only() -> None:
@@ -164,7 +165,7 @@ async def test_entrypoint_drops_an_inherited_cmd_only() -> None:
 
 async def test_scratch_has_a_path_and_windows_has_none() -> None:
     built = await build("FROM scratch\nLABEL a=b\n")
-    assert built.only.definition is None
+    assert built.image.result.definition is None
     assert built.config["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     assert built.config["WorkingDir"] == "/"
 
@@ -185,8 +186,8 @@ async def test_a_base_without_layers_is_scratch() -> None:
 async def test_labels_and_epoch_of_the_command() -> None:
     built = await build(B + "LABEL a=1 b=2\nWORKDIR /x\n", {"label:a": "3", "build-arg:SOURCE_DATE_EPOCH": "1"})
     assert built.config["Labels"] == {"a": "3", "b": "2"}
-    assert [entry["created"] for entry in built.document["history"]] == ["1970-01-01T00:00:01Z"] * 2
-    (action,) = built.nodes[-1].file.actions
+    assert [entry["created"] for entry in built.image.document["history"]] == ["1970-01-01T00:00:01Z"] * 2
+    (action,) = built.steps[-1].file.actions
     assert isinstance(action.action, MkDir)
     assert action.action.timestamp == 10**9
 
@@ -200,7 +201,7 @@ async def test_scopes_of_arguments() -> None:
         {"build-arg:C": "given", "build-arg:E": "e"},
         images={"docker.io/library/busybox:12": image_config()},
     )
-    env = {node.exec.meta.args[-1]: node.exec.meta.env for node in built.nodes if "RUN" in node.name}
+    env = {node.exec.meta.args[-1]: node.exec.meta.env for node in built.steps if "RUN" in node.name}
     assert env == {
         "a": ("PATH=/usr/bin",),
         "b": ("PATH=/usr/bin", "A=1", "B=own", "D=1-own", "E=e"),
@@ -237,11 +238,11 @@ async def test_platform_arguments() -> None:
 
 async def test_proxy_arguments_are_neither_environment_nor_history() -> None:
     built = await build(B + "RUN x\n", {"build-arg:HTTP_PROXY": "h", "build-arg:no_proxy": "n"})
-    proxy = built.nodes[-1].exec.meta.proxy_env
+    proxy = built.steps[-1].exec.meta.proxy_env
     assert proxy is not None
     assert (proxy.http_proxy, proxy.no_proxy) == ("h", "n")
-    assert built.nodes[-1].exec.meta.env == ("PATH=/usr/bin",)
-    assert built.history == ["RUN /bin/sh -c x # buildkit"]
+    assert built.steps[-1].exec.meta.env == ("PATH=/usr/bin",)
+    assert history(built) == ["RUN /bin/sh -c x # buildkit"]
 
 
 async def test_sbom_arguments_are_no_environment() -> None:
@@ -272,13 +273,13 @@ async def test_forms_of_run(text: str, argv: tuple[str, ...]) -> None:
 
 async def test_a_script_with_a_shebang_is_a_file() -> None:
     built = await build(B + "RUN <<E\n#!/bin/python\nprint()\nE\n")
-    script = built.node("preparing inline document")
+    script = built.step("preparing inline document")
     (action,) = script.file.actions
     assert isinstance(action.action, MkFile)
     assert (action.action.path, action.action.data, action.action.mode) == ("/E", b"#!/bin/python\nprint()\n", 0o755)
-    mount = mounts(built.nodes[-1])["/dev/pipes/"]
-    assert (mount.readonly, built.inputs(built.nodes[-1])[mount.input].name) == (True, script.name)
-    assert built.nodes[-1].name == "[2/2] RUN <<E (#!/bin/python...)"
+    mount = mounts(built.steps[-1])["/dev/pipes/"]
+    assert (mount.readonly, built.steps[-1].inputs[mount.input].name) == (True, script.name)
+    assert built.steps[-1].name == "[2/2] RUN <<E (#!/bin/python...)"
 
 
 async def test_network_security_and_devices() -> None:
@@ -298,7 +299,7 @@ async def test_options_of_the_command_reach_every_run() -> None:
         "hostname": "h",
     }
     built = await build("FROM busybox AS a\nRUN x\nRUN y\nFROM a\nRUN z\n", options)
-    for node in built.nodes[1:]:
+    for node in built.steps[1:]:
         meta = node.exec.meta
         assert [(h.host, h.ip) for h in meta.extra_hosts] == [("a", "1.2.3.4"), ("b", "::1")]
         assert [(u.name, u.soft, u.hard) for u in meta.ulimits] == [("nofile", 1, 2)]
@@ -311,9 +312,9 @@ async def test_bind_mounts() -> None:
         "FROM busybox AS a\nRUN x\nFROM busybox\nWORKDIR /w\n"
         "RUN --mount=target=sub --mount=from=a,source=/s/,target=/t,rw --mount=from=alpine,target=/i y\n"
     )
-    node = built.nodes[-1]
+    node = built.steps[-1]
     found = mounts(node)
-    inputs = built.inputs(node)
+    inputs = node.inputs
     assert inputs[found["/w/sub"].input].name == "[internal] load build context"
     assert (found["/w/sub"].readonly, found["/w/sub"].output) == (True, -1)
     assert inputs[found["/t"].input].name == "[a 2/2] RUN x"
@@ -327,12 +328,12 @@ async def test_cache_mounts() -> None:
         "--mount=type=cache,id=x,target=/b,sharing=locked,uid=1,mode=0700 y\n",
         {"build-arg:BUILDKIT_CACHE_MOUNT_NS": "ns"},
     )
-    found = mounts(built.nodes[-1])
+    found = mounts(built.steps[-1])
     first, second = found["/root/.cache"], found["/b"]
     assert (first.type, first.input, first.selector) == (MountType.CACHE, -1, "")
     assert (first.cache.id, first.cache.sharing) == ("ns//root/.cache", CacheSharing.SHARED)
     assert (second.cache.id, second.cache.sharing, second.selector) == ("ns/x", CacheSharing.LOCKED, "/cache")
-    (action,) = built.inputs(built.nodes[-1])[second.input].file.actions
+    (action,) = built.steps[-1].inputs[second.input].file.actions
     assert isinstance(action.action, MkDir)
     assert (action.action.path, action.action.mode, action.action.owner) == ("/cache", 0o700, Owner(user=1, group=0))
 
@@ -358,5 +359,5 @@ async def test_ignoring_the_cache() -> None:
     text = "FROM busybox AS a\nRUN x\nCOPY y z\nFROM busybox AS B\nRUN x\nFROM a\nCOPY --from=b q r\n"
     for option, expected in ((None, []), ("", ["a", "b", "stage-2"]), ("B,c", ["b"])):
         built = await build(text, {} if option is None else {"no-cache": option})
-        ignored = {node.name[1:].split()[0] for node in built.nodes if node.ignore_cache}
+        ignored = {node.name[1:].split()[0] for node in built.steps if node.ignore_cache}
         assert sorted(ignored) == expected

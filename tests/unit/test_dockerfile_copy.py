@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from buildengine.errors import ParseError
-from llb.ops import MkDir, MkFile, NamedUser, Owner
-from tests.fakes.gateway import ARM64, Built, Node, build, image_config, is_merge
+from frontends.testing import ARM64, Built, Step
+from llb.ops import MergeOp, MkDir, MkFile, NamedUser, Owner
+from tests.fakes.gateway import build, image_config
 
 B = "FROM busybox\n"
 
 
-async def step(dockerfile: str, options: dict[str, str] | None = None, **more: Any) -> Node:
+async def step(dockerfile: str, options: dict[str, str] | None = None, **more: Any) -> Step:
     """The last operation of a Dockerfile."""
-    return (await build(dockerfile, options, **more)).nodes[-1]
+    return (await build(dockerfile, options, **more)).steps[-1]
 
 
 # --- COPY, ADD, WORKDIR ---------------------------------------------------------------------------------------
@@ -25,7 +26,7 @@ async def step(dockerfile: str, options: dict[str, str] | None = None, **more: A
 
 async def test_copy_from_the_context() -> None:
     built = await build(B + "WORKDIR /w\nCOPY --chown=1:g --chmod=0751 --exclude=*.md a ../b /c* ./d/\n")
-    node = built.nodes[-1]
+    node = built.steps[-1]
     assert [(c.src, c.dest) for c in node.copies] == [("/a", "/w/d/"), ("/b", "/w/d/"), ("/c*", "/w/d/")]
     for copy in node.copies:
         assert (copy.mode, copy.owner) == (0o751, Owner(user=1, group=NamedUser(name="g", input=0)))
@@ -36,7 +37,7 @@ async def test_copy_from_the_context() -> None:
         assert copy.allow_wildcard
         assert copy.allow_empty_wildcard
         assert not copy.attempt_unpack
-    assert [n.name for n in built.inputs(node)] == ["[2/3] WORKDIR /w", "[internal] load build context"]
+    assert [n.name for n in node.inputs] == ["[2/3] WORKDIR /w", "[internal] load build context"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ async def test_copy_from_stages_by_name_index_and_image() -> None:
     built = await build(
         "FROM busybox AS Base\nRUN x\nFROM scratch\nCOPY --from=BASE a /\nCOPY --from=0 b /\nCOPY --from=alpine c /\n"
     )
-    sources = [built.inputs(node)[-1].name for node in built.nodes if "COPY" in node.name]
+    sources = [node.inputs[-1].name for node in built.steps if "COPY" in node.name]
     assert sources[:2] == ["[base 2/2] RUN x"] * 2
     assert sources[2].startswith("FROM docker.io/library/alpine:latest@sha256:")
 
@@ -88,31 +89,31 @@ async def test_parents(source: str, src: str, include: tuple[str, ...], required
 
 async def test_link_copies_beside_and_merges() -> None:
     built = await build(B + "COPY --link a /b\nRUN x\n")
-    copied, merged = built.node("[2/3] COPY --link"), built.node("[2/3] LINK COPY --link a /b")
-    assert is_merge(merged)
-    assert [n.name for n in built.inputs(merged)] == [built.names[0], copied.name]
+    copied, merged = built.step("[2/3] COPY --link"), built.step("[2/3] LINK COPY --link a /b")
+    assert isinstance(merged.op.payload, MergeOp)
+    assert [n.name for n in merged.inputs] == [built.names[0], copied.name]
     assert copied.file.actions[0].input == -1
-    assert built.inputs(built.nodes[-1])[0].name == merged.name
-    assert built.nodes[-1].exec.meta.env == ("PATH=/usr/bin",)
+    assert built.steps[-1].inputs[0].name == merged.name
+    assert built.steps[-1].exec.meta.env == ("PATH=/usr/bin",)
     assert built.names[-1] == "[3/3] RUN x"
 
 
 @pytest.mark.parametrize("text", [B + "COPY --link --chmod=1 a /b\n", "FROM scratch\nCOPY --link a /b\n"])
 async def test_link_with_chmod_or_on_scratch_is_an_ordinary_copy(text: str) -> None:
-    assert not any(map(is_merge, (await build(text)).nodes))
+    assert not any(isinstance(each.op.payload, MergeOp) for each in (await build(text)).steps)
 
 
 async def test_heredocs_become_files() -> None:
     built = await build(B + "ENV who=you\nCOPY <<A <<-'B' c /d/\nhi $who \"q\" \\$x\nA\n\t$who\nB\n")
     data = {
         a.action.path: a.action.data
-        for n in built.nodes[:-1]
+        for n in built.steps[:-1]
         if "inline" in n.name
         for a in n.file.actions
         if isinstance(a.action, MkFile)
     }
     assert data == {"/A": b'hi you "q" $x\n', "/B": b"$who\n"}
-    copies = built.nodes[-1].copies
+    copies = built.steps[-1].copies
     assert [(c.src, c.dest) for c in copies] == [("/c", "/d/"), ("/A", "/d/"), ("/B", "/d/")]
 
 
@@ -123,11 +124,11 @@ async def test_add_local_archives_and_downloads() -> None:
     built = await build(
         B + f"ADD --checksum={checksum} --chmod=600 https://e.x/d/f.tgz?q=1 /t/\nADD --unpack https://e.x /\n"
     )
-    first, second = (n for n in built.nodes if "ADD" in n.name and not n.op.inputs)
+    first, second = (n for n in built.steps if "ADD" in n.name and not n.op.inputs)
     assert first.source.identifier == "https://e.x/d/f.tgz?q=1"
     assert first.source.attrs == {"http.checksum": checksum, "http.filename": "f.tgz"}
     assert second.source.attrs["http.filename"] == "__unnamed__"
-    copies = [n.copies[0] for n in built.nodes if "ADD" in n.name and n.op.inputs]
+    copies = [n.copies[0] for n in built.steps if "ADD" in n.name and n.op.inputs]
     assert [(c.src, c.dest, c.mode, c.attempt_unpack) for c in copies] == [
         ("/f.tgz", "/t/", 0o600, False),
         ("/__unnamed__", "/", -1, True),
@@ -142,7 +143,7 @@ async def test_a_download_is_called_as_the_path_of_its_address_ends() -> None:
         ("https://e.x/%2F", "__unnamed__"),
     ):
         built = await build(B + f"ADD {url} /t/\n")
-        (download,) = (n for n in built.nodes if "ADD" in n.name and not n.op.inputs)
+        (download,) = (n for n in built.steps if "ADD" in n.name and not n.op.inputs)
         assert download.source.attrs["http.filename"] == name
 
 
@@ -156,11 +157,11 @@ async def test_add_repositories() -> None:
     built = await build(
         B + "ADD --keep-git-dir https://github.com/a/b.git?tag=v1&submodules=false#:sub /r/\nADD git@h:p#x /q\n"
     )
-    first, second = (n.source for n in built.nodes if "ADD" in n.name and not n.op.inputs)
+    first, second = (n.source for n in built.steps if "ADD" in n.name and not n.op.inputs)
     assert first.identifier == "git://github.com/a/b.git#refs/tags/v1:sub"
     assert (first.attrs["git.keepgitdir"], first.attrs["git.skipsubmodules"]) == ("true", "true")
     assert second.identifier.startswith("git://h/p#x")
-    assert built.nodes[-1].copies[0].src == "/"
+    assert built.steps[-1].copies[0].src == "/"
 
 
 async def test_workdir_makes_the_directory_as_the_user() -> None:
@@ -174,8 +175,8 @@ async def test_workdir_makes_the_directory_as_the_user() -> None:
 
 async def test_every_operation_knows_its_lines() -> None:
     built = await build("FROM busybox\nRUN a \\\n b\nCOPY x y\nWORKDIR /z\nCOPY <<E /e\nE\n")
-    assert [node.lines for node in built.nodes if node.lines] == [(1,), (2, 3), (4,), (5,), (6, 7), (6, 7)]
-    definition = built.only.definition
+    assert [node.lines for node in built.steps if node.lines] == [(1,), (2, 3), (4,), (5,), (6, 7), (6, 7)]
+    definition = built.image.result.definition
     assert definition is not None
     assert definition.source.files[0].language == "Dockerfile"
     assert definition.source.files[0].definition
@@ -193,8 +194,10 @@ async def test_triggers_of_an_image_run_first_and_are_gone() -> None:
         "[4/5] RUN own",
     ]
     assert "OnBuild" not in built.config
-    assert "x=1" in built.nodes[-1].exec.meta.env
-    assert ("docker.io/library/alpine:latest", "default") in [(r, m) for r, _, m in built.gateway.resolved]
+    assert "x=1" in built.steps[-1].exec.meta.env
+    assert ("docker-image://docker.io/library/alpine:latest", "default") in [
+        (each.identifier, each.mode) for each in built.gateway.resolved
+    ]
 
 
 async def test_triggers_of_a_stage() -> None:
@@ -203,7 +206,7 @@ async def test_triggers_of_a_stage() -> None:
         "ONBUILD RUN <<E\nx\nE\nRUN base\n"
         "FROM base\nRUN own\n"
     )
-    runs = [node.exec.meta.args[-1] for node in built.nodes if "RUN" in node.name]
+    runs = [node.exec.meta.args[-1] for node in built.steps if "RUN" in node.name]
     assert sorted(runs) == ["base", "o", "own", "x\n"]
     assert "OnBuild" not in built.config
     assert (await build("FROM busybox AS base\nONBUILD RUN x\n")).config["OnBuild"] == ["RUN x"]
@@ -214,7 +217,7 @@ async def test_triggers_of_a_stage() -> None:
 
 async def test_what_is_unreachable_is_neither_resolved_nor_converted() -> None:
     built = await build("FROM missing AS a\nRUN ${\nFROM busybox AS b\nCOPY --chmod=999 x y\nFROM alpine\nRUN z\n")
-    assert [reference for reference, _, _ in built.gateway.resolved] == ["docker.io/library/alpine:latest"]
+    assert [each.identifier for each in built.gateway.resolved] == ["docker-image://docker.io/library/alpine:latest"]
 
 
 async def test_targets() -> None:
@@ -226,12 +229,12 @@ async def test_targets() -> None:
 async def test_equal_stages_are_built_once_whatever_their_names() -> None:
     one = await build("FROM busybox AS a\nRUN x\nFROM scratch\nCOPY --from=a f /\n")
     other = await build("FROM busybox AS renamed\nRUN x\nFROM scratch\nCOPY --from=renamed f /\n")
-    assert [n.digest for n in one.nodes] == [n.digest for n in other.nodes]
+    assert [n.digest for n in one.steps] == [n.digest for n in other.steps]
 
 
 async def test_a_stage_name_wins_over_an_image_in_lower_case_only() -> None:
     built = await build("FROM alpine AS busybox\nRUN x\nFROM busybox\nRUN y\n")
-    assert [reference for reference, _, _ in built.gateway.resolved] == ["docker.io/library/alpine:latest"]
+    assert [each.identifier for each in built.gateway.resolved] == ["docker-image://docker.io/library/alpine:latest"]
 
 
 async def test_platforms_of_stages() -> None:
@@ -242,18 +245,18 @@ async def test_platforms_of_stages() -> None:
         ARM64,
         images=images,
     )
-    platforms = {node.exec.meta.args[-1]: str(node.op.platform) for node in built.nodes if "RUN" in node.name}
+    platforms = {node.exec.meta.args[-1]: str(node.op.platform) for node in built.steps if "RUN" in node.name}
     assert platforms == {"t": "linux/amd64", "x": "linux/arm64"}
-    assert (built.document["os"], built.document["architecture"]) == ("linux", "arm64")
+    assert (built.image.document["os"], built.image.document["architecture"]) == ("linux", "arm64")
 
 
 async def test_the_platform_asked_for_is_that_of_the_image() -> None:
     built = await build("FROM scratch\nCOPY a /\n", {"platform": "linux/arm64"}, ARM64)
-    assert (built.document["architecture"], built.document["os"]) == ("arm64", "linux")
+    assert (built.image.document["architecture"], built.image.document["os"]) == ("arm64", "linux")
 
 
 async def test_many_stages_and_many_steps() -> None:
     text = "".join(f"FROM {'busybox' if n == 0 else f's{n - 1}'} AS s{n}\nRUN {n}\n" for n in range(500))
     built: Built = await build(text)
-    assert len(built.nodes) == 501
-    assert json.loads(built.only.config)["history"][-1]["created_by"] == "RUN /bin/sh -c 499 # buildkit"
+    assert len(built.steps) == 501
+    assert json.loads(built.image.result.config)["history"][-1]["created_by"] == "RUN /bin/sh -c 499 # buildkit"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import pytest
 
 from buildengine.errors import BuildError, Unsupported
-from frontends import catalog
 from frontends.dockerfile.build import DockerfileFrontend
-from frontends.gateway import Frontend, FrontendRequest, FrontendResult, Gateway
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway
+from frontends.testing import ARM64, FakeGateway
 from llb.state import local as directory
-from tests.fakes.gateway import ARM64, FakeGateway, gateway, request
+from tests.fakes.gateway import gateway, request
 
 DOCKERFILE = "FROM scratch\nCOPY a /\n"
 INPUT = directory("x").marshal()
@@ -33,11 +33,8 @@ class Other:
 
     def on(self, dockerfile: str) -> FakeGateway:
         found = gateway(dockerfile, files={"a": b""})
-        found.find = self.find
+        found.frontends = {"gateway.v0": self}
         return found
-
-    def find(self, name: str) -> Frontend:
-        return self if name == "gateway.v0" else catalog.find(name)
 
 
 async def forwarded(dockerfile: str, options: Mapping[str, str] | None = None) -> Mapping[str, str] | None:

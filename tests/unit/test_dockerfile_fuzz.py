@@ -16,7 +16,8 @@ from frontends.dockerfile import instructions as ins
 from frontends.dockerfile.alone import check
 from frontends.dockerfile.directives import detect_syntax
 from frontends.dockerfile.mend import meaning, mend
-from tests.fakes.gateway import Built, build
+from frontends.testing import Built
+from tests.fakes.gateway import build
 
 KEYWORDS = [
     "FROM", "ARG", "ENV", "LABEL", "RUN", "CMD", "ENTRYPOINT", "SHELL", "HEALTHCHECK", "ADD", "COPY", "VOLUME",
@@ -85,7 +86,7 @@ def test_whole_builds(text: str) -> None:
 
     built = trio.run(attempt)
     if built is not None:
-        assert built.document["architecture"] == "amd64"
+        assert built.image.document["architecture"] == "amd64"
 
 
 def instructions_of(data: bytes) -> tuple[lines.Dockerfile, list[ins.Instruction]] | None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import trio
 
+from frontends.testing import ARM64
 from llb import inspect
 from llb.definition import Definition
-from tests.fakes.gateway import ARM64, build, image_config
+from tests.fakes.gateway import build, findings, image_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = sorted(path.name.removesuffix(".Dockerfile") for path in GOLDEN.glob("dockerfile_*.Dockerfile"))
@@ -53,9 +54,9 @@ async def made(name: str) -> str:
     platforms = [ARM64] if "arm64" in name else []
     built = await build(text, OPTIONS, *platforms, files={".dockerignore": b"*.log\n!keep.log\n"}, images=IMAGES)
     document = {
-        "operations": _operations(built.only.definition),
-        "config": built.document,
-        "warnings": built.findings,
+        "operations": _operations(built.image.result.definition),
+        "config": built.image.document,
+        "warnings": findings(built),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 

@@ -6,7 +6,8 @@ import pytest
 
 from buildengine.errors import BuildError, UserError
 from frontends.dockerfile import lint
-from tests.fakes.gateway import ARM64, build, image_config
+from frontends.testing import ARM64
+from tests.fakes.gateway import build, findings, image_config
 
 OK = "FROM scratch\n"
 IMAGES = {
@@ -172,12 +173,12 @@ CASES: list[tuple[str, list[str]]] = [
 @pytest.mark.parametrize(("dockerfile", "expected"), CASES, ids=[text[:40] for text, _ in CASES])
 async def test_rules(dockerfile: str, expected: list[str]) -> None:
     built = await build(dockerfile, images=IMAGES)
-    assert built.findings == expected
+    assert findings(built) == expected
 
 
 async def test_the_default_of_an_argument_must_make_a_valid_image_name() -> None:
     built = await build("ARG TAG\nFROM busybox:$TAG\n", {"build-arg:TAG": "latest"})
-    assert built.findings == [
+    assert findings(built) == [
         "InvalidDefaultArgInFrom: Default value for ARG busybox:$TAG results in empty or invalid base image name "
         "(line 2)"
     ]
@@ -186,7 +187,7 @@ async def test_the_default_of_an_argument_must_make_a_valid_image_name() -> None
 async def test_files_that_are_ignored_are_not_to_be_copied() -> None:
     text = "# check=experimental=CopyIgnoredFile\nFROM scratch\nCOPY a.log b /x/\nADD c.log https://a/b.log /x/\n"
     built = await build(text, files={".dockerignore": b"*.log\n"})
-    assert built.findings == [
+    assert findings(built) == [
         'CopyIgnoredFile: Attempting to Copy file "a.log" that is excluded by .dockerignore (line 3)',
         'CopyIgnoredFile: Attempting to Add file "c.log" that is excluded by .dockerignore (line 4)',
     ]
@@ -212,7 +213,7 @@ async def test_findings_before_an_error_are_told() -> None:
 
 async def test_several_platforms_say_it_once() -> None:
     built = await build("FROM scratch\nCMD a\n", None, *[ARM64, ARM64])
-    assert len(built.findings) == 1
+    assert len(findings(built)) == 1
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ async def test_findings_can_be_errors(directive: str, options: dict[str, str]) -
 
 async def test_the_build_argument_overrides_the_directive() -> None:
     built = await build("# check=error=true\nFROM scratch as b\n", {"build-arg:BUILDKIT_DOCKERFILE_CHECK": "skip=all"})
-    assert built.findings == []
+    assert findings(built) == []
 
 
 def test_settings() -> None:

@@ -235,7 +235,7 @@ def test_directives(text: str, expected: tuple[str, int] | None) -> None:
 @pytest.mark.parametrize(("text", "expected"), PORTS)
 async def test_ports(text: str, expected: str) -> None:
     built = await build(f"FROM scratch\nEXPOSE {text}\n")
-    assert sorted(built.document["config"]["ExposedPorts"]) == sorted(expected.split())
+    assert sorted(built.image.document["config"]["ExposedPorts"]) == sorted(expected.split())
 
 
 @pytest.mark.parametrize(("text", "message"), NO_PORTS)

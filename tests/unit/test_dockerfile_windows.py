@@ -9,8 +9,9 @@ import pytest
 from buildengine.errors import ParseError
 from buildengine.platform import Platform
 from frontends.dockerfile import imagepaths
+from frontends.testing import Built
 from llb.ops import CopyAction, MkDir
-from tests.fakes.gateway import Built, build
+from tests.fakes.gateway import build, findings, history
 
 WINDOWS = Platform(os="windows", architecture="amd64")
 DARWIN = Platform(os="darwin", architecture="arm64")
@@ -56,20 +57,20 @@ async def built(dockerfile: str, platform: Platform = WINDOWS, images: dict[str,
 async def test_where_files_go() -> None:
     text = "# escape=`\nFROM scratch\nWORKDIR C:\\app\nWORKDIR sub\nCOPY x\\a .\\\nCOPY b c:/c/\nADD d e\n"
     found = await built(text)
-    (context,) = (node for node in found.nodes if "load build context" in node.name)
-    actions = [action.action for node in found.nodes if node.digest != context.digest for action in node.file.actions]
+    (context,) = (node for node in found.steps if "load build context" in node.name)
+    actions = [action.action for node in found.steps if node.digest != context.digest for action in node.file.actions]
     made = [action.path for action in actions if isinstance(action, MkDir)]
     copied = [(action.src, action.dest) for action in actions if isinstance(action, CopyAction)]
     assert made == ["/app", "/app/sub"]
     assert copied == [("/x/a", "/app/sub/"), ("/b", "/c/"), ("/d", "/app/sub/e")]
     assert found.config["WorkingDir"] == "\\app\\sub"
-    assert found.history[:2] == ["WORKDIR /app", "WORKDIR /app/sub"]
+    assert history(found)[:2] == ["WORKDIR /app", "WORKDIR /app/sub"]
     assert context.source.attrs["local.followpaths"] == '["b","d","x/a"]'
 
 
 async def test_an_absolute_work_directory_is_not_relative() -> None:
-    assert (await built("# escape=`\nFROM scratch\nWORKDIR C:\\app\n")).findings == []
-    assert len((await built("# escape=`\nFROM scratch\nWORKDIR app\n")).findings) == 1
+    assert findings(await built("# escape=`\nFROM scratch\nWORKDIR C:\\app\n")) == []
+    assert len(findings(await built("# escape=`\nFROM scratch\nWORKDIR app\n"))) == 1
 
 
 async def test_config_without_path() -> None:
@@ -80,7 +81,7 @@ async def test_config_without_path() -> None:
     darwin = await built("FROM scratch\nCMD ls\n", DARWIN)
     assert darwin.config["WorkingDir"] == "/"
     assert darwin.config["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    assert (darwin.document["os"], darwin.document["architecture"]) == ("darwin", "arm64")
+    assert (darwin.image.document["os"], darwin.image.document["architecture"]) == ("darwin", "arm64")
 
 
 async def test_the_version_comes_from_the_base() -> None:
@@ -94,5 +95,5 @@ async def test_the_version_comes_from_the_base() -> None:
     }
     images = {"docker.io/library/nano:latest": json.dumps(config).encode()}
     found = await built("FROM nano\nCOPY a b\n", images=images)
-    assert (found.document["os.version"], found.document["os.features"]) == ("10.0.17763.1", ["win32k"])
+    assert (found.image.document["os.version"], found.image.document["os.features"]) == ("10.0.17763.1", ["win32k"])
     assert "Env" not in found.config

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
 from pathlib import Path
 
 import pytest
+import trio
 
 import llb
+from buildengine.builder import CacheEntry
 from buildengine.errors import RegistryError, SourceError, UserError
-from frontends import Context, Image, each_platform
+from frontends import Context, Image, Result, each_platform
 from frontends import UserError as AuthorsError
-from frontends.gateway import FrontendRequest
+from frontends.gateway import FrontendRequest, FrontendResult, Gateway, PlatformResult
 from frontends.testing import AMD64, ARM64, FakeGateway, Recorder, image_config, run, run_on, snapshots
 from frontends.testing.fixtures import snapshot as snapshot  # the fixture under test
 
@@ -121,6 +124,9 @@ def test_what_was_not_given_says_how_to_give_it() -> None:
         archive.addfile(info, io.BytesIO(b"tool"))
     given = {"https://example.org/tool.tar": {"tool.tar": packed.getvalue()}}
     assert run(download, sources=given).files == {"bin/tool": b"tool"}
+    cut = {"https://example.org/tool.tar": {"tool.tar": lzma.decompress(packed.getvalue())[:514]}}
+    with pytest.raises(SourceError, match="the archive is damaged"):
+        _ = run(download, sources=cut).files
 
 
 def test_a_sub_frontend_runs_on_the_fake_as_well() -> None:
@@ -131,6 +137,30 @@ def test_a_sub_frontend_runs_on_the_fake_as_well() -> None:
     built = run(build, images=IMAGES)
     assert built.env["A"] == "1"
     assert built.step("test -e").needs(built.step("RUN make"))
+    assert built.step("RUN make").digest in {each.digest for each in built.step("test -e").inputs}
+
+
+def test_a_sub_frontend_is_asked_for_the_build_that_it_is_a_part_of() -> None:
+    """Another than those that are built in is given to the gateway."""
+
+    class Other:
+        async def build(self, gateway: Gateway, request: FrontendRequest) -> FrontendResult:
+            await gateway.resolve_image("docker.io/library/golang:latest", platform=request.build_platform, name="look")
+            gateway.import_caches([CacheEntry(type="gha")])
+            (platform,) = request.platforms
+            definition = llb.scratch().file(llb.mkfile("/session", request.session.encode())).marshal(platform)
+            return FrontendResult(results=(PlatformResult(platform=platform, definition=definition, config=b""),))
+
+    async def build(ctx: Context) -> Result:
+        return await ctx.frontend("other")
+
+    asked = FrontendRequest(options={}, platforms=(ARM64,), build_platform=ARM64, session="mine")
+    gateway = FakeGateway(images={"golang linux/arm64": image_config()}, frontends={"other": Other()}, request=asked)
+    built = trio.run(run_on, build, gateway)
+    assert (built.image.platform, built.files) == (ARM64, {"session": b"mine"})
+    assert built.names == ["mkfile /session"]
+    assert [(each.platform, each.mode, each.name) for each in gateway.resolved] == [(ARM64, "default", "look")]
+    assert gateway.caches == [CacheEntry(type="gha")]
 
 
 async def test_a_test_may_be_asynchronous_and_see_what_is_asked() -> None:

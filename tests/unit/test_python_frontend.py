@@ -13,8 +13,9 @@ from frontends import Context, Files, Image, Platform, Result, each_platform
 from frontends.gateway import FrontendResult, PlatformResult
 from frontends.python.building import run
 from frontends.python.result import Build
+from frontends.testing import AMD64, ARM64, FakeGateway, steps
 from llb.ops import FileOp
-from tests.fakes.gateway import AMD64, ARM64, FakeGateway, gateway, image_config, nodes, request
+from tests.fakes.gateway import gateway, image_config, request
 
 FILES = {"app.yaml": b"name: app\nport: http\n", ".dockerignore": b"*.log\n", "src/main.py": b"print()\n"}
 
@@ -45,7 +46,7 @@ async def test_a_state_is_a_result_for_every_platform() -> None:
         assert document["config"]["Env"][1:] == ["A=1"]
         assert (document["config"]["WorkingDir"], document["config"]["User"]) == ("/srv", "app")
         assert document["config"]["Labels"] == {"by": "me"}
-        assert {node.op.platform for node in nodes(made.definition)} == {made.platform}
+        assert {node.op.platform for node in steps(made.definition)} == {made.platform}
 
 
 async def test_an_image_keeps_the_config_of_its_base() -> None:
@@ -67,9 +68,9 @@ async def test_an_image_keeps_the_config_of_its_base() -> None:
         "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/data": {}}, "WorkingDir": "/",
         "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1500000000},
     }  # fmt: skip
-    source = nodes(made.definition)[0].source.identifier
+    source = steps(made.definition)[0].source.identifier
     assert source.startswith("docker-image://docker.io/library/base:latest@sha256:")
-    assert {platform for _, platform, _ in fake.resolved} == {AMD64, ARM64}
+    assert {each.platform for each in fake.resolved} == {AMD64, ARM64}
 
 
 async def test_the_context_is_what_the_client_lets_go() -> None:
@@ -88,7 +89,7 @@ async def test_the_context_is_what_the_client_lets_go() -> None:
         return llb.scratch().file(llb.copy(context, "src", "/app"))
 
     result = await built(build)
-    loaded = nodes(result.results[0].definition)[0].source
+    loaded = steps(result.results[0].definition)[0].source
     assert loaded.identifier == "local://context"
     assert json.loads(loaded.attrs["local.includepattern"]) == ["app.yaml", "src"]
     assert json.loads(loaded.attrs["local.excludepatterns"]) == ["*.log", "*.tmp"]
@@ -154,7 +155,7 @@ async def test_the_dockerfile_frontend_can_be_gone_on_from() -> None:
     (made,) = result.results
     assert config(made)["Env"] == ["PATH=/usr/bin", "A=1", "B=2"]
     assert config(made)["Cmd"] == ["serve"]
-    last = nodes(made.definition)[-1].exec
+    last = steps(made.definition)[-1].exec
     assert last.meta.args == ("/bin/sh", "-c", "make")
     assert "A=1" in last.meta.env
 
@@ -167,7 +168,7 @@ async def test_flags_are_about_the_steps_on_images() -> None:
 
     given = {"force-network-mode": "none", "add-hosts": "a=1.2.3.4", "ulimit": "nofile=8:9", "cgroup-parent": "/g"}
     result = await run(build, gateway(""), request({**given, "no-cache": "Test"}))
-    one, two = (node.exec for node in nodes(result.results[0].definition)[1:])
+    one, two = (node.exec for node in steps(result.results[0].definition)[1:])
     for step in (one, two):
         assert step.network is llb.NetMode.NONE
         assert step.meta.cgroup_parent == "/g"
@@ -194,7 +195,7 @@ async def test_attestations_go_with_the_image() -> None:
     assert (first.claim.predicate_type, first.claim.path) == ("https://example.org/v1", "/predicate.json")
     assert second.claim.path == "/a"
     assert first.definition is not None
-    assert isinstance(nodes(first.definition)[0].op.payload, FileOp)
+    assert isinstance(steps(first.definition)[0].op.payload, FileOp)
 
 
 @pytest.mark.parametrize(
