@@ -22,7 +22,8 @@ from frontends.attestations import Scanner
 from frontends.gateway import Attestation, Gateway, NotAnImage, ResolvedImage
 from llb.mounts import AnyMount, Bind, Tmpfs
 from llb.ops import SourceOp
-from llb.state import State, image
+from llb.sources import image
+from llb.state import State
 
 _CORE = "sbom"
 _SOURCES, _DESTINATION = "/run/src", "/run/out/"

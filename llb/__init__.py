@@ -1,6 +1,6 @@
 """LLB: a build as a graph of operations, as values.
 
-The names of the builder (`llb.state`) are this package's own, so that a build file needs one import:
+The names of the builder (`llb.state`, `llb.sources`) are this package's own, so that a build file needs one import:
 
 >>> import llb
 >>> llb.image("busybox").run("echo hello > /greeting").cwd
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from llb.ops import SecurityMode as SecurityMode
     from llb.sourcemap import Place as Place
     from llb.sourcemap import SourceFile as SourceFile
+    from llb.sources import git as git
+    from llb.sources import http as http
+    from llb.sources import image as image
+    from llb.sources import local as local
+    from llb.sources import oci_layout as oci_layout
     from llb.state import Bind as Bind
     from llb.state import Cache as Cache
     from llb.state import ExecState as ExecState
@@ -23,14 +28,9 @@ if TYPE_CHECKING:
     from llb.state import Tmpfs as Tmpfs
     from llb.state import copy as copy
     from llb.state import diff as diff
-    from llb.state import git as git
-    from llb.state import http as http
-    from llb.state import image as image
-    from llb.state import local as local
     from llb.state import merge as merge
     from llb.state import mkdir as mkdir
     from llb.state import mkfile as mkfile
-    from llb.state import oci_layout as oci_layout
     from llb.state import rm as rm
     from llb.state import scratch as scratch
     from llb.state import symlink as symlink
@@ -41,6 +41,11 @@ __all__ = [
     "scratch", "symlink",
 ]  # fmt: skip
 _ELSEWHERE = {
+    "oci_layout": "sources",
+    "local": "sources",
+    "image": "sources",
+    "http": "sources",
+    "git": "sources",
     "CacheSharing": "ops",
     "NetMode": "ops",
     "SecurityMode": "ops",

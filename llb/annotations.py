@@ -1,4 +1,4 @@
-"""What can be said of an operation beside what it does, as keywords of everything in `llb.state`."""
+"""What can be said of an operation beside what it does, as keywords of everything in `llb.state` and `llb.sources`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The builder of LLB: immutable states, each a file system and what the next command on it will inherit.
 
->>> base = image("golang").with_dir("/src").with_env("CGO_ENABLED", "0")
->>> context = local("context", exclude=[".git"])
+>>> import llb
+>>> base = llb.image("golang").with_dir("/src").with_env("CGO_ENABLED", "0")
+>>> context = llb.local("context", exclude=[".git"])
 >>> built = base.file(copy(context, ".", ".")).run("make", mounts=[Cache(target="/root/.cache")])
 >>> result = scratch().file(copy(built, "out/app", "/app"))
 >>> len(result.marshal().ops)
@@ -17,14 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from types import MappingProxyType
-from typing import Literal, Unpack
+from typing import Unpack
 
 from buildengine import platform as platforms
-from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition
 from buildengine.platform import Platform
 from buildengine.values import dataclass
-from llb import sources
 from llb.actions import Actions, copy, mkdir, mkfile, named_owners, resolved, rm, symlink
 from llb.annotations import Annotations, about
 from llb.definition import Definition
@@ -33,12 +32,11 @@ from llb.execution import Command, Surroundings, exec_vertex
 from llb.marshal import marshal
 from llb.mounts import AnyMount, Bind, Cache, Secret, Ssh, Tmpfs
 from llb.ops import EMPTY, CDIDevice, HostIP, NetMode, ProxyEnv, SecurityMode, Ulimit
-from llb.vertices import DefinitionVertex, DiffVertex, FileVertex, MergeVertex, Output, SourceVertex, Target, Vertex
+from llb.vertices import DefinitionVertex, DiffVertex, FileVertex, MergeVertex, Output, Target, Vertex
 
 __all__ = [
     "Actions", "Annotations", "Bind", "Cache", "ExecState", "Secret", "Ssh", "State", "Tmpfs",
-    "copy", "diff", "git", "http", "image", "local", "merge", "mkdir", "mkfile", "oci_layout", "rm", "scratch",
-    "symlink",
+    "copy", "diff", "merge", "mkdir", "mkfile", "rm", "scratch", "symlink",
 ]  # fmt: skip
 
 SHELL = ("/bin/sh", "-c")
@@ -148,7 +146,8 @@ class State:
 
         `env`, `cwd`, `user`, `network`, `security` and `platform` are for this command only.
 
-        >>> image("busybox").run(["true"]).run("echo $GREETING > /greeting", env={"GREETING": "hello"}).cwd
+        >>> import llb
+        >>> llb.image("busybox").run(["true"]).run("echo $GREETING > /greeting", env={"GREETING": "hello"}).cwd
         '/'
         """
         around = self.around.changed(env, cwd, user, network, security, platform)
@@ -167,7 +166,8 @@ class State:
     def file(self, actions: Actions, **annotations: Unpack[Annotations]) -> State:
         """After a chain of file actions, which together are one operation.
 
-        >>> image("busybox").file(mkdir("app").mkfile("app/motd", b"hello")).output.index
+        >>> import llb
+        >>> llb.image("busybox").file(mkdir("app").mkfile("app/motd", b"hello")).output.index
         0
         """
         said = about(annotations)
@@ -213,7 +213,8 @@ class ExecState(State):
     def mount(self, target: str) -> State:
         """What the command left in a bind mount; a read-only one is as it was. Raises InvalidDefinition.
 
-        >>> build = image("golang").run("go build -o /out/app", mounts=[Bind(target="/out")])
+        >>> import llb
+        >>> build = llb.image("golang").run("go build -o /out/app", mounts=[Bind(target="/out")])
         >>> build.mount("/out").output.index
         1
         """
@@ -234,149 +235,12 @@ def _results(mounts: Sequence[AnyMount], vertex: Vertex, outputs: Mapping[str, i
     return MappingProxyType(results)
 
 
-# --- where states start -----------------------------------------------------------------------------------
+# --- the empty tree, and several in one ---------------------------------------------------------------------
 
 
 def scratch() -> State:
     """The empty tree."""
     return State()
-
-
-def image(
-    ref: str,
-    /,
-    *,
-    platform: Platform | None = None,
-    resolve_mode: str = "default",
-    layer_limit: int | None = None,
-    checksum: Digest | None = None,
-    record_type: Literal["", "internal", "frontend"] = "",
-    **annotations: Unpack[Annotations],
-) -> State:
-    """An image of a registry, of `platform` if it has several. Raises UserError for what is no reference.
-
-    `resolve_mode` is `default`, `pull` (ask the registry even if the image is here) or `local` (prefer what is
-    here). The environment and directory of its config are not known here: see `State.with_image_config`.
-    `record_type` says what it is for, where that is not the build's result.
-    """
-    spelled = sources.image(
-        ref, resolve_mode=resolve_mode, layer_limit=layer_limit, checksum=checksum, record_type=record_type
-    )
-    return _source(spelled, annotations, platform)
-
-
-def oci_layout(
-    ref: str,
-    /,
-    *,
-    platform: Platform | None = None,
-    session: str = "",
-    store: str = "",
-    layer_limit: int | None = None,
-    **annotations: Unpack[Annotations],
-) -> State:
-    """An image of an OCI layout that the client offers, `name@digest`."""
-    spelled = sources.oci_layout(ref, session=session, store=store, layer_limit=layer_limit)
-    return _source(spelled, annotations, platform)
-
-
-def local(
-    name: str,
-    /,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    follow_paths: Sequence[str] = (),
-    shared_key_hint: str = "",
-    session: str = "",
-    differ: str = "",
-    metadata_only: Sequence[str] | None = None,
-    **annotations: Unpack[Annotations],
-) -> State:
-    """A directory of the client. `include`, `exclude` are patterns as in .dockerignore.
-
-    `follow_paths` are files wanted together with what their symlinks lead to. With `metadata_only`, only these
-    files have their contents transferred.
-    """
-    spelled = sources.local(
-        name,
-        include=include,
-        exclude=exclude,
-        follow_paths=follow_paths,
-        shared_key_hint=shared_key_hint,
-        session=session,
-        differ=differ,
-        metadata_only=metadata_only,
-    )
-    return _source(spelled, annotations)
-
-
-def http(
-    url: str,
-    /,
-    *,
-    checksum: Digest | str | None = None,
-    filename: str = "",
-    mode: int | None = None,
-    uid: int = 0,
-    gid: int = 0,
-    auth_header_secret: str = "",
-    headers: Mapping[str, str] = EMPTY,
-    **annotations: Unpack[Annotations],
-) -> State:
-    """A directory with one file, downloaded. `auth_header_secret` is the id of the secret that is sent with it."""
-    spelled = sources.http(
-        url,
-        checksum=checksum,
-        filename=filename,
-        mode=mode,
-        uid=uid,
-        gid=gid,
-        auth_header_secret=auth_header_secret,
-        headers=headers,
-    )
-    return _source(spelled, annotations)
-
-
-def git(
-    remote: str,
-    ref: str = "",
-    /,
-    *,
-    subdir: str = "",
-    keep_git_dir: bool = False,
-    checksum: str = "",
-    skip_submodules: bool = False,
-    auth_token_secret: str = "GIT_AUTH_TOKEN",
-    auth_header_secret: str = "GIT_AUTH_HEADER",
-    known_ssh_hosts: str = "",
-    ssh_agent: str = "default",
-    **annotations: Unpack[Annotations],
-) -> State:
-    """A commit of a repository: a branch, tag or commit id, the default branch if none is given.
-
-    `checksum` is the commit id (or its beginning) that the ref must have. The last three are for ssh remotes.
-    """
-    spelled = sources.git(
-        remote,
-        ref,
-        subdir=subdir,
-        keep_git_dir=keep_git_dir,
-        checksum=checksum,
-        skip_submodules=skip_submodules,
-        auth_token_secret=auth_token_secret,
-        auth_header_secret=auth_header_secret,
-        known_ssh_hosts=known_ssh_hosts,
-        ssh_agent=ssh_agent,
-    )
-    return _source(spelled, annotations)
-
-
-def _source(spelled: sources.Spelled, annotations: Annotations, platform: Platform | None = None) -> State:
-    vertex = SourceVertex(
-        identifier=spelled.identifier, attrs=spelled.attrs, platform=platform, about=about(annotations)
-    )
-    return State(output=Output(vertex=vertex), around=Surroundings(platform=platform))
 
 
 def merge(layers: Sequence[State], **annotations: Unpack[Annotations]) -> State:

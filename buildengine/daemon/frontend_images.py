@@ -29,7 +29,7 @@ from frontends.dockerfile.suggest import did_you_mean
 from frontends.gateway import Frontend, FrontendRequest, FrontendResult, Gateway, NotAnImage, ResolvedImage
 from llb import ops
 from llb.definition import Definition
-from llb.state import image
+from llb.sources import image
 
 PRODUCT = "pybuild"  # what frontends ask to be updated when they lack something
 METADATA = "/run/config/buildkit/metadata/frontend.bin"

@@ -23,7 +23,8 @@ from frontends.dockerfile.stages import Stage
 from frontends.dockerfile.words import Lexer
 from llb import sourcemap
 from llb.patterns import PatternMatcher
-from llb.state import local, scratch
+from llb.sources import local
+from llb.state import scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,8 @@ from frontends.dockerfile.together import gather
 from frontends.dockerfile.words import Lexer
 from frontends.gateway import Attestation, FrontendRequest, FrontendResult, Gateway, PlatformResult
 from llb.patterns import PatternMatcher
-from llb.state import State, local
+from llb.sources import local
+from llb.state import State
 
 if TYPE_CHECKING:
     from frontends.dockerfile.outline import Outline

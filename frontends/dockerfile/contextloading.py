@@ -20,7 +20,8 @@ from frontends.dockerfile.suggest import did_you_mean
 from frontends.gateway import FrontendRequest, Gateway, NotAnImage, ResolvedImage
 from llb import giturl
 from llb.ops import SourceOp
-from llb.state import State, http, image, local, oci_layout, scratch
+from llb.sources import http, image, local, oci_layout
+from llb.state import State, scratch
 
 SCRATCH = "scratch"
 

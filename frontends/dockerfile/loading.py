@@ -20,7 +20,8 @@ from frontends.dockerfile.suggest import did_you_mean, nearest
 from frontends.dockerfile.together import gather
 from frontends.gateway import FrontendRequest, Gateway
 from llb.sourcemap import SourceFile
-from llb.state import State, image, scratch
+from llb.sources import image
+from llb.state import State, scratch
 
 _CHECK_NAME = "is the name right, and the tag?"
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora", "python", "node")

@@ -17,10 +17,10 @@ from buildengine.values import dataclass
 from frontends.dockerfile import lint, notation
 from frontends.dockerfile.suggest import did_you_mean
 from llb.ops import HostIP, NetMode, ProxyEnv, Ulimit
+from llb.sources import RESOLVE_MODES
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NETWORKS = {"": NetMode.SANDBOX, "sandbox": NetMode.SANDBOX, "none": NetMode.NONE, "host": NetMode.HOST}
-_RESOLVE_MODES = ("default", "pull", "local")
 _EPOCH = "SOURCE_DATE_EPOCH"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # how Python holds bytes of the command line that are no text
@@ -106,7 +106,7 @@ def read(options: Mapping[str, str], session: str = "") -> Options:
         session=session,
         local_sessions=_named(options, "local-sessionid:"),
         no_cache=_no_cache(get("no-cache")),
-        resolve_mode=_choice("image-resolve-mode", get("image-resolve-mode") or "default", _RESOLVE_MODES),
+        resolve_mode=_choice("image-resolve-mode", get("image-resolve-mode") or "default", RESOLVE_MODES),
         network=_NETWORKS[_choice("netmode", get("force-network-mode", ""), _NETWORKS, colon="")],
         extra_hosts=_each("failed to parse additional hosts", get("add-hosts", ""), notation.host_ip),
         ulimits=_each("failed to parse ulimit", get("ulimit", ""), notation.ulimit),

@@ -14,7 +14,8 @@ from frontends.dockerfile.options import Options
 from frontends.gateway import FrontendRequest, Gateway, Reference
 from llb import giturl, sourcemap
 from llb.actions import copy
-from llb.state import State, git, http, local, scratch
+from llb.sources import git, http, local
+from llb.state import State, scratch
 
 CONTEXT = "context"
 _DOCKERFILE = "dockerfile"

@@ -15,7 +15,8 @@ from frontends.gateway import FrontendRequest, Gateway, Reference
 from frontends.python.files import Files
 from frontends.python.image import Image
 from llb.sourcemap import Place
-from llb.state import State, image
+from llb.sources import image
+from llb.state import State
 from llb.vertices import Output
 
 if TYPE_CHECKING:  # most builds use some of it

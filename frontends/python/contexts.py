@@ -12,7 +12,8 @@ from buildengine.platform import Platform
 from frontends.python.files import Files
 from frontends.python.image import Image
 from llb.actions import copy
-from llb.state import State, local, scratch
+from llb.sources import local
+from llb.state import State, scratch
 
 if TYPE_CHECKING:
     from frontends.dockerfile.options import Options

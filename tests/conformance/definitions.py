@@ -11,26 +11,8 @@ from buildengine.platform import Platform
 from llb.definition import Definition
 from llb.ops import CacheSharing, NetMode, ProgressGroup, SecurityMode
 from llb.sourcemap import SourceFile
-from llb.state import (
-    Bind,
-    Cache,
-    Secret,
-    Ssh,
-    State,
-    Tmpfs,
-    copy,
-    diff,
-    git,
-    http,
-    image,
-    local,
-    merge,
-    mkdir,
-    mkfile,
-    rm,
-    scratch,
-    symlink,
-)
+from llb.sources import git, http, image, local
+from llb.state import Bind, Cache, Secret, Ssh, State, Tmpfs, copy, diff, merge, mkdir, mkfile, rm, scratch, symlink
 
 ROOTFS = "rootfs"
 TIME = 1_600_000_000

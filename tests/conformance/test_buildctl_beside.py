@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from llb.state import image, mkdir
+from llb.sources import image
+from llb.state import mkdir
 from tests.builds import write
 from tests.conformance import alike
 from tests.conformance.peer import directory

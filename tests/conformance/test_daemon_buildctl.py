@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from llb.definition import Definition
-from llb.state import local, mkdir, scratch
+from llb.sources import local
+from llb.state import mkdir, scratch
 from tests.builds import FIXTURES, Store, write
 from tests.conformance.buildctl import ctl, raw
 from tests.fakes.daemon import Daemon, daemon

@@ -13,7 +13,8 @@ from buildengine.api import control_pb2
 from buildengine.api import gateway_pb2 as pb
 from llb.definition import Definition
 from llb.pb import ops_pb2
-from llb.state import image, mkfile, scratch
+from llb.sources import image
+from llb.state import mkfile, scratch
 from tests.builds import FIXTURES, Store
 from tests.fakes.daemon import PATIENCE, Daemon, daemon, grpc
 from tests.integration.test_daemon_gateway import Build

@@ -20,7 +20,8 @@ from buildengine.api.status import EXIT, VERTEX
 from buildengine.events import Outcome, VertexEvent
 from llb.definition import Definition
 from llb.mounts import Bind, Tmpfs
-from llb.state import State, diff, image, merge, mkdir, mkfile, rm, scratch, symlink
+from llb.sources import image
+from llb.state import State, diff, merge, mkdir, mkfile, rm, scratch, symlink
 from tests.builds import FIXTURES, Store
 from tests.fakes.daemon import CONTROL, Client, Daemon, daemon, grpc
 

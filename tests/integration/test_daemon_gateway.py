@@ -20,7 +20,8 @@ from buildengine.api.status import EXIT, VERTEX
 from llb.definition import Definition
 from llb.mounts import Bind
 from llb.pb import ops_pb2
-from llb.state import State, image, mkdir, mkfile, scratch
+from llb.sources import image
+from llb.state import State, mkdir, mkfile, scratch
 from tests.builds import FIXTURES, Store
 from tests.fakes import leftovers
 from tests.fakes.daemon import PATIENCE, Client, Daemon, daemon, grpc

@@ -12,7 +12,8 @@ import pytest
 from buildengine.api import control_pb2 as pb
 from buildengine.api.journal import messages
 from llb.definition import Definition
-from llb.state import image, mkdir, scratch
+from llb.sources import image
+from llb.state import mkdir, scratch
 from tests.fakes.daemon import Client, Daemon, daemon, grpc
 
 

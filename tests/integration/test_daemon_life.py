@@ -15,7 +15,8 @@ import pytest
 
 from buildengine.api import control_pb2 as pb
 from llb.definition import Definition
-from llb.state import image, mkdir, scratch
+from llb.sources import image
+from llb.state import mkdir, scratch
 from tests.builds import FIXTURES, Store
 from tests.fakes import leftovers
 from tests.fakes.daemon import HARNESS, PATIENCE, PYBUILDD, Client, daemon, grpc

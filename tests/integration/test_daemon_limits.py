@@ -9,7 +9,7 @@ import pytest
 from llb.definition import Definition
 from llb.mounts import Cache
 from llb.ops import NetMode
-from llb.state import image
+from llb.sources import image
 from tests.builds import FIXTURES, Store
 from tests.fakes import leftovers
 from tests.fakes.daemon import daemon, grpc

@@ -35,7 +35,8 @@ from frontends.testing import ARM64
 from llb.definition import Definition
 from llb.ops import SourceOp
 from llb.pb import ops_pb2
-from llb.state import image, local, scratch
+from llb.sources import image, local
+from llb.state import scratch
 from tests.fakes.bridges import WORKER, FakeBridge, served
 
 CONTEXT = local("context").marshal()

@@ -13,7 +13,7 @@ from buildengine.api import status
 from buildengine.api.rpc import Code, Detail, RpcError
 from buildengine.errors import BuildError, ExecFailed, Location, SolveError, SourceRange, UserError
 from llb.sourcemap import SourceFile
-from llb.state import local
+from llb.sources import local
 
 PLACE = Location(filename="Dockerfile", text=b"FROM a\nRUN b\n", ranges=(SourceRange(start_line=2, end_line=2),))
 

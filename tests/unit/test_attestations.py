@@ -24,7 +24,8 @@ from frontends.sbom import Targets, open_scanner
 from frontends.testing import FakeGateway
 from llb import graph
 from llb.ops import ExecOp, MountType
-from llb.state import local, scratch
+from llb.sources import local
+from llb.state import scratch
 from tests.fakes.gateway import BASES, gateway, image_config, request
 from worker.exporters import statement
 from worker.exporters.attestations import Attestation, unbundled

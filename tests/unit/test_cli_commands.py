@@ -15,7 +15,7 @@ from buildengine.cli.usage import to_filters
 from buildengine.digest import Digest
 from buildengine.errors import UserError
 from buildengine.platform import Platform
-from llb.state import image
+from llb.sources import image
 from tests.fakes.builder import FakeBuilder, FakeImages, Ran, run_cli
 
 HOUR = 3600.0

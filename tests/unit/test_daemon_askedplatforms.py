@@ -9,7 +9,7 @@ import pytest
 from buildengine.daemon.askedplatforms import mismatch
 from buildengine.platform import parse
 from frontends.gateway import FrontendResult, PlatformResult
-from llb.state import local
+from llb.sources import local
 
 TREE = local("x").marshal()
 

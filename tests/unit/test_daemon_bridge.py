@@ -29,8 +29,8 @@ from frontends.testing.gateway import FakeReference, Resolving
 from llb import codec
 from llb.definition import Definition
 from llb.ops import SourceOp
-from llb.state import image
-from llb.state import local as directory
+from llb.sources import image
+from llb.sources import local as directory
 from tests.fakes.bridges import WORKER
 from tests.fakes.gateway import gateway, request
 from worker.runtime.runtime import Runtime

@@ -17,7 +17,7 @@ from buildengine.errors import BuildError, ExecFailed
 from frontends.gateway import FrontendResult
 from frontends.testing import FakeGateway
 from llb.pb import ops_pb2
-from llb.state import local as directory
+from llb.sources import local as directory
 from tests.fakes.bridges import WORKER
 from tests.fakes.gateway import request
 

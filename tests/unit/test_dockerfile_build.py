@@ -23,7 +23,7 @@ from frontends.testing.gateway import FakeReference
 from llb import codec
 from llb.definition import Definition
 from llb.ops import CopyAction, FileOp, SourceOp
-from llb.state import image
+from llb.sources import image
 from tests.fakes.gateway import BASES, build, gateway, image_config, request
 
 B = "FROM busybox\n"

@@ -10,7 +10,7 @@ from buildengine.errors import BuildError, Unsupported
 from frontends.dockerfile.build import DockerfileFrontend
 from frontends.gateway import FrontendRequest, FrontendResult, Gateway
 from frontends.testing import ARM64, FakeGateway
-from llb.state import local as directory
+from llb.sources import local as directory
 from tests.fakes.gateway import gateway, request
 
 DOCKERFILE = "FROM scratch\nCOPY a /\n"

@@ -16,7 +16,8 @@ from llb.definition import Definition
 from llb.graph import load
 from llb.pb import ops_pb2 as pb
 from llb.sourcemap import Place, SourceFile, SourceMap
-from llb.state import State, local, mkdir, scratch
+from llb.sources import local
+from llb.state import State, mkdir, scratch
 from tests.unit.llb_samples import SAMPLES, A, B, digests, metadata, text
 
 LINE_2 = SourceRange(start_line=2, end_line=2)

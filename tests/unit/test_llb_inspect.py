@@ -9,7 +9,8 @@ from typing import Any
 
 from llb.definition import Definition
 from llb.inspect import to_dot, to_json, to_networkx
-from llb.state import Bind, Secret, copy, image, local, merge, mkdir, scratch
+from llb.sources import image, local
+from llb.state import Bind, Secret, copy, merge, mkdir, scratch
 from tests.unit.llb_samples import AMD64
 
 CONTEXT = local("context")

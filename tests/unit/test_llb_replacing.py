@@ -7,7 +7,7 @@ from llb.actions import copy
 from llb.ops import SourceOp
 from llb.replacing import sources, with_sources
 from llb.sourcemap import SourceFile
-from llb.state import image, local
+from llb.sources import image, local
 
 FILE = SourceFile(filename="Dockerfile", data=b"FROM a\n")
 

@@ -13,21 +13,8 @@ from llb.definition import Definition
 from llb.graph import load
 from llb.ops import ExecOp, MergeOp, OpMetadata, SourceOp
 from llb.sourcemap import SourceFile
-from llb.state import (
-    Bind,
-    ExecState,
-    State,
-    copy,
-    diff,
-    git,
-    http,
-    image,
-    local,
-    merge,
-    mkdir,
-    oci_layout,
-    scratch,
-)
+from llb.sources import git, http, image, local, oci_layout
+from llb.state import Bind, ExecState, State, copy, diff, merge, mkdir, scratch
 from tests.unit.llb_looking import exec_op, graph, result, source
 from tests.unit.llb_samples import AMD64
 

@@ -10,7 +10,8 @@ from llb import ops
 from llb.graph import load
 from llb.ops import NO_INPUT, NO_OUTPUT, MountType
 from llb.sourcemap import SourceFile
-from llb.state import Actions, Bind, Cache, Secret, Ssh, Tmpfs, copy, image, local, mkdir, mkfile, rm, scratch, symlink
+from llb.sources import image, local
+from llb.state import Actions, Bind, Cache, Secret, Ssh, Tmpfs, copy, mkdir, mkfile, rm, scratch, symlink
 from tests.unit.llb_looking import exec_op, file_op, graph, result
 from tests.unit.llb_samples import AMD64
 

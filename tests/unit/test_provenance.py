@@ -15,7 +15,8 @@ from llb.definition import Definition
 from llb.mounts import Bind, Secret, Ssh
 from llb.ops import NetMode
 from llb.sourcemap import SourceFile
-from llb.state import State, git, http, image, local, mkdir, oci_layout, scratch
+from llb.sources import git, http, image, local, oci_layout
+from llb.state import State, mkdir, scratch
 from worker.provenance import options
 from worker.provenance.capture import Access, Capture, GitMaterial, HttpMaterial, ImageMaterial, capture, redacted
 from worker.provenance.options import ProvenanceOptions, Version

@@ -23,7 +23,8 @@ from frontends.dockerfile.words import Lexer, quote
 from llb import paths
 from llb.actions import Actions, mkfile
 from llb.ops import ProgressGroup
-from llb.state import State, git, http, merge, scratch
+from llb.sources import git, http
+from llb.state import State, merge, scratch
 
 _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*\Z")
 _BODY = Lexer(plain_quotes=True)  # variables in a heredoc; its escape character is always the backslash
