@@ -8,7 +8,10 @@ what it decides stands in `solver.edge`, and `solver.scheduler` carries that out
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
 
 from buildengine.errors import InternalError, SourceError
 from solver import cachekey, edge
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from solver.execution import Execution
     from solver.job import Job
     from solver.scheduler import Scheduler
+
+
+_SLOW = 2.0  # seconds that a source may take for its cache map before it is shown
 
 
 class Consumer(Protocol):
@@ -125,7 +131,7 @@ class ActiveVertex:
             self._mapped_by = op
             return await op.cache_map()
 
-        with self.progress.activity(announce=False):
+        with self.progress.activity(announce=False), self._announced_when_slow():
             cache_map = await self.turns.call(call)
             if cache_map.deps and len(cache_map.deps) != len(self.inputs):
                 raise InternalError(f"{self.vertex.name}: {len(cache_map.deps)} deps for {len(self.inputs)} inputs")
@@ -133,6 +139,23 @@ class ActiveVertex:
             for source in self.sources:  # nothing is looked up before
                 await source.ready()
         return cache_map
+
+    @contextmanager
+    def _announced_when_slow(self) -> Iterator[None]:
+        """A source may wait for a server without a word: then it is told what the build is waiting for."""
+        scope = trio.CancelScope()
+
+        async def announce() -> None:
+            with scope:
+                await trio.sleep(_SLOW)
+                self.progress.announce(self.scheduler.clock() - _SLOW)
+
+        if not self.inputs:
+            self.scheduler.nursery.start_soon(announce)
+        try:
+            yield
+        finally:
+            scope.cancel()
 
     async def _compute_content_key(self, index: int) -> str:
         result = self.inputs[index].result

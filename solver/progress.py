@@ -123,6 +123,11 @@ class Progress:
                 self._end(outcome, error)
             self.settled = self.settled or outcome is Outcome.FAILED or (announce and outcome is Outcome.DONE)
 
+    def announce(self, started: float) -> None:
+        """What goes on quietly is told all the same, as begun at `started`."""
+        if self._busy and self._started is None:
+            self._begin(started)
+
     def report(self, event: Event) -> None:
         """What the op says itself. Progress of one at rest is a run of its own: an image is pulled when it is read."""
         if isinstance(event, StatusEvent) and not self._busy:
@@ -153,9 +158,9 @@ class Progress:
         for sink in tuple(self._listeners.values()):
             sink(event)
 
-    def _begin(self) -> None:
+    def _begin(self, started: float | None = None) -> None:
         if self._started is None:
-            self._started = self._clock()
+            self._started = self._clock() if started is None else started
             self._publish_vertex(self._started, Outcome.RUNNING)
 
     def _end(self, outcome: Outcome, error: str) -> None:

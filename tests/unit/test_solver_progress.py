@@ -63,6 +63,28 @@ async def test_a_step_is_announced_started_and_done(world: World, store: Countin
     assert first.inputs == (low.vertex.digest,)
 
 
+async def test_a_source_that_waits_for_a_server_is_shown(
+    world: World, store: CountingStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def wait() -> None:
+        await trio.sleep(60)
+
+    source = world.vertex("source", value=1, before_cache_map=wait)
+    top = world.sum(1, source)
+    events = Events()
+    async with (
+        open_scheduler(store, clock=trio.current_time) as scheduler,
+        open_job(scheduler, "job", events.append) as job,
+    ):
+        began = trio.current_time()
+        await job.solve([top])
+    assert events.of(source) == ["announced", "running", "done", "running", "done"]
+    waited = next(e for e in events if isinstance(e, VertexEvent) and e.completed is not None)
+    assert waited.started is not None
+    assert waited.completed is not None
+    assert (round(waited.started - began), round(waited.completed - began)) == (0, 60)
+
+
 async def test_times_are_the_clocks(world: World, store: CountingStore) -> None:
     ticks = itertools.count(100.0)
     events: list[Event] = []
