@@ -17,7 +17,9 @@ from buildengine.values import dataclass
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
 HEADER = 9  # bytes before the payload of a frame
-ENCODINGS = ("identity", "gzip")  # grpc-encoding that we can read; we write identity
+IDENTITY = "identity"
+ENCODINGS = (IDENTITY, "gzip")  # grpc-encoding that we can read; we write identity
+_SMALL = 1 << 10  # bytes of a part of a message
 PREFIX = 5  # bytes before a message: compressed flag, length
 
 _HEAD = struct.Struct("!HBBBI")  # length (16 and 8 bits), type, flags, stream
@@ -134,7 +136,7 @@ class MessageCutter:
     """The messages of one stream out of the payloads of its DATA frames."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._have = 0  # bytes in parts
         self._need = PREFIX  # bytes until something can be done
 
@@ -150,11 +152,10 @@ class MessageCutter:
 
     def cut(self, data: bytes) -> Iterator[Message]:
         """Raises MessageError when a message is too large or its flag is none."""
-        self._parts.append(data)
-        self._have += len(data)
+        self._keep(data)
         if self._have < self._need:
             return
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        data = bytes(self._parts[0]) if len(self._parts) == 1 else b"".join(self._parts)
         at, end = 0, len(data)
         self._need = PREFIX
         while end - at >= PREFIX:
@@ -171,6 +172,21 @@ class MessageCutter:
             at = whole
         self._parts = [data[at:]] if at < end else []
         self._have = end - at
+
+    def clear(self) -> None:
+        """Nobody wants the message that has begun."""
+        self._parts.clear()
+        self._have = 0
+
+    def _keep(self, data: bytes) -> None:
+        """Small parts become one: each would cost many times what it holds."""
+        self._have += len(data)
+        if len(data) >= _SMALL:
+            self._parts.append(data)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += data
+        else:
+            self._parts.append(bytearray(data))
 
 
 def prefix(length: int) -> bytes:

@@ -23,6 +23,7 @@ from buildengine.values import dataclass
 
 _BATCH_BYTES = 2 << 20  # handed to the disk at once
 _BATCH_WORK = 2048
+_OPEN_FILES = 64  # that have begun and not ended: a sender mixes four
 _SHOWN = 64 << 10  # bytes of the other side's error message
 
 Work = list[Callable[[], None]]
@@ -144,6 +145,8 @@ class Intake:
     def _data(self, number: int, data: bytes) -> None:
         entry = self._receiving.wanted(number)
         pieces = self._pieces.setdefault(number, [])
+        if len(self._pieces) > _OPEN_FILES:
+            raise ProtocolError(f"the contents of more than {_OPEN_FILES} files come at once")
         if data:
             pieces.append(data)
             self._buffered += len(data)

@@ -29,6 +29,7 @@ from buildengine.errors import ContextError
 MAX_PATH = 4095  # PATH_MAX without its NUL, for links too
 MAX_NAME = 255
 MAX_ENTRIES = 4_000_000
+MAX_LISTING = 1 << 30  # bytes of names, links and extended attributes: most are kept until their files are whole
 MAX_XATTRS = 256  # of one entry
 MAX_XATTR_VALUE = 64 << 10  # XATTR_SIZE_MAX, xattr(7)
 NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
@@ -99,6 +100,7 @@ class Listing:
     def __init__(self) -> None:
         self._parents: list[tuple[bytes, bytes]] = [(b"", b"")]  # open directories and the last name seen in each
         self._files: set[bytes] = set()  # what a hard link may lead to
+        self._size = 0
         self.count = 0
 
     def add(self, entry: Entry) -> None:
@@ -106,6 +108,11 @@ class Listing:
         self.count += 1
         if self.count > MAX_ENTRIES:
             raise ProtocolError(f"a listing of more than {MAX_ENTRIES} entries")
+        self._size += len(entry.path) + len(entry.link)
+        if entry.xattrs:
+            self._size += sum(len(name) + len(value) for name, value in entry.xattrs.items())
+        if self._size > MAX_LISTING:
+            raise ProtocolError(f"a listing of more than {MAX_LISTING >> 20} MiB of names and attributes")
         self._place(entry.path)
         kind = stat.S_IFMT(entry.mode)
         if kind == stat.S_IFDIR:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from buildengine.api.fsutil import Entry, ProtocolError
+from buildengine.api.fsutil import Entry
 from cache.removal import remove_tree
 from worker.layers import xattrs
 from worker.layers.filedata import write_all
@@ -27,7 +27,6 @@ from worker.layers.filedata import write_all
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 32
-_OPEN_FILES = 64  # a sender mixes four
 
 
 class _File:
@@ -44,7 +43,7 @@ class Writer:
     """Makes entries below `root`, which stays the caller's. All is whoever's that runs this.
 
     `digests` are the BLAKE3 of files that became whole, of those without extended attributes: those count as well.
-    Raises OSError with the path that could not be made; ProtocolError. `close` it: what is not whole by then goes.
+    Raises OSError with the path that could not be made. `close` it: what is not whole by then goes.
     """
 
     def __init__(self, root: int) -> None:
@@ -119,8 +118,6 @@ class Writer:
     # --- files with contents ------------------------------------------------------------------------------
 
     def _create(self, number: int, entry: Entry) -> _File:
-        if len(self._files) >= _OPEN_FILES:
-            raise ProtocolError(f"the contents of more than {_OPEN_FILES} files come at once")
         directory, _, name = entry.path.rpartition(b"/")
         parent = self._directory(directory)
         try:

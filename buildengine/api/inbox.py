@@ -8,10 +8,10 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from buildengine.api.framing import IDENTITY, MessageError
 from buildengine.api.framing import Message as Framed
-from buildengine.api.framing import MessageError
 from buildengine.api.http2 import Core
-from buildengine.api.rpc import Code, RpcError
+from buildengine.api.rpc import MAX_MESSAGE, Code, RpcError
 
 
 class Inbox:
@@ -38,10 +38,21 @@ class Inbox:
         return self._parsed(framed)
 
     def take_all(self) -> list[Any]:
-        """What waits. Raises RpcError when something of it is no message."""
+        """What waits; of a call with compressed messages as many as come to about one of the largest, since a few
+        bytes may be many. Raises RpcError when something of it is no message."""
+        if self.encoding != IDENTITY:
+            return self._take_some()
         waiting, self._waiting = self._waiting, deque()
         self._core.taken(self._number, waiting)
         return [self._parsed(framed) for framed in waiting]
+
+    def _take_some(self) -> list[Any]:
+        taken: list[Any] = []
+        size = 0
+        while self._waiting and size < MAX_MESSAGE:
+            taken.append(self.take())
+            size += taken[-1].ByteSize()
+        return taken
 
     def _parsed(self, framed: Framed) -> Any:
         try:

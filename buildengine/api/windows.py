@@ -76,6 +76,7 @@ class Windows:
         self._held -= stream.held
         self._unfinished -= stream.unfinished
         stream.held = stream.unfinished = 0
+        stream.cutter.clear()
         self._give_back()
 
     def _grant_large(self, stream: Stream) -> None:

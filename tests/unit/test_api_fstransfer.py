@@ -201,10 +201,12 @@ async def test_a_peer_that_breaks_the_protocol_is_told_so(packets: list[Packet],
     assert [path for path in target.rglob("*") if not path.is_symlink()] == []
 
 
-async def test_many_unfinished_files_are_too_many(target: Path) -> None:
+@pytest.mark.parametrize("size", [1, 64 << 10])
+async def test_many_unfinished_files_are_too_many(size: int, target: Path) -> None:
+    """Also those of which nothing was written yet: each packet would go through all of them."""
     count = 200
     packets = [listed(f"{number:03}", size=1 << 20) for number in range(count)]
-    packets += [data(number, bytes(64 << 10)) for number in range(count)]
+    packets += [data(number, bytes(size)) for number in range(count)]
     with pytest.raises(ProtocolError, match="at once"):
         await told(target, [*packets, END])
     assert os.listdir(target) == []

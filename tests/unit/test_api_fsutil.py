@@ -37,6 +37,13 @@ def listing(entries: list[Entry]) -> Listing:
     return found
 
 
+def test_a_listing_has_a_bound_in_bytes() -> None:
+    attributes = {f"user.{number:03}": bytes(MAX_XATTR_VALUE) for number in range(MAX_XATTRS)}
+    one = Entry(b"", FILE, xattrs=attributes)
+    with pytest.raises(ProtocolError, match="1024 MiB"):
+        listing([one._replace(path=b"%03d" % number) for number in range(65)])
+
+
 def go_less(one: bytes, other: bytes) -> bool:
     """fsutil's ComparePath, as its text says: byte by byte, a slash before everything else."""
     for a, b in zip(one, other, strict=False):

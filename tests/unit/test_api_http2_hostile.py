@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
 import pytest
@@ -12,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildengine.api import framing
+from buildengine.api.control_pb2 import BytesMessage
 from buildengine.api.framing import MessageError
 from buildengine.api.h2settings import MAX_CALLS, MAX_HEADERS
-from buildengine.api.headers import OK
+from buildengine.api.headers import OK, Status
 from buildengine.api.http2 import Core
+from buildengine.api.inbox import Inbox
 from buildengine.api.outbox import MAX_FRAME
 from buildengine.api.rpc import MAX_MESSAGE, Code
 from buildengine.api.streams import STREAM_WINDOW, Broken, CallEnded, CallOpened, Event, GoingAway, MessagesReceived
@@ -283,6 +288,55 @@ def test_what_is_not_gzip_is_refused(payload: bytes, encoding: str, said: str) -
     one = framing.Message(payload=payload, compressed=True)
     with pytest.raises(MessageError, match=said):
         one.decoded(encoding)
+
+
+def test_small_messages_that_become_large_ones_are_not_all_taken_at_once() -> None:
+    """A window full of them would be some gigabytes."""
+    packed = gzip.compress(BytesMessage(data=bytes(4 << 20)).SerializeToString())
+    inbox = Inbox(opened(), 1, BytesMessage, "gzip")
+    inbox.put([framing.Message(packed, True)] * 20)
+    sizes = []
+    while inbox:
+        sizes.append(sum(len(one.data) for one in inbox.take_all()))
+    assert max(sizes) <= 2 * MAX_MESSAGE
+    assert sum(sizes) == 20 * 4 << 20
+
+
+@contextmanager
+def memory(most: int) -> Iterator[None]:
+    """What is kept at the end of the block that was not there before takes at most so many bytes."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        yield
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before <= most
+
+
+def test_a_message_in_many_small_pieces_takes_no_more_than_it_holds() -> None:
+    cutter = framing.MessageCutter()
+    with memory(1 << 20):
+        assert list(cutter.cut(framing.prefix(1 << 19))) == []
+        for _ in range(1 << 17):
+            assert list(cutter.cut(bytes(bytearray(b"ab")))) == []
+    assert cutter.waiting == framing.PREFIX + (1 << 18)
+    (whole,) = cutter.cut(bytes(1 << 18))
+    assert whole.payload == b"ab" * (1 << 17) + bytes(1 << 18)
+
+
+def test_of_a_call_that_has_ended_no_half_message_is_kept() -> None:
+    """It counts for nothing any more, and who does not read keeps the call's end from going out."""
+    core = opened()
+    begun = framing.prefix(4 << 20) + bytes(3 << 20)
+    with memory(4 << 20):
+        for number in range(1, 21, 2):
+            core.receive(request(number))
+            for at in range(0, len(begun), MAX_FRAME):
+                core.receive(framing.frame(framing.DATA, 0, number, begun[at : at + MAX_FRAME]))
+            core.finish(number, Status(code=Code.UNAVAILABLE))
+    assert (core.broken, core.calls) == ("", 10)
 
 
 def converse(wire: Wire, random: Random, calls: list[int]) -> None:
