@@ -34,6 +34,7 @@ from buildengine.errors import HostError
 from buildengine.events import EventSink
 from buildengine.limits import DISK, offload
 from cache.opened import Cache, open_cache
+from worker.runtime import descriptors
 from worker.runtime.isolate import private_mounts
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def open_local_builder(config: Config) -> Iterator[LocalBuilder]:
     if os.geteuid() != 0:
         raise HostError("pybuild needs root to run build steps", hint="run it with sudo, or in a container as root")
     private_mounts()
+    descriptors.take_all()
     yield LocalBuilder(config)
 
 

@@ -48,9 +48,11 @@ def _run(config: DaemonConfig) -> int:
     if os.geteuid() != 0:
         raise HostError("pybuildd needs root to run build steps", hint="run it with sudo, or in a container as root")
     from buildengine.daemon import residency
+    from worker.runtime import descriptors
     from worker.runtime.isolate import private_mounts
 
     private_mounts()  # before any thread exists
+    descriptors.take_all()
     residency.begin()
     import trio
 

@@ -6,10 +6,8 @@ made durable. A second signal ends it at once.
 
 from __future__ import annotations
 
-import resource
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -21,8 +19,6 @@ from cache.opened import Cache
 from worker.registry.server import passwords
 from worker.registry.server.server import Options, serve
 
-_FILES = 4096  # descriptors: a connection, a blob and an upload each
-
 
 async def serve_registry(
     cache: Cache,
@@ -32,7 +28,6 @@ async def serve_registry(
 ) -> None:
     """Serve until a signal comes. Raises UserError and HostError before it is ready."""
     options = _options(registry)
-    _allow_files()
     with ending_signals() as signals:
         async with trio.open_nursery() as nursery:
             ending = trio.Event()
@@ -88,11 +83,3 @@ def _passwords(path: Path) -> passwords.Passwords:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     return passwords.Passwords(passwords.parse(text, name=str(path)))
-
-
-def _allow_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -10,6 +10,7 @@ from llb.definition import Definition
 from llb.mounts import Cache
 from llb.ops import NetMode
 from llb.sources import image
+from llb.state import merge
 from tests.builds import FIXTURES, Store
 from tests.fakes import leftovers
 from tests.fakes.daemon import daemon, grpc
@@ -60,3 +61,16 @@ def test_the_cache_of_an_earlier_daemon_is_made_smaller(store: Store, tmp_path: 
     with daemon(store.root, tmp_path, *flags) as started, started.client() as client:
         assert before > 40_000_000
         assert leftovers.until(lambda: sum(record.Size for record in client.usage()) < 25_000_000)
+
+
+def test_more_steps_at_a_time_than_the_soft_limit_has_files(store: Store, tmp_path: Path) -> None:
+    """All wait until all are there. What a step may open is what the daemon was given."""
+    count, shared = 60, Cache(target="/shared", id="all")
+    wait = f"until [ $(ls /shared | wc -l) = {count} ]; do sleep 0.2; done"
+    steps = [
+        image("base").run(f"touch /shared/{number}; {wait}; test $(ulimit -n) = 200", mounts=[shared]).root
+        for number in range(count)
+    ]
+    prefix = ("prlimit", "--nofile=200:20000")
+    with daemon(store.root, tmp_path, prefix=prefix) as started, started.client() as client:
+        client.begin(merge(steps).marshal()).result(timeout=120)

@@ -225,3 +225,36 @@ def test_a_group_whose_processes_do_not_die_is_said_to_be_left() -> None:
             process.kill()
     assert sweep.remove(str(frozen))
     assert not frozen.exists()
+
+
+async def launcher_of(runtime: Runtime, steps: Steps) -> int:
+    await steps.sh(runtime, "true")  # then it is up
+    (launcher,) = named(os.getpid(), "pybuild-launch")
+    return launcher
+
+
+async def test_a_process_that_cannot_be_made_is_the_failure_of_one_step(builtin: Runtime, steps: Steps) -> None:
+    """The launcher may open no more files for a while: what else it does and will do goes on."""
+    launcher = await launcher_of(builtin, steps)
+    builtin.rest()
+    until(lambda: not children(launcher))
+    soft, hard = resource.prlimit(launcher, resource.RLIMIT_NOFILE)
+    open_files = len(os.listdir(f"/proc/{launcher}/fd"))
+    for more in (0, 1):  # for the step's socket there is none, or for its process none
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, (open_files + more, hard))
+        with pytest.raises(HostError):
+            await steps.sh(builtin, "true")
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(2):
+            assert (await steps.sh(builtin, "echo yes")).out == "yes\n"
+        builtin.rest()
+        until(lambda: len(os.listdir(f"/proc/{launcher}/fd")) == open_files)
+
+
+async def test_a_spare_supervisor_that_is_killed_is_replaced(builtin: Runtime, steps: Steps) -> None:
+    launcher = await launcher_of(builtin, steps)
+    until(lambda: [comm(pid) for pid in children(launcher)] == ["pybuild-step"])
+    (spare,) = children(launcher)
+    os.kill(spare, signal.SIGKILL)
+    until(lambda: spare not in children(launcher))
+    assert (await steps.sh(builtin, "echo yes")).out == "yes\n"

@@ -14,7 +14,7 @@ import select
 import sys
 
 from buildengine.tracepoints import arm, reach
-from worker.runtime import messages, supervisor, sweep, syscalls
+from worker.runtime import init, messages, supervisor, sweep, syscalls
 from worker.runtime.host import Host
 
 TYPE_CHECKING = False
@@ -74,9 +74,12 @@ class Launcher:
             order, fds = messages.receive(self._engine)
         except messages.Lost:
             return False
-        channel = messages.adopt(fds[0])
-        self._fork(order["name"], channel)
-        channel.close()
+        for channel in map(messages.adopt, fds):  # none where we may open no more files: the engine sees its end
+            try:
+                self._fork(order["name"], channel)
+            except OSError as error:  # of this step, not of those that run and those to come
+                messages.tell(channel, {"failure": init.failure("starting a process for the step", error)})
+            channel.close()
         reach("launcher.forked")
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import marshal
 import os
+import select
 import struct
 
 TYPE_CHECKING = False
@@ -61,6 +62,13 @@ def receive(channel: _socket.socket, flags: int = 0) -> tuple[dict[str, Any], li
         raise Lost
     fds = [fd for _level, _type, raw in rights for (fd,) in struct.iter_unpack("=i", raw[: len(raw) - len(raw) % 4])]
     return marshal.loads(data), fds
+
+
+def is_readable(fd: int) -> bool:
+    """Whether there is something, or the end of it, now."""
+    poll = select.poll()  # select(2) knows no descriptor above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def envelope(content: dict[str, Any]) -> int:

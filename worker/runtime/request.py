@@ -15,6 +15,7 @@ from typing import Any
 from buildengine.errors import HostError, UserError
 from buildengine.ids import LARGEST_ID
 from worker.runtime import bundle, devices, seccomp
+from worker.runtime.descriptors import limited
 from worker.runtime.emulation import not_under
 from worker.runtime.plan import plan
 from worker.runtime.spec import ProcessSpec
@@ -26,6 +27,7 @@ def build(
 ) -> dict[str, Any]:
     """The request for the step in control group `group`. Raises UserError or HostError."""
     _check(spec)
+    spec = limited(spec)
     environment = _environment(spec, secrets)
     rules = devices.EVERYTHING if spec.insecure else devices.DEFAULT
     if oci and oci.name == "runc" and not spec.insecure:
@@ -50,7 +52,7 @@ def build(
 def build_joining(spec: ProcessSpec, secrets: Mapping[str, SecretBytes]) -> dict[str, Any]:
     """The request for one more process of a step that runs; its root and its mounts are there already."""
     _check(spec)
-    return {"process": _process(spec, _environment(spec, secrets))}
+    return {"process": _process(limited(spec), _environment(spec, secrets))}
 
 
 def _process(spec: ProcessSpec, environment: dict[str, str]) -> dict[str, Any]:

@@ -195,6 +195,10 @@ class _Supervisor:
     def fileno(self) -> int:
         return self.channel.fileno()
 
+    def has_ended(self) -> bool:
+        """Of one that was asked for nothing yet: it says nothing else."""
+        return messages.is_readable(self.channel.fileno())
+
     def report(self) -> dict[str, Any] | None:
         """The supervisor's one answer. None: it is gone without one."""
         try:
@@ -265,6 +269,14 @@ class _Runtime:
             self._spare.close()
             self._spare = None
 
+    def _taken(self) -> _Supervisor:
+        """The supervisor of the next step: the spare one, unless it has died while it waited."""
+        spare, self._spare = self._spare, None
+        if spare and spare.has_ended():
+            spare.close()
+            spare = None
+        return spare or self._launcher.order()
+
     async def run(
         self,
         spec: ProcessSpec,
@@ -276,7 +288,7 @@ class _Runtime:
         stdout: int = -1,
         is_last: bool = False,
     ) -> Exit:
-        supervisor, self._spare = self._spare or self._launcher.order(), None
+        supervisor = self._taken()
         pipes: list[_Pipe] = []
         given = [stdout] if stdout >= 0 else []
         try:
@@ -312,7 +324,7 @@ class _Runtime:
             raise HostError(f"{self.name} runs no containers for a client", hint="use the built-in runtime")
         from worker.runtime.container import Container
 
-        supervisor, self._spare = self._spare or self._launcher.order(), None
+        supervisor = self._taken()
         container = Container(supervisor.channel, supervisor.name, self._exit)
         caught: BaseException | None = None
         try:

@@ -229,7 +229,7 @@ class Supervisor:
             told, fds = message
             said.update(told)
             self._tell(joined.number, told, fds)
-        if not select.select([joined.pidfd], [], [], 0)[0]:
+        if not messages.is_readable(joined.pidfd):
             return
         for fd in (joined.pidfd, joined.channel.fileno()):
             self._poll.unregister(fd)
