@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypedDict
 
+from buildengine.events import ProgressGroup
 from llb.names import CUSTOM_NAME
-from llb.ops import EMPTY, OpMetadata, ProgressGroup
+from llb.ops import EMPTY, OpMetadata
 from llb.sourcemap import Place
 from llb.vertices import About
 

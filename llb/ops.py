@@ -12,6 +12,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from buildengine.digest import Digest
+from buildengine.events import ProgressGroup
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 
@@ -308,13 +309,6 @@ class Op:
     payload: Payload | None = None
     platform: Platform | None = None
     constraints: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressGroup:
-    id: str
-    name: str = ""
-    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

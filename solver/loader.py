@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from buildengine import events
 from buildengine.digest import Digest
 from llb.graph import Graph, Node
 from llb.ops import BuildOp, OpMetadata
@@ -38,11 +37,10 @@ def load(graph: Graph, resolve_op: ResolveOp) -> Edge:
 
 def _options(node: Node) -> VertexOptions:
     metadata: OpMetadata = node.metadata
-    group = metadata.progress_group
     return VertexOptions(
         ignore_cache=metadata.ignore_cache,
         export_cache=metadata.export_cache,
         description=metadata.description,
-        progress_group=None if group is None else events.ProgressGroup(id=group.id, name=group.name, weak=group.weak),
+        progress_group=metadata.progress_group,
         locations=node.locations,
     )

@@ -15,9 +15,10 @@ from buildengine import platform as platforms
 from buildengine.api import control_pb2, policies, worker_pb2
 from buildengine.api.platformmessages import platform_message
 from buildengine.builder import BuildRequest, CacheEntry, Export, PrunePolicy, UsageInfo
-from buildengine.errors import Location, SourceRange, UserError
+from buildengine.errors import Location, UserError
 from buildengine.events import Event, LogEvent, Outcome, ProgressGroup, StatusEvent, VertexEvent, WarningEvent
 from buildengine.platform import Platform
+from llb.codec.ranges import range_message, source_range
 from llb.pb import ops_pb2
 
 _NANOSECONDS = 10**9
@@ -196,13 +197,7 @@ def _warning(event: WarningEvent) -> control_pb2.VertexWarning:
         detail=[line.encode() for line in event.detail],
         url=event.url,
         info=ops_pb2.SourceInfo(filename=location.filename, data=location.text) if location else None,
-        ranges=[
-            ops_pb2.Range(
-                start=ops_pb2.Position(line=each.start_line, character=each.start_column),
-                end=ops_pb2.Position(line=each.end_line, character=each.end_column),
-            )
-            for each in (location.ranges if location else ())
-        ],
+        ranges=map(range_message, location.ranges if location else ()),
     )
 
 
@@ -344,15 +339,7 @@ def _outcome(vertex: control_pb2.Vertex) -> Outcome:
 
 
 def _warning_event(warning: control_pb2.VertexWarning) -> WarningEvent:
-    ranges = tuple(
-        SourceRange(
-            start_line=each.start.line,
-            start_column=each.start.character,
-            end_line=each.end.line,
-            end_column=each.end.character,
-        )
-        for each in warning.ranges
-    )
+    ranges = tuple(map(source_range, warning.ranges))
     info = warning.info
     return WarningEvent(
         vertex=warning.vertex,

@@ -9,9 +9,10 @@ from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import Ref, Result
 from buildengine.api.fsutil import go_mode, st_mode
 from buildengine.api.stat_pb2 import Stat
-from buildengine.errors import Location, SourceRange
+from buildengine.errors import Location
 from buildengine.events import WarningEvent
 from frontends.gateway import FileInfo
+from llb.codec.ranges import range_message, source_range
 from llb.definition import Definition
 from llb.pb import ops_pb2
 
@@ -91,7 +92,7 @@ def file_info(message: Stat) -> FileInfo:
 
 def warning(request: pb.WarnRequest) -> WarningEvent:
     info = request.info
-    ranges = tuple(_range(each) for each in request.ranges)
+    ranges = tuple(map(source_range, request.ranges))
     location = Location(filename=info.filename, text=info.data, ranges=ranges) if request.HasField("info") else None
     return WarningEvent(
         vertex=request.digest,
@@ -113,20 +114,8 @@ def warning_message(value: WarningEvent) -> pb.WarnRequest:
     )
     if value.location is not None:
         message.info.CopyFrom(ops_pb2.SourceInfo(filename=value.location.filename, data=value.location.text))
-        message.ranges.extend(map(_range_message, value.location.ranges))
+        message.ranges.extend(map(range_message, value.location.ranges))
     return message
-
-
-def _range(message: ops_pb2.Range) -> SourceRange:
-    start, end = message.start, message.end
-    return SourceRange(start_line=start.line, start_column=start.character, end_line=end.line, end_column=end.character)
-
-
-def _range_message(value: SourceRange) -> ops_pb2.Range:
-    return ops_pb2.Range(
-        start=ops_pb2.Position(line=value.start_line, character=value.start_column),
-        end=ops_pb2.Position(line=value.end_line, character=value.end_column),
-    )
 
 
 def definition(message: ops_pb2.Definition) -> Definition:

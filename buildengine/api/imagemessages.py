@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from buildengine.api import images_pb2 as pb
-from buildengine.api.platformmessages import platform_message
+from buildengine.api.platformmessages import platform_as_sent, platform_message
 from buildengine.builder import ImageInfo, PulledImage, PullRequest
 from buildengine.digest import Digest
 from buildengine.platform import Platform
-from llb.pb import ops_pb2
 
 
 def image_message(info: ImageInfo) -> pb.Image:
@@ -28,7 +27,7 @@ def image_info(message: pb.Image) -> ImageInfo:
         config_digest=Digest(message.config_digest) if message.config_digest else None,
         created=message.created,
         size=message.size,
-        platforms=tuple(map(platform, message.platforms)),
+        platforms=tuple(map(platform_as_sent, message.platforms)),
     )
 
 
@@ -56,15 +55,4 @@ def pulled_image(message: pb.PulledImage) -> PulledImage:
 
 
 def asked_platform(message: pb.ImageRequest | pb.PullImageRequest) -> Platform | None:
-    return platform(message.platform) if message.HasField("platform") else None
-
-
-def platform(message: ops_pb2.Platform) -> Platform:
-    """Not normalised: whoever sends it has done that."""
-    return Platform(
-        os=message.OS,
-        architecture=message.Architecture,
-        variant=message.Variant,
-        os_version=message.OSVersion,
-        os_features=tuple(message.OSFeatures),
-    )
+    return platform_as_sent(message.platform) if message.HasField("platform") else None

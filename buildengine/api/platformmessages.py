@@ -17,12 +17,15 @@ def platform_message(platform: Platform) -> ops_pb2.Platform:
 
 
 def platform_of(message: ops_pb2.Platform) -> Platform:
-    return normalize(
-        Platform(
-            os=message.OS,
-            architecture=message.Architecture,
-            variant=message.Variant,
-            os_version=message.OSVersion,
-            os_features=tuple(message.OSFeatures),
-        )
+    return normalize(platform_as_sent(message))
+
+
+def platform_as_sent(message: ops_pb2.Platform) -> Platform:
+    """Not normalised: where whoever sends it has done that."""
+    return Platform(
+        os=message.OS,
+        architecture=message.Architecture,
+        variant=message.Variant,
+        os_version=message.OSVersion,
+        os_features=tuple(message.OSFeatures),
     )

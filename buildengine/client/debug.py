@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from buildengine.api import debug_pb2 as pb
-from buildengine.api.imagemessages import platform
+from buildengine.api.platformmessages import platform_as_sent
 from buildengine.builder import Damage, RunnablePlatform, StoreCheck
 from buildengine.client.connection import Connection
 
@@ -21,6 +21,6 @@ async def verify_store(connection: Connection) -> StoreCheck:
 async def platforms(connection: Connection) -> Sequence[RunnablePlatform]:
     answer = await connection.unary(f"{_SERVICE}/Platforms", pb.PlatformsRequest(), pb.PlatformsResponse)
     return [
-        RunnablePlatform(platform=platform(each.platform), how=each.how, reason=each.reason, hint=each.hint)
+        RunnablePlatform(platform=platform_as_sent(each.platform), how=each.how, reason=each.reason, hint=each.hint)
         for each in answer.platforms
     ]

@@ -8,8 +8,10 @@ from types import MappingProxyType
 from google.protobuf.message import DecodeError
 
 from buildengine.digest import Digest
-from buildengine.errors import InvalidDefinition, SourceRange
-from llb.ops import EMPTY, OpMetadata, ProgressGroup
+from buildengine.errors import InvalidDefinition
+from buildengine.events import ProgressGroup
+from llb.codec.ranges import range_message, source_range
+from llb.ops import EMPTY, OpMetadata
 from llb.pb import ops_pb2 as pb
 from llb.sourcemap import Place, SourceFile, SourceMap
 
@@ -71,7 +73,7 @@ def _source_message(source: SourceMap) -> pb.Source:
     index = {file: position for position, file in enumerate(source.files)}
     for digest, places in source.places.items():
         message.locations[digest].locations.extend(
-            [pb.Location(sourceIndex=index[p.file], ranges=[_range_message(r) for r in p.ranges]) for p in places]
+            [pb.Location(sourceIndex=index[p.file], ranges=[range_message(r) for r in p.ranges]) for p in places]
         )
     return message
 
@@ -95,20 +97,4 @@ def _file(m: pb.SourceInfo) -> SourceFile:
 def _place(m: pb.Location, files: tuple[SourceFile, ...]) -> Place:
     if not 0 <= m.sourceIndex < len(files):
         raise InvalidDefinition(f"source map names file {m.sourceIndex} of {len(files)}")
-    return Place(file=files[m.sourceIndex], ranges=tuple([_range(r) for r in m.ranges]))
-
-
-def _range_message(r: SourceRange) -> pb.Range:
-    return pb.Range(
-        start=pb.Position(line=r.start_line, character=r.start_column),
-        end=pb.Position(line=r.end_line, character=r.end_column),
-    )
-
-
-def _range(m: pb.Range) -> SourceRange:
-    return SourceRange(
-        start_line=m.start.line,
-        end_line=m.end.line,
-        start_column=m.start.character,
-        end_column=m.end.character,
-    )
+    return Place(file=files[m.sourceIndex], ranges=tuple([source_range(r) for r in m.ranges]))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from buildengine.digest import Digest
 from buildengine.errors import SourceRange
+from buildengine.events import ProgressGroup
 from buildengine.platform import Platform
 from llb.definition import Definition
-from llb.ops import CacheSharing, NetMode, ProgressGroup, SecurityMode
+from llb.ops import CacheSharing, NetMode, SecurityMode
 from llb.sourcemap import SourceFile
 from llb.sources import git, http, image, local
 from llb.state import Bind, Cache, Secret, Ssh, State, Tmpfs, copy, diff, merge, mkdir, mkfile, rm, scratch, symlink

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from hypothesis import strategies as st
 
 from buildengine.digest import Digest
+from buildengine.events import ProgressGroup
 from buildengine.platform import Platform
 from llb import ops
 
@@ -225,5 +226,5 @@ metadata = st.builds(
     description=string_maps,
     export_cache=st.none() | st.booleans(),
     caps=st.frozensets(text, max_size=3),
-    progress_group=st.none() | st.builds(ops.ProgressGroup, id=text, name=text, weak=st.booleans()),
+    progress_group=st.none() | st.builds(ProgressGroup, id=text, name=text, weak=st.booleans()),
 )

@@ -7,6 +7,7 @@ import pytest
 from buildengine import platform as platforms
 from buildengine.digest import Digest
 from buildengine.errors import InvalidDefinition, SourceRange, UserError
+from buildengine.events import ProgressGroup
 from buildengine.platform import Platform
 from llb import ops
 from llb.definition import Definition
@@ -269,7 +270,7 @@ class TestMarshal:
     def test_annotations_do_not_change_what_is_built(self) -> None:
         plain = image("x").run(["make"]).marshal(AMD64)
         place = SourceFile(filename="f").at()
-        group = ops.ProgressGroup(id="g", name="group", weak=True)
+        group = ProgressGroup(id="g", name="group", weak=True)
         said = image("x").run(
             ["make"],
             name="n",

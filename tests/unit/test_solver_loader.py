@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from buildengine import events
 from buildengine.digest import Digest
 from buildengine.errors import Location, SourceRange
+from buildengine.events import Event, ProgressGroup
 from llb.graph import Graph, Node
-from llb.ops import BuildOp, ExecOp, Input, Meta, Op, OpMetadata, Payload, ProgressGroup, SourceOp
+from llb.ops import BuildOp, ExecOp, Input, Meta, Op, OpMetadata, Payload, SourceOp
 from solver.cachekey import root_key
 from solver.job import open_job
 from solver.loader import load
@@ -88,7 +88,7 @@ def test_a_node_becomes_a_vertex_with_its_name_options_and_inputs() -> None:
     assert vertex.options.ignore_cache
     assert vertex.options.export_cache is False
     assert vertex.options.description == metadata.description
-    assert vertex.options.progress_group == events.ProgressGroup(id="g", name="group", weak=True)
+    assert vertex.options.progress_group == ProgressGroup(id="g", name="group", weak=True)
     assert vertex.options.locations == (location,)
     assert [one.vertex.digest for one in vertex.inputs] == [base.digest]
     assert vertex.reporter is reporters[run.digest]
@@ -130,7 +130,7 @@ async def test_ten_thousand_vertices_load_and_solve_from_cache_quickly(make: obj
         ops.append(Sum(node, ledger))
         return ops[-1]
 
-    told: list[events.Event] = []
+    told: list[Event] = []
     began = time.process_time()
     async with open_scheduler(store) as scheduler, open_job(scheduler, "job", told.append) as job:
         (result,) = await job.solve([load(big, resolve)])

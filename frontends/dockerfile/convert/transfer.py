@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from buildengine.digest import Digest
 from buildengine.errors import ParseError, UserError
+from buildengine.events import ProgressGroup
 from buildengine.ids import LARGEST_ID
 from buildengine.values import dataclass
 from frontends.dockerfile import gitref, imagepaths
@@ -22,7 +23,6 @@ from frontends.dockerfile.lines import Heredoc
 from frontends.dockerfile.words import Lexer, quote
 from llb import paths
 from llb.actions import Actions, mkfile
-from llb.ops import ProgressGroup
 from llb.sources import git, http
 from llb.state import State, merge, scratch
 
