@@ -7,7 +7,7 @@ ca, keypair`). Nothing here opens a connection or a file.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from types import MappingProxyType
 from urllib.parse import quote
@@ -118,10 +118,10 @@ def endpoints(domain: str, config: RegistryConfig) -> tuple[Endpoint, ...]:
     return (*mirrors, _endpoint(own, config, configured_as=domain))
 
 
-def tls(host: str, config: RegistryConfig) -> Tls:
-    """TLS settings of `host` (with port)."""
+def tls(host: str, config: RegistryConfig, insecure: Collection[str] = ()) -> Tls:
+    """TLS settings of `host` (with port); those `insecure` may have any certificate, whatever is configured."""
     found = config.host(DOCKER_HUB if host == _DOCKER_HUB_API else host)
-    return Tls(ca=found.ca, key_pairs=found.key_pairs, verify=not found.insecure)
+    return Tls(ca=found.ca, key_pairs=found.key_pairs, verify=not (found.insecure or host in insecure))
 
 
 def is_loopback(host: str) -> bool:

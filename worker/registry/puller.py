@@ -41,7 +41,7 @@ from worker.oci.types import (
 from worker.registry.client import EndpointClient, blob_path, manifest_path
 from worker.registry.download import BlobSink, Download, Progress, check_extent
 from worker.registry.errors import Damaged
-from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, is_loopback, tls
+from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, is_loopback, tls
 from worker.registry.patience import retrying
 from worker.registry.places import AtUrl, InRepository, Place, usable_urls
 from worker.registry.transport import Response, Transport, open_transport
@@ -107,12 +107,7 @@ class RemoteTree:
 async def open_registry(config: RegistryConfig, credentials: Credentials) -> AsyncIterator[Registry]:
     """A client for all registries; its connections end with this block."""
     insecure: set[str] = set()
-
-    def how(host: str) -> Tls:
-        found = tls(host, config)
-        return replace(found, verify=False) if host in insecure else found
-
-    async with open_transport(how, config.proxies.choose) as transport:
+    async with open_transport(lambda host: tls(host, config, insecure), config.proxies.choose) as transport:
         yield Registry(config, credentials, transport, insecure=insecure)
 
 

@@ -32,7 +32,7 @@ from worker.oci.types import (
 )
 from worker.registry.client import PUSH, EndpointClient, manifest_path
 from worker.registry.errors import RegistryRefused, deserves_retry
-from worker.registry.hosts import Endpoint, RegistryConfig, Tls, endpoints, tls
+from worker.registry.hosts import Endpoint, RegistryConfig, endpoints, tls
 from worker.registry.patience import retrying
 from worker.registry.transport import Transport, open_transport
 from worker.registry.upload import BlobFile, BlobReader, BlobUpload, Progress
@@ -134,12 +134,7 @@ async def open_pusher(
 
     The registries `insecure` (`registry.insecure` of BuildKit) may have any certificate, or speak plain HTTP.
     """
-
-    def how(host: str) -> Tls:
-        found = tls(host, config)
-        return replace(found, verify=False) if host in insecure else found
-
-    async with open_transport(how, config.proxies.choose) as transport:
+    async with open_transport(lambda host: tls(host, config, insecure), config.proxies.choose) as transport:
         yield Pusher(config, credentials, transport, insecure=insecure)
 
 

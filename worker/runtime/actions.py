@@ -20,7 +20,7 @@ from worker.runtime.overlay import TooManyLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # include/uapi/linux/sockios.h, if.h
@@ -143,28 +143,29 @@ def new_bind(path: str, attributes: int) -> int:
 
 def mask(a: Assembly, paths: list[str]) -> None:
     """Hide files behind /dev/null and directories behind an empty read-only tmpfs, where they exist."""
-    for path in paths:
-        try:
-            target = syscalls.open_beneath(a.root, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+    for target in _existing(a, paths):
         cover = syscalls.clone_mount(a.empty if stat.S_ISDIR(os.fstat(target).st_mode) else a.null)
         syscalls.attach(cover, target)
         os.close(cover)
-        os.close(target)
 
 
 def freeze(a: Assembly, paths: list[str]) -> None:
     """Make parts of /proc read-only by mounting each over itself."""
+    for target in _existing(a, paths):
+        part = syscalls.clone_mount(target)
+        syscalls.restrict_mount(part, syscalls.ATTR_RDONLY)
+        syscalls.attach(part, target)
+        os.close(part)
+
+
+def _existing(a: Assembly, paths: list[str]) -> Iterator[int]:
+    """Those of the paths that there are, one after the other, open for as long as it is looked at."""
     for path in paths:
         try:
             target = syscalls.open_beneath(a.root, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        part = syscalls.clone_mount(target)
-        syscalls.restrict_mount(part, syscalls.ATTR_RDONLY)
-        syscalls.attach(part, target)
-        os.close(part)
+        yield target
         os.close(target)
 
 
