@@ -144,7 +144,7 @@ def _matches(selector: Selector, source: Source) -> bool:
         case MatchType.EXACT:
             return False
         case MatchType.REGEX:
-            with _about("error matching source policy"):
+            with about("error matching source policy"):
                 return Expression(selector.identifier).matches(source.identifier)
         case MatchType.WILDCARD:
             return stars(selector.identifier, source.identifier) is not None
@@ -157,7 +157,7 @@ def _holds(constraint: Constraint, value: str) -> bool:
         case Condition.NOTEQUAL:
             return value != constraint.value
         case Condition.MATCHES:
-            with _about(f'error matching source policy: invalid regex "{constraint.value[:LONGEST]}"'):
+            with about(f'error matching source policy: invalid regex "{constraint.value[:LONGEST]}"'):
                 return Expression(constraint.value).matches(value)
 
 
@@ -177,7 +177,7 @@ def _formatted(selector: Selector, identifier: str, template: str) -> str:
         case MatchType.EXACT:
             return selector.identifier
         case MatchType.REGEX:
-            with _about("error mutating source policy: error formatting destination"):
+            with about("error mutating source policy: error formatting destination"):
                 return Expression(selector.identifier).replaced(identifier, partial(_expanded, template))
         case MatchType.WILDCARD:
             taken = stars(selector.identifier, identifier)
@@ -226,7 +226,8 @@ def stars(pattern: str, text: str) -> tuple[str, ...] | None:
 
 
 @contextmanager
-def _about(what: str) -> Iterator[None]:
+def about(what: str) -> Iterator[None]:
+    """What was done, before the message of what is wrong with it."""
     try:
         yield
     except UserError as error:

@@ -5,8 +5,7 @@ Facts: BuildKit solver/llbsolver/{bridge,policy,vertex}.go (when sources are loo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -47,7 +46,9 @@ class Policies:
         """What is to be resolved in the place of `source`. Raises UserError."""
         if not (self._own or more or self._verifier):
             return source
-        with _about("could not resolve image due to policy"):
+        from buildengine.sourcepolicy import about
+
+        with about("could not resolve image due to policy"):
             return await self._settle(source, platform, more)
 
     async def definition(self, definition: Definition, more: Sequence[Policy] = ()) -> Definition:
@@ -63,6 +64,7 @@ class Policies:
         return settled
 
     async def _converted(self, definition: Definition, more: Sequence[Policy]) -> Definition:
+        from buildengine.sourcepolicy import about
         from llb import replacing
 
         changed: dict[Digest, SourceOp] = {}
@@ -70,7 +72,7 @@ class Policies:
         async def one(digest: Digest, op: Op) -> None:
             assert isinstance(op.payload, SourceOp)
             try:
-                with _about("error evaluating the source policy"):
+                with about("error evaluating the source policy"):
                     settled = await self._settle(op.payload, op.platform, more)
             except UserError as error:
                 raise error.located(*definition.source.locations(digest), vertex=digest) from None
@@ -98,12 +100,3 @@ class Policies:
 def _name(definition: Definition) -> Digest:
     """The last operation names all that it is built on."""
     return Digest.sha256(definition.ops[-1])
-
-
-@contextmanager
-def _about(what: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        error.message = f"{what}: {error.message}"
-        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -110,18 +110,21 @@ class Image:
             )
         )
 
+    def on(self, platform: Platform) -> Image:
+        return replace(
+            self,
+            os=platform.os,
+            architecture=platform.architecture,
+            variant=platform.variant,
+            os_version=platform.os_version,
+            os_features=platform.os_features,
+        )
+
 
 def empty(platform: Platform) -> Image:
     """The config of `scratch`."""
-    return Image(
-        os=platform.os,
-        architecture=platform.architecture,
-        variant=platform.variant,
-        os_version=platform.os_version,
-        os_features=platform.os_features,
-        config=Config(working_dir="/", env=() if platform.os == "windows" else (f"PATH={DEFAULT_PATH}",)),
-        has_layers=False,
-    )
+    config = Config(working_dir="/", env=() if platform.os == "windows" else (f"PATH={DEFAULT_PATH}",))
+    return Image(config=config, has_layers=False).on(platform)
 
 
 # --- reading ------------------------------------------------------------------------------------------------

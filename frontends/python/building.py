@@ -61,14 +61,7 @@ def _made(platform: Platform, image: Image, ctx: Context) -> PlatformResult:
 def _completed(document: imageconfig.Image, platform: Platform) -> imageconfig.Image:
     """A config that does not say what it is for is for this platform; without a PATH it has the usual one."""
     if document.platform is None:
-        document = replace(
-            document,
-            os=platform.os,
-            architecture=platform.architecture,
-            variant=platform.variant,
-            os_version=platform.os_version,
-            os_features=platform.os_features,
-        )
+        document = document.on(platform)
     config = document.config
     if config.variable("PATH") is None and document.os != "windows":
         config = replace(config, env=(f"PATH={DEFAULT_PATH}", *config.env))
