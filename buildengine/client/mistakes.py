@@ -18,6 +18,13 @@ _NO_FILES = (
 )
 
 
+_NO_NETWORK = "a build file has no network: what is downloaded is `llb.http(url)`, and what a step downloads itself"
+_NETWORKS = frozenset(("socket", "ssl", "urllib", "http", "requests", "httpx"))  # whose errors are of a network
+_NO_MODULE = (
+    "what stands beside the build file can be imported, and what is installed with pybuild, where the engine is"
+)
+
+
 class Mistakes:
     """`sources` are the author's files that were read, by the names that code has. `is_authors` tells those of any
     other file of his."""
@@ -109,6 +116,12 @@ def _message(error: BaseException) -> str:
 def _hint(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
         return _NO_FILES
+    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in _NETWORKS:
+        return _NO_NETWORK
+    if isinstance(error, ModuleNotFoundError):
+        return _NO_MODULE
+    if isinstance(error, AttributeError | TypeError) and "'coroutine'" in str(error):
+        return "there is an await missing"
     if isinstance(error, MemoryError):
         return "a build file may use so much memory as `[worker] build-file-memory` says"
     return None

@@ -50,9 +50,8 @@ class Catalog:
             return self._python(package)
         known = (*catalog.NAMES, "gateway.v0", PYTHON, *installed.names())
         close = meant(name, known)
-        raise UserError(
-            f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else f"there are {', '.join(known)}"
-        )
+        others = f"there are {', '.join(known)}; others are packages, installed where the engine is"
+        raise UserError(f"invalid frontend: {name}", hint=f"did you mean {close}?" if close else others)
 
     def _python(self, package: Package | None = None) -> Frontend:
         from buildengine.daemon.pythonfrontend import Limits, PythonFrontend

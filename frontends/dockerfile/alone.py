@@ -94,7 +94,7 @@ def _refuse_other_languages(file: lines.SourceFile, read: Options) -> None:
     if name:
         error = UserError(
             f"this is read by the frontend {name}, and only Dockerfiles can be linted",
-            hint="pybuild build --check asks that frontend",
+            hint="pybuild build --check asks that frontend" if other else None,
         )
         raise error.located(*((other.location,) if other and other.location else ()))
 

@@ -12,7 +12,7 @@ from frontends.dockerfile import imageconfig
 from frontends.gateway import Attestation, FrontendRequest, FrontendResult, Gateway, PlatformResult
 from frontends.python.context import Context
 from frontends.python.image import Image
-from frontends.python.result import Build, Result
+from frontends.python.result import Build, Result, warned
 
 _CACHES = {"cache-imports", "cache-from"}
 _MULTI_PLATFORM = ("build-arg:BUILDKIT_MULTI_PLATFORM", "multi-platform")
@@ -33,10 +33,15 @@ async def run_in(ctx: Context, build: Build) -> FrontendResult:
         from frontends.dockerfile import options
 
         ctx.gateway.import_caches(options.read(request.options, request.session).cache_imports)
-    working = build(ctx)
+    try:
+        working = build(ctx)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # of the call, of nothing in it
+            raise UserError(str(error), hint="write: async def build(ctx)") from None
+        raise
     if not inspect.isawaitable(working):
         raise UserError("build() is no coroutine", hint="write: async def build(ctx)")
-    result = Result.of(await working, request.platforms)
+    result = Result.of(warned(ctx, await working), request.platforms)
     made = [_made(platform, image, ctx) for platform, image in result.images.items()]
     if asks_to_attest(request.options):
         made = await _scanned(ctx, result, made)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from functools import partial, wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from buildengine import platform as platforms
 from buildengine.errors import UserError
@@ -17,6 +17,8 @@ from llb.state import State
 
 if TYPE_CHECKING:
     from frontends.python.context import Context
+
+_T = TypeVar("_T")
 
 Tree = State | Image
 Build = Callable[["Context"], Awaitable["Tree | Mapping[Platform, Tree] | Mapping[str, Tree] | Result | None"]]
@@ -87,6 +89,13 @@ def _image(value: object) -> Image:
     raise UserError(f"build() returned a {kind}", hint=hint)
 
 
+def warned(ctx: Context, returned: _T) -> _T:
+    """What a build has returned; a `return` that was forgotten is told of."""
+    if returned is None:
+        ctx.warn("build() returned nothing, so the image is empty; if that is meant: return llb.scratch()")
+    return returned
+
+
 def each_platform(build: Callable[[Context], Awaitable[Tree]]) -> Callable[[Context], Awaitable[Result]]:
     """`build` once for each target platform, all at once: `ctx.platform` is the one it is called for.
 
@@ -98,7 +107,7 @@ def each_platform(build: Callable[[Context], Awaitable[Tree]]) -> Callable[[Cont
     @wraps(build)
     async def build_each(ctx: Context) -> Result:
         async def one(platform: Platform) -> Image:
-            return _image(await build(ctx.on(platform)))
+            return _image(warned(ctx, await build(ctx.on(platform))))
 
         if len(ctx.platforms) == 1:
             return Result(images={ctx.platform: await one(ctx.platform)})

@@ -100,6 +100,10 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         "syntax.py": "async def build(ctx):\n    retrun 1\n",
         "nothing.py": "async def bild(ctx):\n    pass\n",
         "missing.py": "import wrods\n",
+        "called.py": "async def build():\n    pass\n",
+        "await.py": "async def build(ctx):\n    return ctx.image('base').run('true')\n",
+        "net.py": "import socket\n\nsocket.create_connection(('127.0.0.1', 9))\n",
+        "empty.py": "async def build(ctx):\n    await ctx.image('base')\n",
         "host.py": "open('/etc/shadow')\n",
         "foreign.py": "import asyncio\n\nasync def build(ctx):\n    await asyncio.sleep(0)\n",
         "warned.py": WARNED,
@@ -115,7 +119,14 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         ),
         "syntax": ("SyntaxError: invalid syntax", "syntax.py:2", ">>>     retrun 1"),
         "nothing": ("nothing.py defines no build()", "async def build(ctx); did you mean it by bild()?", ""),
-        "missing": ("ModuleNotFoundError: No module named 'wrods'", "missing.py:1", ">>> import wrods"),
+        "missing": (
+            "ModuleNotFoundError: No module named 'wrods'",
+            "missing.py:1",
+            "hint: what stands beside the build",
+        ),
+        "called": ("build() takes 0 positional arguments", "hint: write: async def build(ctx)", ""),
+        "await": ("'coroutine' object has no attribute 'run'", "await.py:2", "hint: there is an await missing"),
+        "net": ("ConnectionRefusedError", "net.py:3", "hint: a build file has no network"),
         "host": ("FileNotFoundError", "host.py:1", "await ctx.here.read(path)"),
         "foreign": ("awaits what nobody runs", "foreign.py:4", "import trio"),
         "warned": ("ZeroDivisionError", "warned.py:7", ""),
@@ -125,6 +136,8 @@ async def test_what_is_wrong_is_where_its_author_wrote_it(store: Store, tmp_path
         built = store.command("build", context, "-f", context / f"{name}.py", status=1)
         assert all(part in built.error for part in parts), built.error
         assert built.warnings == (["hm", "hm hm"] if name == "warned" else [])
+    (forgotten,) = store.command("build", context, "-f", context / "empty.py").warnings
+    assert forgotten.startswith("build() returned nothing, so the image is empty")
 
 
 LANGUAGE = """
