@@ -16,12 +16,14 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from buildengine import platform as platforms
 from buildengine.attestation import INLINE_ONLY, REASON, SPDX, Claim
 from buildengine.builder import BuildRequest, Predicate
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
+from buildengine.limits import HASH, offload
 from cache.layers import LayerBlob, RemoteBlob
 from frontends import attestations
 from frontends.gateway import Attestation as Attested
@@ -93,7 +95,7 @@ class Attesting:
         return {
             one.id if several else "": Predicate(
                 type=version.predicate_type,
-                data=jsonbytes.indented(json.loads(await one.predicate(wanted))),  # people read it as it is
+                data=await offload(_readable, await one.predicate(wanted), limiter=HASH),
             )
             for one in self._told
         }
@@ -179,9 +181,9 @@ class _Telling:
 
     async def predicate(self, wanted: ProvenanceOptions) -> bytes:
         layers = self._layers() if wanted.whole else {}
-        return predicate(
-            self._invocation, self._captured, wanted, self._definition, finished=time.time(), layers=layers
-        )
+        write = partial(predicate, finished=time.time(), layers=layers)
+        # of 2,000 steps it takes 0.1 s, and so to make it readable: the event loop has others to answer
+        return await offload(write, self._invocation, self._captured, wanted, self._definition, limiter=HASH)
 
     def attestation(self, wanted: ProvenanceOptions) -> Attestation:
         metadata = {REASON: b"provenance", INLINE_ONLY: b"true" if wanted.inline_only else b"false"}
@@ -210,6 +212,11 @@ class _Telling:
             blob = (layers.get(id).remote if layers.exists(id) else None) or next(iter(layers.blobs(id)), None)
             known[id] = None if blob is None else _described(blob)
         return known[id]
+
+
+def _readable(document: bytes) -> bytes:
+    """People read it as it is."""
+    return jsonbytes.indented(json.loads(document))
 
 
 def _described(blob: RemoteBlob | LayerBlob) -> Document:

@@ -17,6 +17,7 @@ from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
 from buildengine.errors import BuildError
 from buildengine.events import EventSink, ExplainEvent
+from buildengine.limits import PATTERNS, offload
 from cache.opened import Cache
 from llb import giturl
 from llb.graph import Node
@@ -98,9 +99,11 @@ class _Explaining:
         compare = partial(
             Comparison, build, files=self._files, would_hit=self._kept.would_hit, declared=self._declared()
         )
-        found = find(build, self._kept, self._subject, compare)
+        # in threads: of hundreds of edited steps it takes its time, and others are to be answered
+        found = await offload(find, build, self._kept, self._subject, compare, limiter=PATTERNS)
         in_stages = await changed_in_stages(found[1], self._nodes, self._cache, self._trees) if found else {}
-        return explanations(build, today(self._solved, self._request.options), found, in_stages)
+        known = today(self._solved, self._request.options)
+        return await offload(explanations, build, known, found, in_stages, limiter=PATTERNS)
 
     def _files(self, name: str) -> Listing | None:
         from worker.explain.files import read

@@ -70,6 +70,15 @@ def test_which_steps_are_compared(new: tuple[str, ...], old: tuple[str, ...], pa
     assert pairs(steps(*new), steps(*old)) == paired
 
 
+@pytest.mark.parametrize(("before", "after"), [(200, 300), (1000, 2000)])
+def test_hundreds_of_edited_steps_are_compared_in_time(before: int, after: int) -> None:
+    """Each with each, and that once: the daemon waits for it."""
+    old = steps(*(f"exec install package {number}" for number in range(before)))
+    paired = pairs(steps(*(f"exec fetch --all {number * 7919}" for number in range(after))), old)
+    assert [*paired.values()] == [*range(before)]
+    assert [*paired] == sorted(paired)
+
+
 def test_a_build_is_read_as_it_was_written() -> None:
     one = StepInput(step=0, keys=("k",), content="c", files="f", tree=("layer",))
     step = Step(

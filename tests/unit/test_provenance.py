@@ -80,12 +80,18 @@ def test_what_steps_had_access_to() -> None:
     assert found.ssh == (Access(id="default", optional=True),)
 
 
+def test_thousands_of_sources_are_each_looked_at_once() -> None:
+    """Who asks for them need not be a friend, and the daemon answers nobody meanwhile."""
+    images = [ImageMaterial(reference=f"docker.io/library/base:{number}", digest=SHA) for number in range(20_000)]
+    assert Capture.of(Capture(images=(image,)) for image in images).images == tuple(images)
+
+
 def test_an_image_is_told_by_its_tag_once() -> None:
     tagged = ImageMaterial(reference=BUSYBOX, digest=SHA, platform=AMD64)
     pinned = ImageMaterial(reference=f"docker.io/library/busybox@{SHA}", digest=SHA, platform=AMD64)
     other = ImageMaterial(reference=f"docker.io/library/alpine:3@{SHA}", digest=SHA, platform=AMD64)
     arm = ImageMaterial(reference=BUSYBOX, digest=SHA, platform=ARM64)
-    found = Capture(images=(tagged, pinned)).merged(Capture(images=(other, arm, tagged)))
+    found = Capture.of([Capture(images=(tagged, pinned)), Capture(images=(other, arm, tagged))])
     assert found.tidied().images == (other, tagged, arm)
 
 

@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 from worker.explain.step import Step
 
-MOST = 2_000  # steps of a build that are compared
+_MOST_ALIKE = 100_000  # pairs of texts that are compared with each other: 0.5 s; of more the first ones are taken
+_COMPARED = 200  # characters of each
 
 
 def pairs(new: Sequence[Step], old: Sequence[Step]) -> dict[int, int]:
@@ -55,13 +56,20 @@ def _in_place(found: dict[int, int], new: Sequence[Step], old: Sequence[Step], h
     for kind in dict.fromkeys(new[position].kind for position in here):
         free = [n for n in there if n not in taken and old[n].kind == kind]
         waiting = [n for n in here if n not in found and new[n].kind == kind]
-        while free and len(waiting) > len(free):
-            waiting.remove(min(waiting, key=lambda n: max(_similarity(new[n], old[m]) for m in free)))
+        if free and len(waiting) > len(free) and len(waiting) * len(free) <= _MOST_ALIKE:
+            waiting = _most_alike(waiting, free, new, old)
         found.update(zip(waiting, free, strict=False))
 
 
-def _similarity(one: Step, other: Step) -> float:
-    return SequenceMatcher(None, one.text, other.text).quick_ratio()
+def _most_alike(waiting: Sequence[int], free: Sequence[int], new: Sequence[Step], old: Sequence[Step]) -> list[int]:
+    """As many of those that wait as are free, in their order."""
+    best = dict.fromkeys(waiting, 0.0)
+    for there in free:
+        matcher = SequenceMatcher(None, "", old[there].text[:_COMPARED])
+        for here in waiting:
+            matcher.set_seq1(new[here].text[:_COMPARED])
+            best[here] = max(best[here], matcher.quick_ratio())
+    return sorted(sorted(waiting, key=best.__getitem__)[-len(free) :])
 
 
 def _images(found: dict[int, int], new: Sequence[Step], old: Sequence[Step]) -> None:

@@ -9,7 +9,7 @@ source/*/identifier.go (Capture).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -39,14 +39,11 @@ class ImageMaterial:
     platform: Platform | None = None
     is_local: bool = False
 
-    def is_same(self, other: ImageMaterial) -> bool:
+    @property
+    def identity(self) -> Hashable:
         """Features of the system tell no images of one index apart (moby/buildkit#4387)."""
-        if (self.reference, self.is_local) != (other.reference, other.is_local):
-            return False
-        ours, theirs = self.platform, other.platform
-        if ours is None or theirs is None:
-            return ours is theirs
-        return replace(ours, os_features=()) == replace(theirs, os_features=())
+        platform = None if self.platform is None else replace(self.platform, os_features=())
+        return self.reference, self.is_local, platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +84,19 @@ class Capture:
     network: bool = False
     incomplete: bool = False
 
-    def merged(self, other: Capture) -> Capture:
-        """This one, and what only `other` has."""
-        return Capture(
-            images=_images((*self.images, *other.images)),
-            git=_each_once((*self.git, *other.git), lambda one: one.url),
-            http=_each_once((*self.http, *other.http), lambda one: one.url),
-            locals=tuple(dict.fromkeys((*self.locals, *other.locals))),
-            secrets=_accesses((*self.secrets, *other.secrets)),
-            ssh=_accesses((*self.ssh, *other.ssh)),
-            network=self.network or other.network,
-            incomplete=self.incomplete or other.incomplete,
+    @classmethod
+    def of(cls, parts: Iterable[Capture]) -> Capture:
+        """All of them: each thing once, as it came first."""
+        every = [*parts]
+        return cls(
+            images=_each_once((one for part in every for one in part.images), lambda one: one.identity),
+            git=_each_once((one for part in every for one in part.git), lambda one: one.url),
+            http=_each_once((one for part in every for one in part.http), lambda one: one.url),
+            locals=tuple(dict.fromkeys(name for part in every for name in part.locals)),
+            secrets=_accesses(one for part in every for one in part.secrets),
+            ssh=_accesses(one for part in every for one in part.ssh),
+            network=any(part.network for part in every),
+            incomplete=any(part.incomplete for part in every),
         )
 
     def tidied(self) -> Capture:
@@ -122,12 +121,7 @@ class Capture:
 
 def capture(graph: Graph, pin: Pin) -> Capture:
     """All that the result of `graph` was made from, the sources in the order of the graph."""
-    found = Capture()
-    for node in graph.nodes.values():
-        part = _captured(node, pin)
-        if part is not None:
-            found = found.merged(part)
-    return found
+    return Capture.of(part for node in graph.nodes.values() if (part := _captured(node, pin)) is not None)
 
 
 def _captured(node: Node, pin: Pin) -> Capture | None:
@@ -190,16 +184,8 @@ def redacted(url: str) -> str:
     return url.replace(f"//{parts.netloc}", f"//{masked}@{host}", 1)
 
 
-def _images(images: Iterable[ImageMaterial]) -> tuple[ImageMaterial, ...]:
-    kept: list[ImageMaterial] = []
-    for image in images:
-        if not any(image.is_same(other) for other in kept):
-            kept.append(image)
-    return tuple(kept)
-
-
-def _each_once(items: Iterable[_T], key: Callable[[_T], str]) -> tuple[_T, ...]:
-    found: dict[str, _T] = {}
+def _each_once(items: Iterable[_T], key: Callable[[_T], Hashable]) -> tuple[_T, ...]:
+    found: dict[Hashable, _T] = {}
     for item in items:
         found.setdefault(key(item), item)
     return tuple(found.values())

@@ -90,13 +90,11 @@ class Scope:
         if found is None:
             return None
         others = [one for one in self.definitions() if not any(one is each for each in results)]
-        for other in {id(one): one for one in others}.values():
-            beside = captured(other)
-            found = found.merged(beside) if beside is not None else found
+        beside = [captured(other) for other in {id(one): one for one in others}.values()]
         images = tuple(self.images())
         if platform is not None:
             images = _for_platform(images, platform, platforms)
-        return found.merged(Capture(images=images)).tidied()
+        return Capture.of([found, *filter(None, beside), Capture(images=images)]).tidied()
 
     @property
     def arguments(self) -> dict[str, str]:
