@@ -24,6 +24,7 @@ from cache.localscan import LocalScan
 from cache.opened import Cache
 from cache.selection import PatternFilter, Selector
 from llb.ops import CopyAction
+from worker.results import filled
 from worker.sources.local import include_patterns
 from worker.sources.origin import LocalOrigin
 
@@ -193,17 +194,12 @@ class LocalDirectory:
         from worker.layers import copytree
 
         scan = await self.scan()
-        layer = await self._cache.layers.create((), kind="source.local", description=f"local source for {self.path}")
-        try:
-            target = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)
-                check_paths(scan, (Selector(),))
-            finally:
-                os.close(target)
-            stack = (await layer.commit(),)
-            self._cache.layers.hold(stack)
-        finally:
-            await layer.discard()
-        await self._cache.records.save(key, {"stack": list(stack)})
-        return stack
+
+        async def copy(target: int) -> None:
+            await copytree.copy(scan.root, target, _WHOLE, owner=(0, 0), visible=scan)
+            check_paths(scan, (Selector(),))
+
+        description = f"local source for {self.path}"
+        made = await filled(self._cache.layers, copy, kind="source.local", description=description)
+        await self._cache.records.save(key, {"stack": list(made.stack)})
+        return made.stack

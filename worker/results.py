@@ -7,6 +7,9 @@ descriptor at a registry and no files. Whoever needs the files asks `worker.tree
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable
+
 from cache.layers import Layers
 
 Stack = tuple[str, ...]
@@ -33,3 +36,19 @@ class Snapshot:
 
     def __repr__(self) -> str:
         return f"Snapshot({', '.join(layer[:8] for layer in self.stack)})"
+
+
+async def filled(
+    layers: Layers, fill: Callable[[int], Awaitable[object]], *, kind: str = "regular", description: str
+) -> Snapshot:
+    """A new layer of whatever `fill` puts into the directory of which it gets a descriptor; none if that fails."""
+    layer = await layers.create((), kind=kind, description=description)
+    try:
+        directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await fill(directory)
+        finally:
+            os.close(directory)
+        return Snapshot(layers, (await layer.commit(),))
+    finally:
+        await layer.discard()

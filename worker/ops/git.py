@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from solver.vertex import CacheMap, Result
 from worker.context import OpContext
 from worker.ops.keys import key_digest
-from worker.results import Snapshot
+from worker.results import filled
 from worker.session import Session
 from worker.sources import git
 from worker.sources.git import Access, GitRevision
@@ -32,21 +31,15 @@ class GitOp:
 
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         revision = await self._resolved()
+
+        async def checkout(directory: int) -> None:
+            async with self._access() as access:
+                source = (await self._context.build.remotes()).git()
+                await source.checkout(self._origin, revision, directory, access)
+
+        description = f"git snapshot of {revision.ref} at {revision.commit[:12]}"
         layers = self._context.cache.layers
-        layer = await layers.create(
-            (), kind="source.git.checkout", description=f"git snapshot of {revision.ref} at {revision.commit[:12]}"
-        )
-        try:
-            directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                async with self._access() as access:
-                    source = (await self._context.build.remotes()).git()
-                    await source.checkout(self._origin, revision, directory, access)
-            finally:
-                os.close(directory)
-            return [Snapshot(layers, (await layer.commit(),))]
-        finally:
-            await layer.discard()
+        return [await filled(layers, checkout, kind="source.git.checkout", description=description)]
 
     async def _resolved(self) -> GitRevision:
         if self._revision is None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from solver.vertex import CacheMap, Result
 from worker.context import OpContext
 from worker.ops.keys import key_digest
-from worker.results import Snapshot
+from worker.results import filled
 from worker.sources import http
 from worker.sources.http import HttpRevision
 from worker.sources.origin import HttpOrigin
@@ -37,14 +36,9 @@ class HttpOp:
     async def exec(self, inputs: Sequence[Result | None]) -> Sequence[Result | None]:
         revision = await self._resolved()
         source = await (await self._context.build.remotes()).http()
-        layers = self._context.cache.layers
-        layer = await layers.create((), description=f"downloaded from {self._origin.url.partition('?')[0]}")
-        try:
-            directory = os.open(layer.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                await source.fetch(self._origin, revision, directory, self._context.session.secrets)
-            finally:
-                os.close(directory)
-            return [Snapshot(layers, (await layer.commit(),))]
-        finally:
-            await layer.discard()
+
+        async def fetch(directory: int) -> None:
+            await source.fetch(self._origin, revision, directory, self._context.session.secrets)
+
+        description = f"downloaded from {self._origin.url.partition('?')[0]}"
+        return [await filled(self._context.cache.layers, fetch, description=description)]
