@@ -16,7 +16,8 @@ from pathlib import Path
 
 import trio
 
-from buildengine.errors import ConfigError, HostError, UserError
+from buildengine.daemon.certificates import TlsFiles, server_context
+from buildengine.errors import ConfigError, HostError
 from buildengine.values import dataclass
 
 _BACKLOG = 1024
@@ -24,15 +25,6 @@ _SCHEMES = ("unix", "tcp", "fd")
 # Of TCP, in seconds: silence before the other host is asked for a sign, between two questions, and until it counts as
 # gone, also when it does not acknowledge what we have sent. What only its clients wanted ends then. tcp(7)
 _SILENCE, _AGAIN, _QUESTIONS, _GONE = 15, 10, 3, 45
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM files. With `authority` a client has to show a certificate that it has signed."""
-
-    certificate: Path
-    key: Path
-    authority: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +82,7 @@ def bind(
     addresses: Sequence[str], access: Access, tls: TlsFiles | None, inherited: Mapping[int, str]
 ) -> list[Listener]:
     """Bind all of them, or none. Raises ConfigError, UserError and HostError."""
-    context = None if tls is None else _context(tls)
+    context = None if tls is None else server_context(tls, ["h2"])
     bound: list[Listener] = []
     try:
         for address in addresses:
@@ -170,20 +162,3 @@ def _chosen(place: str, inherited: Mapping[int, str]) -> list[int]:
             f"no socket was passed to us as fd://{place}", hint="systemd passes those of the unit's .socket file"
         )
     return found
-
-
-def _context(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    try:
-        context.load_cert_chain(files.certificate, files.key)
-        if files.authority is not None:
-            context.load_verify_locations(files.authority)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise UserError(
-            f"cannot use the certificate {files.certificate} with the key {files.key}: {error}",
-            hint="all are PEM files, and the key has no passphrase",
-        ) from None
-    return context

@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from buildengine.builder import ServedRegistry, ServedRequest
+from buildengine.daemon.certificates import TlsFiles, server_context
 from buildengine.daemon.running import ending_signals
 from buildengine.errors import UserError
 from cache.opened import Cache
@@ -66,15 +67,7 @@ def _tls(registry: ServedRegistry) -> ssl.SSLContext | None:
         return None
     if registry.tls_cert is None or registry.tls_key is None:
         raise UserError("TLS needs both a certificate and a key", hint="give --tls-cert and --tls-key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(registry.tls_cert, registry.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise UserError(
-            f"cannot use the certificate {registry.tls_cert} with the key {registry.tls_key}: {error}",
-            hint="both are PEM files, and the key has no passphrase",
-        ) from None
-    return context
+    return server_context(TlsFiles(certificate=registry.tls_cert, key=registry.tls_key))
 
 
 def _passwords(path: Path) -> passwords.Passwords:

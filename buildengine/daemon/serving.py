@@ -33,10 +33,11 @@ from buildengine.api.session import remote_credentials
 from buildengine.api.traces import SERVICE as TRACES
 from buildengine.daemon import residency, systemd
 from buildengine.daemon.builds import Stopped
+from buildengine.daemon.certificates import TlsFiles
 from buildengine.daemon.daemonconfig import DaemonConfig, read_provenance
 from buildengine.daemon.engine import open_engine
 from buildengine.daemon.history import Limits, open_history
-from buildengine.daemon.listeners import Access, Listener, TlsFiles, bind
+from buildengine.daemon.listeners import Access, Listener, bind
 from buildengine.daemon.log import Log
 from buildengine.daemon.running import ending_signals
 from buildengine.daemon.service import Service, Settings, open_service
