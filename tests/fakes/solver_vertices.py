@@ -10,6 +10,7 @@ import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import Location, StoreError
+from solver.job import Job
 from solver.reporter import Reporter
 from solver.vertex import CacheMap, CacheRecord, Dep, Edge, Result, Vertex, VertexOptions
 from tests.fakes.memory_store import MemoryCacheStore
@@ -203,3 +204,9 @@ class CountingStore(MemoryCacheStore):
 def unwrap(result: Result | None) -> object:
     assert isinstance(result, Counted)
     return result.value
+
+
+async def value(job: Job, edge: Edge) -> object:
+    """Of the only result."""
+    (result,) = await job.solve([edge])
+    return unwrap(result)

@@ -13,29 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.builds import FIXTURES, Store, write
+from tests.fakes.two_copies import ALL, DOCKERFILE, again
 
 pytest_plugins = [FIXTURES]
-
-TWO_COPIES = """\
-FROM base
-COPY one /one
-RUN cat /one > /from-one
-COPY two /two
-RUN cat /two > /from-two
-"""
-ALL = ["COPY one /one", "RUN cat /one > /from-one", "COPY two /two", "RUN cat /two > /from-two"]
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    return write(tmp_path / "context", {"Dockerfile": TWO_COPIES, "one": "1", "two": "2", "other": "x"})
-
-
-async def again(store: Store, context: Path) -> list[str]:
-    """What a further build runs; everything else must be cached."""
-    built = await store.build(context)
-    assert {step.outcome for step in built.steps.values() if step.instruction} <= {"done", "cached"}
-    return built.ran
+    return write(tmp_path / "context", {"Dockerfile": DOCKERFILE, "one": "1", "two": "2", "other": "x"})
 
 
 # --- files of the context -----------------------------------------------------------------------------------------
@@ -67,7 +52,7 @@ def copy_anew(context: Path) -> None:
 
 
 def change_others(context: Path) -> None:
-    write(context, {"other": "changed", "new/file": "x", "Dockerfile": "# a remark\n" + TWO_COPIES})
+    write(context, {"other": "changed", "new/file": "x", "Dockerfile": "# a remark\n" + DOCKERFILE})
 
 
 def hard_link(context: Path) -> None:

@@ -13,29 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.builds import FIXTURES, Store, write
+from tests.fakes.two_copies import ALL, DOCKERFILE, again
 
 pytest_plugins = [FIXTURES]
-
-TWO_COPIES = """\
-FROM base
-COPY one /one
-RUN cat /one > /from-one
-COPY two /two
-RUN cat /two > /from-two
-"""
-ALL = ["COPY one /one", "RUN cat /one > /from-one", "COPY two /two", "RUN cat /two > /from-two"]
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    return write(tmp_path / "context", {"Dockerfile": TWO_COPIES, "one": "1", "two": "2"})
-
-
-async def again(store: Store, context: Path, *flags: str) -> list[str]:
-    """What a further build runs; everything else must be cached."""
-    built = await store.build(context, *flags)
-    assert {step.outcome for step in built.steps.values() if step.instruction} <= {"done", "cached"}
-    return built.ran
+    return write(tmp_path / "context", {"Dockerfile": DOCKERFILE, "one": "1", "two": "2"})
 
 
 # --- the Dockerfile and its arguments -----------------------------------------------------------------------------

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import trio
 
 from solver.job import open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import Edge
+from tests.fakes.solver_fixtures import store as store
+from tests.fakes.solver_fixtures import world as world
 from tests.fakes.solver_vertices import CountingStore, World, unwrap
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def store(world: World) -> Iterator[CountingStore]:
-    """At the end everything must be released: each reference that was made, once."""
-    store = CountingStore()
-    yield store
-    store.close()
-    assert world.ledger.live == 0
 
 
 async def build(store: CountingStore, edge: Edge) -> object:

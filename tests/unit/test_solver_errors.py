@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,9 @@ from buildengine.errors import ExecFailed, InternalError, Location, SolveError, 
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import CacheMap, Dep, Edge, InputKeys, Result
+from tests.fakes.solver_fixtures import store as store
+from tests.fakes.solver_fixtures import world as world
 from tests.fakes.solver_vertices import CountingStore, Hook, World, unwrap
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def store(world: World) -> Iterator[CountingStore]:
-    store = CountingStore()
-    yield store
-    store.close()
-    assert world.ledger.live == 0
 
 
 def raising(error: BaseException) -> Hook:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,25 +16,9 @@ from solver.cachekey import root_key
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import Edge, Result
-from tests.fakes.solver_vertices import CountingStore, World, unwrap
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def store(world: World) -> Iterator[CountingStore]:
-    store = CountingStore()
-    yield store
-    store.close()
-    assert world.ledger.live == 0
-
-
-async def value(job: Job, edge: Edge) -> object:
-    (result,) = await job.solve([edge])
-    return unwrap(result)
+from tests.fakes.solver_fixtures import store as store
+from tests.fakes.solver_fixtures import world as world
+from tests.fakes.solver_vertices import CountingStore, World, unwrap, value
 
 
 async def test_two_engines_on_one_store_execute_once(world: World, store: CountingStore) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -16,6 +15,8 @@ from solver.progress import Progress
 from solver.reporter import Reporter
 from solver.scheduler import open_scheduler
 from solver.vertex import Edge
+from tests.fakes.solver_fixtures import store as store
+from tests.fakes.solver_fixtures import world as world
 from tests.fakes.solver_vertices import CountingStore, World
 
 
@@ -31,19 +32,6 @@ class Events(list[Event]):
             elif event.vertex == edge.vertex.digest:
                 told.append(type(event).__name__)
         return told
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def store(world: World) -> Iterator[CountingStore]:
-    store = CountingStore()
-    yield store
-    store.close()
-    assert world.ledger.live == 0
 
 
 async def build(store: CountingStore, *edges: Edge) -> Events:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -12,25 +10,9 @@ from buildengine.errors import SolveError, UserError
 from solver.job import Job, open_job
 from solver.scheduler import open_scheduler
 from solver.vertex import Edge
-from tests.fakes.solver_vertices import CountingStore, World, unwrap
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def store(world: World) -> Iterator[CountingStore]:
-    store = CountingStore()
-    yield store
-    store.close()
-    assert world.ledger.live == 0
-
-
-async def value(job: Job, edge: Edge) -> object:
-    (result,) = await job.solve([edge])
-    return unwrap(result)
+from tests.fakes.solver_fixtures import store as store
+from tests.fakes.solver_fixtures import world as world
+from tests.fakes.solver_vertices import CountingStore, World, unwrap, value
 
 
 class Gate:
