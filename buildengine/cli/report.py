@@ -189,12 +189,19 @@ def _usage_message(error: click.ClickException) -> str:
     message = error.format_message()
     missing = isinstance(error, click.MissingParameter)
     if isinstance(error, click.BadParameter) and error.param is not None and not missing:
-        name = (
-            "/".join(error.param.opts) if error.param.param_type_name == "option" else error.param.human_readable_name
-        )
-        message = f"{name}: {error.message}"
+        message = f"{_where_it_was_given(error.param, error.ctx)}: {error.message}"
     message = message.rstrip(".")
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def _where_it_was_given(parameter: click.Parameter, context: click.Context | None) -> str:
+    """The flag, the argument, or the variable that stood in for the flag."""
+    from click.core import ParameterSource
+
+    source = context.get_parameter_source(parameter.name or "") if context is not None else None
+    if source is ParameterSource.ENVIRONMENT and isinstance(parameter.envvar, str):
+        return parameter.envvar
+    return "/".join(parameter.opts) if parameter.param_type_name == "option" else parameter.human_readable_name
 
 
 def _clean_lines(text: str) -> list[str]:

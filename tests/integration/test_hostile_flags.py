@@ -158,7 +158,7 @@ def test_environment(attack: Attack) -> None:
     context = attack.context({"Dockerfile": "FROM base\n"})
     for name, value, fragment in (
         ("BUILDKIT_PROGRESS", "evil", "BUILDKIT_PROGRESS"),
-        ("DOCKER_DEFAULT_PLATFORM", "a/b/c/d", "invalid platform"),
+        ("DOCKER_DEFAULT_PLATFORM", "a/b/c/d", "DOCKER_DEFAULT_PLATFORM: invalid platform"),
         ("SOURCE_DATE_EPOCH", "evil", "SOURCE_DATE_EPOCH"),
         ("PYBUILD_RUNTIME", "evil", "evil"),
         ("PYBUILD_STEP_PIDS", "evil", "evil"),

@@ -288,7 +288,7 @@ def test_inspect_with_a_template(commands: Commands, docker: str) -> None:
 def test_templates_that_are_not_understood(commands: Commands, docker: str) -> None:
     for template, problem in (
         ("{{range .Manifest}}{{end}}", "is not understood"),
-        ("{{.Nope}}", "there is no field 'nope'"),
+        ("{{.Nope}}", "there is no field 'Nope'"),
         ("{{.Manifest.Nope}}", "there is no field 'Manifest.Nope'"),
         ('{{(index .Image "linux/s390x").Os}}', "no 'linux/s390x'"),
     ):

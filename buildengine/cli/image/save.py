@@ -13,7 +13,7 @@ import click
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.groups import Command
 from buildengine.errors import UserError
-from buildengine.wholefile import destination, named_by_user, standard_output
+from buildengine.wholefile import destination, named_by_user
 
 
 @click.command(cls=Command)
@@ -24,12 +24,14 @@ def command(app: App, /, images: tuple[str, ...], output: Path | None) -> None:
     """Write images to a tar archive that `docker load` and `pybuild image load` read."""
     if output is None and sys.stdout.isatty():
         raise UserError("refusing to write an archive to the terminal", hint="redirect standard output or use -o FILE")
-    with (
-        app.open_builder() as builder,
-        standard_output(sys.stdout.fileno()) if output is None else destination(output) as fd,
-        os.fdopen(fd, "wb", closefd=False) as file,
-    ):
-        builder.images.save(images, partial(_write, file, "to standard output" if output is None else str(output)))
+    with app.open_builder() as builder:
+        if output is None:
+            with named_by_user("to standard output"):
+                builder.images.save(images, partial(_write, sys.stdout.buffer, "to standard output"))
+                sys.stdout.buffer.flush()
+        else:
+            with destination(output) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+                builder.images.save(images, partial(_write, file, str(output)))
 
 
 def _write(file: BinaryIO, place: str, data: bytes) -> None:

@@ -52,10 +52,11 @@ def command(app: App, /, name: str, raw: bool, format: str | None) -> None:
 
 def _wanted(template: str) -> tuple[str, ...]:
     """The parts that `template` asks for, beside what is known anyway. Raises UserError."""
-    names = {keys[0].lower() if keys else "image" for keys in asked_for(template)}
+    names = [keys[0] if keys else "Image" for keys in asked_for(template)]
     for name in names:
-        if name not in _KNOWN:
+        if name.lower() not in _KNOWN:
             raise UserError(
                 f"--format: there is no field {name!r}", hint="the fields are Name, Manifest, Image, Provenance, SBOM"
             )
-    return tuple(part for name, part in _PARTS.items() if name in names)
+    wanted = {name.lower() for name in names}
+    return tuple(part for name, part in _PARTS.items() if name in wanted)
