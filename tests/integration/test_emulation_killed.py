@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from contextlib import suppress
 
 import pytest
 
 from tests.fakes.runtime_steps import Steps
-from tests.integration.test_runtime_killed import engine, named, until
+from tests.integration.test_runtime_killed import engine, until
 from worker.runtime import binfmt
 from worker.runtime.runtime import open_runtime
 
@@ -27,9 +25,7 @@ def test_engine_killed(arm64_steps: Steps) -> None:
 
 def test_supervisor_killed(arm64_steps: Steps) -> None:
     with engine("builtin", arm64_steps, "emulated") as it:
-        for pid in named(it.process.pid, "pybuild-step"):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        it.kill_supervisors()
         it.process.wait()
         assert it.process.returncode == 1
         until(lambda: not it.leftovers())
@@ -38,11 +34,7 @@ def test_supervisor_killed(arm64_steps: Steps) -> None:
 async def test_everything_of_ours_killed_at_once(arm64_steps: Steps) -> None:
     before = binfmt.entries()
     with engine("builtin", arm64_steps, "emulated") as it:
-        ours = [it.process.pid, *named(it.process.pid, "pybuild-launch"), *named(it.process.pid, "pybuild-step")]
-        for sent in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in ours:
-                os.kill(pid, sent)
-        it.process.wait()
+        it.kill_all_of_ours()
         async with open_runtime():
             until(lambda: not it.leftovers())
     assert binfmt.entries() == before

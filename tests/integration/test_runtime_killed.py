@@ -51,7 +51,7 @@ def parent(pid: int) -> int:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.005)
@@ -63,6 +63,20 @@ class Engine:
         self.marker = marker
         self.scratch = scratch
         self.owner = sweep.owner(process.pid)
+
+    def kill_supervisors(self) -> None:
+        for pid in named(self.process.pid, "pybuild-step"):
+            with suppress(ProcessLookupError):  # one that waited for its request ends with its supervisor
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_all_of_ours(self) -> None:
+        """At once: nobody sees another one die."""
+        pid = self.process.pid
+        ours = [pid, *named(pid, "pybuild-launch"), *named(pid, "pybuild-step")]
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            for each in ours:
+                os.kill(each, sent)
+        self.process.wait()
 
     def leftovers(self) -> list[str]:
         found = [f"process {pid}" for pid in processes_with(self.marker)]
@@ -104,9 +118,7 @@ async def test_engine_killed(kind: Kind, steps: Steps, who: str) -> None:
 @pytest.mark.parametrize("who", ["root", "set-id"])
 async def test_supervisor_killed(kind: Kind, steps: Steps, who: str) -> None:
     with engine(kind, steps, who) as it:
-        for pid in named(it.process.pid, "pybuild-step"):
-            with suppress(ProcessLookupError):  # one that waited for its request ends with its supervisor
-                os.kill(pid, signal.SIGKILL)
+        it.kill_supervisors()
         it.process.wait()  # its run() raises
         assert it.process.returncode == 1
         until(lambda: not it.leftovers())
@@ -116,11 +128,7 @@ async def test_supervisor_killed(kind: Kind, steps: Steps, who: str) -> None:
 async def test_everything_of_ours_killed_at_once(kind: Kind, steps: Steps, who: str) -> None:
     """Only the kernel is left to act, and where a set-id program made it forget, the next engine."""
     with engine(kind, steps, who) as it:
-        ours = [it.process.pid, *named(it.process.pid, "pybuild-launch"), *named(it.process.pid, "pybuild-step")]
-        for sent in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in ours:
-                os.kill(pid, sent)
-        it.process.wait()
+        it.kill_all_of_ours()
         async with open_runtime():
             until(lambda: not it.leftovers())
 
