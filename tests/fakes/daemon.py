@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from buildengine.api import content_pb2, convert
 from buildengine.api import control_pb2 as pb
-from buildengine.api import convert
 from buildengine.events import Event, LogEvent, VertexEvent
 from llb.definition import Definition
 from llb.pb import ops_pb2
@@ -111,6 +111,15 @@ class Client:
                 call.cancel()
                 return
         raise AssertionError(f"the build has ended without saying {text!r}, but {said!r}")
+
+    def blob(self, digest: str) -> bytes:
+        """A blob of the daemon's store."""
+        read = self.channel.unary_stream(
+            "/containerd.services.content.v1.Content/Read",
+            request_serializer=content_pb2.ReadContentRequest.SerializeToString,
+            response_deserializer=content_pb2.ReadContentResponse.FromString,
+        )
+        return b"".join(answer.data for answer in read(content_pb2.ReadContentRequest(digest=digest), timeout=PATIENCE))
 
     def history(self, **query: Any) -> list[pb.BuildHistoryEvent]:
         """What is known."""

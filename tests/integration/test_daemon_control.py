@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from google.rpc.status_pb2 import Status
 
-from buildengine.api import content_pb2 as content
 from buildengine.api import control_pb2 as pb
 from buildengine.api import gateway_pb2 as gateway
 from buildengine.api.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -265,21 +264,12 @@ def test_an_image_config_from_a_client_without_a_frontend(client: Client, runnin
     config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Labels": {"from": "me"}}})
     attrs = {"containerimage.config": config, "name": "configured:1"}
     response = client.solve(files("config"), Exporters=[pb.Exporter(Type="image", Attrs=attrs)])
-    stored = read_blob(client, response["containerimage.config.digest"])
+    stored = client.blob(response["containerimage.config.digest"])
     assert json.loads(stored)["config"]["Labels"] == {"from": "me"}
     response = client.solve(files("config"), Exporters=[pb.Exporter(Type="image", Attrs={"name": "usual:1"})])
-    usual = json.loads(read_blob(client, response["containerimage.config.digest"]))
+    usual = json.loads(client.blob(response["containerimage.config.digest"]))
     assert usual["config"]["WorkingDir"] == "/"
     assert usual["config"]["Env"][0].startswith("PATH=/")
-
-
-def read_blob(client: Client, digest: str) -> bytes:
-    read = client.channel.unary_stream(
-        "/containerd.services.content.v1.Content/Read",
-        request_serializer=content.ReadContentRequest.SerializeToString,
-        response_deserializer=content.ReadContentResponse.FromString,
-    )
-    return b"".join(answer.data for answer in read(content.ReadContentRequest(digest=digest), timeout=30))
 
 
 def test_a_copy_out_of_nothing(client: Client) -> None:

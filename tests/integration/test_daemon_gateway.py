@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from google.rpc.status_pb2 import Status
 
-from buildengine.api import gateway_pb2
+from buildengine.api import control_pb2, gateway_pb2
 from buildengine.api import gateway_pb2 as pb
 from buildengine.api.bridge import BUILD_ID
 from buildengine.api.gateway import SERVICE
@@ -83,9 +83,18 @@ def details(error: grpc.RpcError) -> dict[str, Any]:
 # --- results -----------------------------------------------------------------------------------------------------
 
 
-def test_a_result_is_exported_under_its_config(build: Build) -> None:
-    ref = build.solve(TREE.marshal())
-    assert "containerimage.digest" not in build.finish(ref)
+def test_a_result_is_exported_under_its_config(running: Daemon) -> None:
+    config = {"architecture": "amd64", "os": "linux", "config": {"Labels": {"from": "me"}}}
+    with running.client() as client:
+        build = Build(client, Exporters=[control_pb2.Exporter(Type="image", Attrs={"name": "app:1"})])
+        told = build.finish(build.solve(TREE.marshal()), **{"containerimage.config": json.dumps(config).encode()})
+        stored = json.loads(client.blob(told["containerimage.config.digest"]))
+    assert stored["config"]["Labels"] == {"from": "me"}
+    assert len(stored["rootfs"]["diff_ids"]) == 1
+
+
+def test_a_result_that_nobody_wants_is_not_exported(build: Build) -> None:
+    assert build.finish(build.solve(TREE.marshal())) == {}
 
 
 def test_nothing_returned_is_a_build(build: Build) -> None:

@@ -268,6 +268,8 @@ async def test_a_token_service_elsewhere_gets_no_password(attack: Attack) -> Non
         registry.put("evil", "1", image())
         _home(attack, compact({"auths": {registry.host: {"auth": base64.b64encode(b"user:password").decode()}}}))
         await build(attack, registry)
+        assert registry.server.requests
+        assert [request.path for request in thief.requests] == ["/stolen"]
         assert all("authorization" not in request.headers for request in thief.requests)
         assert all(b"password" not in request.body for request in thief.requests)
 

@@ -229,6 +229,7 @@ async def test_a_git_secret_stays_with_its_host(attack: Attack) -> None:
             (await _in_thread(attack.build, text)).harmless()  # without a secret there is nothing to lose
             outcome = await _in_thread(attack.build, text, "--secret", "id=GIT_AUTH_TOKEN,env=T", "--no-cache")
             outcome.refused("returned error: 302", "hint: it redirects", line=2)
+            assert thief.requests
             assert all("authorization" not in request.headers for request in thief.requests)
 
 

@@ -157,6 +157,7 @@ def test_the_base_keeps_its_layers_and_its_times(store: Store, base_archive: Pat
     assert [layer["digest"] for layer in manifest["layers"]][: len(own)] == [layer["Digest"] for layer in own]
     assert all("annotations" not in layer for layer in manifest["layers"][: len(own)])
     rewritten = [layer["annotations"] for layer in manifest["layers"][len(own) :]]
+    assert rewritten
     assert rewritten == [{"buildkit/rewritten-timestamp": str(EPOCH)}] * len(rewritten)
     times = [entry["created"] for entry in config["history"]]
     inherited = len(store.command("image", "history", "-q", "base").stdout.splitlines())

@@ -239,6 +239,7 @@ async def test_credentials_of_the_registry_are_not_offered_to_its_mirror() -> No
         logins = Logins(**{origin.host: "user:secret"})
         async with client(logins, hosts={origin.host: HostConfig(mirrors=(mirror.host,))}) as registry:
             await registry.resolve(reference.parse(f"{origin.host}/app:1"), AMD64)
+    assert mirror.server.requests
     assert all("authorization" not in request.headers for request in mirror.server.requests)
 
 

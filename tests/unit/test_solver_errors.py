@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 import trio
@@ -307,8 +306,3 @@ async def test_a_scheduler_that_breaks_says_so_and_leaves_nobody_waiting(world: 
 
     with pytest.raises(InternalError, match="the scheduler has failed"):
         await solve()
-
-
-def test_no_module_of_the_machine_imports_trio() -> None:
-    for name in ("edge", "messages", "cachekey"):
-        assert "import trio" not in Path(f"solver/{name}.py").read_text()
