@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from buildengine.builder import BuildOutcome, BuildRequest
-from buildengine.cli import attests, flags, questions
+from buildengine.cli import attests, flags, legacy, questions
 from buildengine.cli.app import App, pass_app
 from buildengine.cli.contexts import Inputs, locate
 from buildengine.cli.flags import value
@@ -180,6 +180,7 @@ _SHOWN = ("auto", "tty", "plain")  # modes in which people read along
 @click.option("-q", "--quiet", is_flag=True, help="Print the image id and nothing else.")
 @click.option("--iidfile", type=Path, metavar="FILE", help="Write the image id to FILE.")
 @click.option("--metadata-file", type=Path, metavar="FILE", help="Write what is known of the result to FILE, as JSON.")
+@legacy.flags
 @pass_app
 def command(app: App, /, **options: Any) -> None:
     """Build an image from the Dockerfile and the files at PATH or URL, or on standard input (-)."""

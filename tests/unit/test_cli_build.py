@@ -143,6 +143,15 @@ def test_the_environment_gives_epoch_platform_and_agent(monkeypatch: pytest.Monk
     assert build("--platform", "linux/amd64", ".").platforms == (Platform(os="linux", architecture="amd64"),)
 
 
+def test_flags_from_before_buildkit_have_no_effect_and_are_not_in_the_help() -> None:
+    builder = FakeBuilder()
+    ran = run_cli(builder, "build", "--rm=true", "--force-rm", "-m", "1g", "--squash", "--cpu-quota=3", ".")
+    assert ran.status == 0
+    said = [line.partition(" has no effect: ")[0] for line in ran.stderr.splitlines() if "no effect" in line]
+    assert sorted(said) == ["warning: --cpu-quota", "warning: --memory", "warning: --squash"]
+    assert "--squash" not in run_cli(builder, "build", "--help").stdout
+
+
 def test_global_flags_reach_the_configuration(tmp_path: Path) -> None:
     builder = FakeBuilder()
     assert run_cli(builder, "--root", str(tmp_path / "state"), "--debug", "build", ".").status == 0
