@@ -17,14 +17,8 @@ from backports import zstd
 from buildengine.errors import SourceError, UserError
 from tests.unit.layers_trees import packed
 from worker.layers import decompress as module
-from worker.layers.compress import (
-    MIB,
-    Compression,
-    Encoder,
-    compression_of,
-    encoder,
-    media_type,
-)
+from worker.layers.compress import MIB, Encoder, encoder
+from worker.layers.compression import Compression, compression_of, media_type
 from worker.layers.decompress import CHUNK, Format, decompress, detect
 
 TEXT = b"".join(b"%d squared is %d\n" % (i, i * i) for i in range(20_000))

@@ -16,7 +16,8 @@ from buildengine.digest import Digest
 from buildengine.errors import SourceError, StoreError
 from tests.unit.layers_trees import packed, written
 from worker.layers import compress
-from worker.layers.compress import Buffer, Compression, encoder
+from worker.layers.compress import Buffer, encoder
+from worker.layers.compression import Compression
 from worker.layers.export import convert_layer, export_layer
 
 

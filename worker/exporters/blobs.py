@@ -24,7 +24,7 @@ from cache.overlay import once
 from worker.exporters.document import ExportLayer
 from worker.exporters.options import ExportOptions
 from worker.exporters.result import BaseLayer, PlatformImage
-from worker.layers.compress import compression_of, encoder, media_type
+from worker.layers.compression import compression_of, media_type
 from worker.layers.outcome import one_error
 from worker.oci.chain import chain_ids
 from worker.results import Stack
@@ -188,6 +188,8 @@ def _as_received(layers: Sequence[Layer], base: Sequence[BaseLayer], *, rewritin
 
 def _record_name(options: ExportOptions, rewritten: int | None) -> str:
     """What tells blobs of one layer apart: who compressed it, and to what its times were rewritten."""
+    from worker.layers.compress import encoder  # who exports nothing compresses nothing
+
     made_by = encoder(options.compression, options.level, reproducible=options.epoch is not None)
     return made_by.name if rewritten is None else f"{made_by.name}@{rewritten}"
 

@@ -17,7 +17,7 @@ from buildengine.units import parse_epoch
 from buildengine.values import dataclass
 from worker.exporters.annotations import Annotations
 from worker.exporters.annotations import parse as parse_annotations
-from worker.layers.compress import Compression, encoder
+from worker.layers.compression import Compression, chosen_level
 
 _COMMON = frozenset({"source-date-epoch"})
 _IMAGE = _COMMON | {
@@ -217,7 +217,7 @@ def _level(attrs: Mapping[str, str], compression: Compression) -> int | None:
     if text is not None and not re.fullmatch("-?[0-9]{1,17}", text):
         raise UserError(f"compression-level={text}: not a number", hint="e.g. compression-level=6")
     level = int(text) if text is not None else None
-    encoder(compression, level)
+    chosen_level(compression, level)
     return level
 
 

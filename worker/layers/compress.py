@@ -13,30 +13,19 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from enum import Enum
 
 from backports import zstd
 from isal import isal_zlib
 
-from buildengine.errors import ConfigError
 from buildengine.values import dataclass
+from worker.layers.compression import Compression, chosen_level
 
 MIB = 1 << 20
 _GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system: as Go's
 _GZIP_END = b"\x03\0"  # an empty last block
-_GZIP_DEFAULT = 6
-_ZSTD_DEFAULT = 3
 # What a user means by zlib's levels, in igzip's: 2 is as fast as 1 there and smaller (505 against 287 MB/s for 3,
 # measured on a Debian layer).
 _IGZIP_LEVEL = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3, 9: 3}
-
-
-class Compression(Enum):
-    """How a layer blob is compressed; the value is the name in options."""
-
-    GZIP = "gzip"
-    ZSTD = "zstd"
-    UNCOMPRESSED = "uncompressed"
 
 
 Buffer = bytes | bytearray | memoryview
@@ -58,14 +47,11 @@ class Encoder:
 
 
 def encoder(compression: Compression, level: int | None = None, *, reproducible: bool = False) -> Encoder:
-    """The encoder for a level in the user's terms: gzip 0 to 9, zstd 1 to 22; None is the default.
-
-    Raises ConfigError for a level that does not exist.
-    """
+    """The encoder for a level in the user's terms; None is the default. Raises ConfigError for another."""
+    chosen = chosen_level(compression, level)
     if compression is Compression.UNCOMPRESSED:
         return Encoder(name="tar", compression=compression, block_size=2 * MIB, head=b"", block=_same, tail=_no_tail)
     if compression is Compression.ZSTD:
-        chosen = _level("zstd", level, _ZSTD_DEFAULT, range(1, 23))
         return Encoder(
             name=f"zstd-{'.'.join(map(str, zstd.zstd_version_info))}-{chosen}",
             compression=compression,
@@ -74,7 +60,6 @@ def encoder(compression: Compression, level: int | None = None, *, reproducible:
             block=lambda data: zstd.compress(data, chosen),
             tail=_zstd_tail,
         )
-    chosen = _level("gzip", level, _GZIP_DEFAULT, range(10))
     slow = reproducible or chosen == 0
     return Encoder(
         name=f"zlib-{zlib.ZLIB_RUNTIME_VERSION}-{chosen}" if slow else f"igzip-{_IGZIP_LEVEL[chosen]}",
@@ -84,14 +69,6 @@ def encoder(compression: Compression, level: int | None = None, *, reproducible:
         block=_zlib_block(chosen) if slow else _igzip_block(_IGZIP_LEVEL[chosen]),
         tail=_gzip_tail,
     )
-
-
-def _level(name: str, level: int | None, default: int, levels: range) -> int:
-    if level is None or level == -1:
-        return default
-    if level not in levels:
-        raise ConfigError(f"{name} has no compression level {level}", hint=f"from {levels[0]} to {levels[-1]}")
-    return level
 
 
 def _igzip_block(level: int) -> Callable[[Buffer], Buffer]:
@@ -141,29 +118,3 @@ class Check:
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
-
-
-# --- media types ------------------------------------------------------------------------------------------
-
-_OCI = "application/vnd.oci.image.layer.v1.tar"
-_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
-_DOCKER = "application/vnd.docker.image.rootfs.diff.tar"
-_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
-_OCI_SUFFIX = {Compression.UNCOMPRESSED: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}
-_DOCKER_SUFFIX = {Compression.UNCOMPRESSED: "", Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
-_BY_MEDIA_TYPE = {
-    base + suffix: compression
-    for bases, suffixes in (((_OCI, _OCI_FOREIGN), _OCI_SUFFIX), ((_DOCKER, _DOCKER_FOREIGN), _DOCKER_SUFFIX))
-    for base in bases
-    for compression, suffix in suffixes.items()
-}
-
-
-def media_type(compression: Compression, *, docker: bool) -> str:
-    """The media type of a layer, in Docker's family of types or OCI's."""
-    return _DOCKER + _DOCKER_SUFFIX[compression] if docker else _OCI + _OCI_SUFFIX[compression]
-
-
-def compression_of(media_type: str) -> Compression | None:
-    """How a layer of this media type is compressed; None when it is no layer's."""
-    return _BY_MEDIA_TYPE.get(media_type)

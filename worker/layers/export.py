@@ -20,7 +20,8 @@ import trio
 from buildengine.digest import Digest
 from buildengine.limits import COMPRESS, DISK, HASH, offload
 from buildengine.values import dataclass
-from worker.layers.compress import Buffer, Check, Compression, Encoder, encoder
+from worker.layers.compress import Buffer, Check, Encoder, encoder
+from worker.layers.compression import Compression
 from worker.layers.decompress import decompress
 from worker.layers.outcome import one_error
 from worker.layers.write import PLAIN, Shape, layer_blocks

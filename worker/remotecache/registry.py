@@ -18,7 +18,7 @@ from buildengine.errors import UserError
 from buildengine.limits import HASH, offload
 from buildengine.reference import Reference
 from cache.layers import RemoteBlob
-from worker.layers.compress import compression_of
+from worker.layers.compression import compression_of
 from worker.oci.types import Descriptor, ImageConfig, Index, Manifest
 from worker.registry.puller import RemoteTree
 from worker.remotecache import document
