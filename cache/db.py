@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import trio
+
 from buildengine.errors import StoreError
 from buildengine.limits import DB, offload
 
@@ -56,6 +58,16 @@ class Database:
 
         return await offload(run, limiter=DB)
 
+    async def write_soon(self, fn: Callable[[sqlite3.Connection], _T]) -> _T:
+        """`write` of a few rows: on this thread, since to change threads takes longer, unless somebody writes now."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._lend() as connection:
+            if _begin_at_once(connection):
+                result = fn(connection)
+                connection.execute("COMMIT")
+                return result
+        return await self.write(fn)
+
     async def rest(self) -> None:
         """Close all connections; who asks next opens one again. To close the last one writes the log back (a while)."""
         await offload(self.close, limiter=DB)
@@ -87,6 +99,20 @@ class Database:
         except sqlite3.Error as error:
             raise _translated(error, self._path) from error
         return connection
+
+
+def _begin_at_once(connection: sqlite3.Connection) -> bool:
+    """Begin to write; False when somebody else does."""
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
+    return True
 
 
 def storable(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from buildengine.errors import InternalError
-from buildengine.limits import DB, DISK, offload
+from buildengine.limits import DISK, offload
 from buildengine.tracepoints import reach
 from cache import ghosts
 from cache import layerrows as rows
@@ -59,16 +59,19 @@ class NewLayer:
         if self._ended:
             raise InternalError(f"layer {self.id} was committed or discarded before")
 
-        def finish() -> None:
-            with explained("cannot make a layer of what a step has changed"):
-                self._snapshots.finish(self.id)
-            reach("layer.filled")
-            self._db.write_nowait(lambda c: self._commit(c, size))
-
-        await offload(finish, limiter=DB if self._snapshots.quick else DISK)
+        if self._snapshots.quick:
+            self._finish()
+        else:
+            await offload(self._finish, limiter=DISK)
+        reach("layer.filled")
+        await self._db.write_soon(lambda c: self._commit(c, size))
         self._ended = True
         reach("layer.committed")
         return self.id
+
+    def _finish(self) -> None:
+        with explained("cannot make a layer of what a step has changed"):
+            self._snapshots.finish(self.id)
 
     async def discard(self) -> None:
         if self._ended:

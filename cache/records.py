@@ -125,7 +125,7 @@ class Records:
         path = self._path_to(key)
         text = json.dumps(payload, sort_keys=True)
         made = time.time() if created is None else created
-        await self._db.write(lambda c: self._save(c, key, text, made, tuple(payload.get("stack", ())), path))
+        await self._db.write_soon(lambda c: self._save(c, key, text, made, tuple(payload.get("stack", ())), path))
         for link, target in path:
             self._forget(link, target)
         reach("record.committed")

@@ -77,11 +77,19 @@ async def copy(
         unprivileged=unprivileged,
     )
     files: list[CopiedFile] = []
-    for path in await offload(_sources, source, target, action, visible, limiter=DISK):
-        job = _Copy(source, target, action, rules, path)
+    for job in await offload(_jobs, source, target, action, rules, limiter=DISK):
         await job.run()
         files += job.done.files
     return Copied(files=tuple(files))
+
+
+def _jobs(source: int, target: int, action: CopyAction, rules: Rules) -> list[_Copy]:
+    """A copy for each path that `src` means, the first of them begun: there is seldom another, and a change of threads
+    takes as long as a small file."""
+    jobs = [_Copy(source, target, action, rules, path) for path in _sources(source, target, action, rules.visible)]
+    for job in jobs[:1]:
+        job.begin()
+    return jobs
 
 
 def _sources(source: int, target: int, action: CopyAction, visible: Visible | None) -> tuple[str, ...]:
@@ -120,12 +128,15 @@ class _Copy:
         required = tuple(os.fsencode(path.strip("/")) for path in action.required_paths)
         self._copier = Copier(source, target, rules, required)
         self._doing = f"cannot copy {path} to {action.dest}"
+        self._begun = False
+        self._unpacking: tuple[BinaryIO, Path] | None = None
         self.done = Batch()
 
     async def run(self) -> None:
-        archive = await offload(self._start, limiter=DISK)
-        if archive is not None:
-            stream, directory = archive
+        if not self._begun:
+            await offload(self.begin, limiter=DISK)
+        if self._unpacking is not None:
+            stream, directory = self._unpacking
             with stream, self._named():
                 from worker.layers.unpack import unpack
 
@@ -147,14 +158,16 @@ class _Copy:
 
         return open_archive(self._source, self._path)
 
-    def _start(self) -> tuple[BinaryIO, Path] | None:
-        """All of a small copy, the beginning of a large one, or the archive to be unpacked and where."""
+    def begin(self) -> None:
+        """All of a small copy, the beginning of a large one, or the archive to be unpacked and where. Blocks."""
+        self._begun = True
         with explained(self._doing):
             archive = self._archive() if self._action.attempt_unpack else None
             if archive is not None:
                 directory = resolve(self._target, self._dest)
                 make_directories(self._target, directory, _DEFAULT_MODE, self._given)
-                return archive, directory
+                self._unpacking = archive, directory
+                return
             first = self._first()
             if first is not None:
                 batch = self._copier.batch([first])
@@ -162,7 +175,6 @@ class _Copy:
                 self.done.rest = batch.rest
         if not self.done.rest:
             self._finish()
-        return None
 
     def _first(self) -> Directory | None:
         """Copy the source if it is a file; else its directory, to go on with."""

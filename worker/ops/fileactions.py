@@ -76,7 +76,10 @@ class _Working:
         self._opened.close()
 
     async def commit(self) -> Stack:
-        await offload(self.close, limiter=UNMOUNT)
+        if self.direct:
+            self.close()  # nothing that can be written to is mounted
+        else:
+            await offload(self.close, limiter=UNMOUNT)
         if self.earlier is not None:
             await offload(self.earlier.note, self.layer.directory, limiter=DISK)
         layer = await self.layer.commit()
