@@ -21,6 +21,7 @@ from buildengine import platform as platforms
 from buildengine.builder import REQUEST_ID, BuildOutcome, BuildRequest, asks_to_attest
 from buildengine.config import Config
 from buildengine.daemon.askedplatforms import mismatch
+from buildengine.daemon.beside import beside
 from buildengine.daemon.caches import CacheImports, check_exports, open_imports
 from buildengine.daemon.catalog import Catalog
 from buildengine.daemon.collector import collect_garbage
@@ -163,9 +164,6 @@ class Engine:
         )
         try:
             outcome = await self._build_again(start)
-            if self._runtime.made is not None:
-                self._runtime.made.rest()
-            await self.cache.sync()
         except BuildError:
             await self.collect()  # a full disk may be why
             raise
@@ -211,9 +209,12 @@ class Engine:
                 if not _saw_change(error):
                     await explained()
                 raise
-            await explained()
-            response = await exports.run(built)
-            await self._publish(context, exports, on_event)
+            if self._runtime.made is not None:
+                self._runtime.made.rest()
+            async with beside(explained):  # it has to do with the processor, an export and a sync with the disk
+                response = await exports.run(built)
+                await self._publish(context, exports, on_event)
+                await self.cache.sync()
             outcome = _outcome(request, response | _of_frontend(result), exports)
             told = await start.attesting.remembered(several=built.multi_platform) if start.attesting else {}
             return replace(outcome, provenance=told, answer=result.metadata if REQUEST_ID in request.options else {})
