@@ -97,7 +97,15 @@ def test_what_is_no_reference(text: str, problem: str) -> None:
         normalize(text)
 
 
-@given(st.text("aA0.:/@-_[] ", max_size=20))
+HOSTS = st.sampled_from(["", "localhost/", "h.example:5000/", "H/", "[::1]:5000/", "docker.io/", "index.docker.io/"])
+NAMES = st.sampled_from(["a", "b0", "c_d", "e.f", "library", "A", "-g", ""])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+    "/".join
+)
+ENDS = st.sampled_from(["", ":t", ":T_.-", ":latest", f"@{PINNED}", f":t@{PINNED}", ":", "@sha256:0", " "])
+
+
+@given(st.tuples(HOSTS, PATHS, ENDS).map("".join))
 def test_a_reference_parses_the_same_again_or_not_at_all(text: str) -> None:
     try:
         reference = parse(text)

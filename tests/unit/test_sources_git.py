@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -575,13 +576,28 @@ async def test_trees_with_names_that_would_escape(tmp_path: Path, name: str) -> 
 
 
 async def test_a_cancelled_fetch_leaves_nothing_running(tmp_path: Path) -> None:
-    async with served(tmp_path) as (repository, url):
-        repository.commit({"f": b"1"})
-        with trio.move_on_after(0.02):
-            while True:
-                await source(tmp_path).resolve(GitOrigin(remote=url), NOTHING)
-    marker = url.encode()
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and marker in command_line(pid)]
+    """It is cancelled while it waits for a server that never answers."""
+    asked = trio.Event()
+
+    async def silent(stream: trio.SocketStream) -> None:
+        asked.set()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, silent, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/r.git"
+        async with trio.open_nursery() as fetching:
+            fetching.start_soon(source(tmp_path).resolve, GitOrigin(remote=url), NOTHING)
+            await asked.wait()
+            assert running(url)
+            fetching.cancel_scope.cancel()
+        assert not running(url)
+        nursery.cancel_scope.cancel()
+
+
+def running(argument: str) -> list[str]:
+    """Processes with this in their command lines."""
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and argument.encode() in command_line(pid)]
 
 
 def command_line(pid: str) -> bytes:
