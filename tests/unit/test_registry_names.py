@@ -100,8 +100,6 @@ def test_what_is_no_reference(text: str, problem: str) -> None:
 HOSTS = st.sampled_from(["", "localhost/", "h.example:5000/", "H/", "[::1]:5000/", "docker.io/", "index.docker.io/"])
 NAMES = st.sampled_from(["a", "b0", "c_d", "e.f", "library", "A", "-g", ""])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
-    "/".join
-)
 ENDS = st.sampled_from(["", ":t", ":T_.-", ":latest", f"@{PINNED}", f":t@{PINNED}", ":", "@sha256:0", " "])
 
 
