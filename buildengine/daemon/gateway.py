@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from buildengine.digest import Digest
 from buildengine.errors import SourceError, UserError
 from buildengine.events import EventSink, WarningEvent
 from buildengine.inroot import read_regular
+from buildengine.limits import DISK, PATTERNS, offload
 from buildengine.platform import Platform
 from buildengine.values import dataclass
 from frontends.gateway import (
@@ -95,7 +97,8 @@ class LocalReference:
         async with self._root(await self.result(), path) as root:
             from buildengine.daemon import listing
 
-            return listing.read_dir(root, path, include=include)
+            list_it = partial(listing.read_dir, root, path, include=include)  # of 20,000 names it takes 0.2 s
+            return await offload(list_it, limiter=PATTERNS if include else DISK)
 
     async def stat_file(self, path: str) -> FileInfo:
         async with self._root(await self.result(), path) as root:
