@@ -33,6 +33,7 @@ from llb.pb import ops_pb2
 UNKNOWN_EXIT = 255  # of a process that never ran, or of which nobody knows how it ended
 _CHUNK = 32 << 10
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+_SHOWN = 100  # characters of a name that is wrong
 _KILLING = 5.0  # seconds until it is said that a process is to be killed
 _WAITING = 16  # messages for one process's input, before the whole stream waits for it
 
@@ -234,9 +235,10 @@ def signal_number(name: str) -> int:
     """`INT`, `RTMIN+3`: names as Go's moby/sys/signal has them. Raises RpcError."""
     base, plus, offset = name.removeprefix("SIG").partition("+")
     known = signal.Signals.__members__.get(f"SIG{base}")
-    number = int(known) + (int(offset) if offset.isdigit() else 0) if known is not None else 0
-    if not 0 < number <= signal.SIGRTMAX or bool(plus) != offset.isdigit():
-        raise RpcError(Code.INVALID_ARGUMENT, f"Unknown signal {name}")
+    is_offset = offset.isascii() and offset.isdigit() and len(offset) <= len(str(signal.SIGRTMAX))
+    number = int(known) + (int(offset) if is_offset else 0) if known is not None else 0
+    if not 0 < number <= signal.SIGRTMAX or bool(plus) != is_offset:
+        raise RpcError(Code.INVALID_ARGUMENT, f"Unknown signal {name[:_SHOWN]}")
     return number
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import suppress
 
 import trio
 
@@ -85,11 +86,19 @@ class Journal:
         self._append([each for event in told for each in self._vertices.told(event)])
 
     def _append(self, events: list[Event]) -> None:
+        """All of it, or nothing where the disk is full: progress that cannot be told is no failure of the build, and
+        whoever follows would wait for the rest of a message for ever."""
         data = b"".join(map(_framed, convert.status_responses(events)))
-        while data:
-            written = os.pwrite(self._fd, data, self._size)
-            self._size += written
-            data = data[written:]
+        end = self._size
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, end)
+                end += written
+                data = data[written:]
+            self._size = end
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._size)
 
 
 def _framed(response: StatusResponse) -> bytes:

@@ -15,6 +15,7 @@ import trio
 
 from buildengine.api.journal import Journal
 from buildengine.errors import BuildError
+from cache.diskerrors import explained
 
 WAIT = 6.0  # seconds for a build to begin
 QUIET = 15.0  # seconds without a build after which none is near
@@ -39,7 +40,8 @@ class RunningBuild:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.is_recorded = False
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with explained("cannot write down what the build says"):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._users = 0
         self.journal = Journal(self._fd)
 

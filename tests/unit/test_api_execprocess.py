@@ -202,7 +202,7 @@ def test_names_of_signals(name: str, number: int) -> None:
     assert signal_number(name) == number
 
 
-@pytest.mark.parametrize("name", ["", "NOPE", "INT+", "INT+x", "RTMAX+1", "_BLOCK"])
+@pytest.mark.parametrize("name", ["", "NOPE", "INT+", "INT+x", "RTMAX+1", "_BLOCK", "RTMIN+²", "RTMIN+" + "9" * 5000])
 def test_names_of_no_signal(name: str) -> None:
     with pytest.raises(RpcError, match="Unknown signal"):
         signal_number(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -130,3 +132,30 @@ async def test_a_torn_end_is_left_out(fd: int) -> None:
     os.pwrite(fd, b"\xff\x00\x00\x00torn", whole)
     assert len(list(read(fd))) == 1
     assert [end for _, end in messages(os.pread(fd, 1 << 20, 0))] == [whole]
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """As on a disk that is full: the last write that has some room is a short one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_disk_that_is_full_loses_progress_and_nothing_else(fd: int) -> None:
+    """What has no room is left out whole, also where some of it had: who follows gets what is there, and the end."""
+    journal = Journal(fd)
+    following = journal.follow()
+    with no_file_larger_than(4096):
+        journal.tell(vertex("a", started=1.0))
+        first = await anext(following)
+        journal.tell(LogEvent(vertex="a", stream=1, data=bytes(1 << 18), timestamp=2.0))
+    journal.tell(vertex("a", started=1.0, ended=3.0))
+    journal.end()
+    last = [response async for response in following]
+    assert [(each.name, each.HasField("completed")) for each in first.vertexes] == [("a", False)]
+    assert [(each.name, each.HasField("completed")) for one in last for each in one.vertexes] == [("a", True)]
+    assert [one.logs for one in last] == [[]]
