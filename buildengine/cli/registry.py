@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from buildengine.cli.app import App, pass_app
-from buildengine.cli.groups import Command
+from buildengine.cli.groups import Command, Misuse
 from buildengine.cli.progress.lines import safe
 from buildengine.errors import UserError
 
@@ -47,8 +47,12 @@ def serve(
     access_log: str | None,
 ) -> None:
     """Serve images until SIGINT or SIGTERM: push, pull, delete, referrers, as the OCI distribution-spec has it."""
+    from click.core import ParameterSource
+
     from buildengine.builder import ServedRegistry
 
+    if click.get_current_context().find_root().get_parameter_source("addr") is ParameterSource.COMMANDLINE:
+        raise Misuse("no daemon serves a registry", "what to listen on comes last: registry serve --addr HOST:PORT")
     registry = ServedRegistry(address=addr, read_only=read_only, tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd)
     with _opened(access_log) as log, app.open_local_builder() as builder:
         builder.serve_registry(registry, lambda url: click.echo(f"serving {url}", err=True), log)

@@ -393,3 +393,11 @@ def test_tables() -> None:
     assert fill(r"{{.a}}-{{ json .a }}-{{.b}}", {("a",): "x\x1b[2J", ("b",): None}.get) == 'x-"x\\u001b[2J"-'
     with pytest.raises(UserError, match="is not understood"):
         fill("{{ if .a }}", str)
+
+
+def test_a_registry_is_not_taken_for_a_daemon() -> None:
+    ran = run_cli(FakeBuilder(), "--addr", "127.0.0.1:5000", "registry", "serve")
+    assert ran.status == 2
+    assert ran.stderr.startswith(
+        "error: no daemon serves a registry\nhint: what to listen on comes last: registry serve"
+    )
