@@ -27,6 +27,8 @@ from cache.selection import Filter, Selector, Verdict, clean, ordered, selectors
 from cache.trees import stack_key
 from llb.globs import has_wildcard, name_pattern
 
+_FEW = 64 << 10  # bytes of packed digests of files that are written in no time
+
 
 class ContentHashes:
     """Content digests of stacks of layers, remembered."""
@@ -68,7 +70,8 @@ class ContentHashes:
     ) -> None:
         row = (stack_key(stack), selectors_key(selectors), stack[-1], digest)
         data = pack({**self._load(stack[-1:]), **files.new}) if files.new else None
-        await self._db.write(
+        write = self._db.write if data and len(data) > _FEW else self._db.write_soon
+        await write(
             lambda c: (
                 c.execute(
                     "INSERT OR REPLACE INTO content_digests (stack, selectors, layer, digest) VALUES (?, ?, ?, ?)", row
