@@ -32,6 +32,14 @@ class Link(Protocol):
         ...
 
 
+class ServerLink(Link, Protocol):
+    """What a call that is served needs besides."""
+
+    def hold(self, size: int) -> None:
+        """Bytes of a request, until its call has ended. Raises RpcError when all calls together hold too much."""
+        ...
+
+
 class Call(ABC):
     """What both sides of a call have in common."""
 
@@ -99,9 +107,11 @@ class Call(ABC):
 class InboundCall(Call):
     """A call that we serve: an `rpc.ServerCall`."""
 
-    def __init__(self, link: Link, number: int, request: Request, incoming: type[Message]) -> None:
+    def __init__(self, link: ServerLink, number: int, request: Request, incoming: type[Message]) -> None:
         super().__init__(link, number, incoming, request.encoding)
+        self._server = link
         self._request = request
+        self.held = 0  # bytes of its first message, which is all that most have
         self.scope = trio.CancelScope()
         self.stopped = False
 
@@ -121,6 +131,14 @@ class InboundCall(Call):
         """The server wants it to end."""
         self.stopped = True
         self.scope.cancel()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if message is not None and not self.held:
+            size = message.ByteSize()
+            self._server.hold(size)
+            self.held = size
+        return message
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

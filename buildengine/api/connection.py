@@ -36,6 +36,7 @@ from buildengine.api.streams import (
 from buildengine.errors import BuildError, leading
 
 RECEIVE = 256 << 10  # bytes of one read
+MAX_SERVED = 256 << 20  # bytes of the requests of one connection that are being served
 FAREWELL = 1.0  # seconds for the last frame: why we close
 # Seconds without a sign of the other side before it is asked for one, and for its answer; those of grpc-go's servers
 # (internal/transport/defaults.go). TCP finds out sooner about a host that has gone, where there is TCP.
@@ -223,7 +224,13 @@ class _Server(_Connection):
         self._services = services
         self._describe = describe
         self._closing = closing
+        self._held = 0  # bytes of the requests that are being served
         self.wake()
+
+    def hold(self, size: int) -> None:
+        if self._held + size > MAX_SERVED:
+            raise RpcError(Code.RESOURCE_EXHAUSTED, "too many large requests at a time")
+        self._held += size
 
     def _begin(self) -> None:
         self._nursery.start_soon(self._keep_alive)
@@ -283,6 +290,7 @@ class _Server(_Connection):
             self.wake()
         finally:
             del self._calls[number]
+            self._held -= call.held
             self._written.unpark_all()
 
     async def _outcome(self, call: InboundCall, method: rpc.Method[Any, Any]) -> Status:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value
 
-from buildengine.api import rpc
+from buildengine.api import connection, rpc
 from buildengine.api.connection import open_channel, serve_connection
 from buildengine.api.h2settings import MAX_CALLS
 from buildengine.api.rpc import Channel, Code, RpcError
@@ -309,3 +309,21 @@ async def test_a_connection_inside_of_a_call() -> None:
     async with connected(services) as (channel, _), channel.stream("/t.S/Session", BytesValue, BytesValue) as call:
         await serve_connection(Tunnel(call), Served().services)
     assert answers == [1000]
+
+
+async def test_requests_that_are_being_served_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would be too much is refused; when others have ended there is room again."""
+    monkeypatch.setattr(connection, "MAX_SERVED", 3 << 20)
+    large = BytesValue(value=bytes(1 << 20))
+    async with connected(Served().services) as (channel, _):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(channel.unary, "/t.T/Hang", large, BytesValue)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(RpcError, match="too many large requests") as caught:
+                await channel.unary("/t.T/Fail", large, BytesValue)
+            assert caught.value.code is Code.RESOURCE_EXHAUSTED
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RpcError, match="not so"):
+            await channel.unary("/t.T/Fail", large, BytesValue)
