@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 from buildengine.errors import BuildError, Location, SolveError, meant
 
 _NOT_FOUND = re.compile(r"""(?:^|: )["'](/[^"']*)["']: not found$""")
+_TOO_LATE = re.compile(
+    r"^\s*(COPY|ADD)\s+(?:--\S+\s+)*[^-\s].*\s(--(?:chown|chmod|from|link|exclude|parents)\b\S*)", re.I
+)
 _OTHERS = ("--from=", "from=")  # then it is missing from a stage, an image or another context
 _MOST_NAMES = 10_000  # of a directory that are looked at
 _SHOWN = 5
@@ -25,6 +28,9 @@ def advise(error: BuildError, directories: Mapping[str, Path], filename: str = "
     `filename` is the Dockerfile's, in the directory `dockerfile`: an ignore file may be called after it.
     """
     first = error.first if isinstance(error, SolveError) else error
+    if _NOT_FOUND.search(first.message) and (late := _flag_behind_files(first.locations)):
+        first.hint = late
+        return
     found, directory = _NOT_FOUND.search(first.message), directories.get("context")
     if (
         "link" in (first.hint or "")
@@ -35,6 +41,15 @@ def advise(error: BuildError, directories: Mapping[str, Path], filename: str = "
         return
     ignored = excluded(directory, directories.get("dockerfile", directory) / filename, found[1])
     first.hint = ignored or advice(directory, found[1]) or first.hint
+
+
+def _flag_behind_files(locations: Iterable[Location]) -> str:
+    """A flag is one only before the files: behind them it is taken for another file, or for the destination."""
+    for location in locations:
+        for line in _marked(location, location.text.decode("utf-8", "replace").split("\n")):
+            if found := _TOO_LATE.match(line):
+                return f"flags come first: {found[1]} {found[2]} ..."
+    return ""
 
 
 def _is_of_others(location: Location) -> bool:

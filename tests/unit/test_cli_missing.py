@@ -45,6 +45,8 @@ def test_advice(context: Path, path: str, said: str) -> None:
         ("COPY --from=a gomod /", "'/gomod': not found", "as it was"),
         ("RUN --mount=from=a,source=gomod x", "'/gomod': not found", "as it was"),
         ("COPY gomod /", "something else", "as it was"),
+        ("COPY go.mod /d --chown=1", "'/d': not found", "flags come first: COPY --chown=1 ..."),
+        ("COPY /a /b --from=stage", "'/a': not found", "flags come first: COPY --from=stage ..."),
     ],
 )
 def test_only_what_is_missing_from_the_context(context: Path, line: str, message: str, hint: str) -> None:
