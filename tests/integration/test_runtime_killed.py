@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from buildengine.errors import HostError
+from cache.overlay import TreeMount
 from tests.fakes.runtime_steps import PATH, Steps, control_groups, processes_with
 from tests.needs import lacking
 from worker.runtime import sweep
@@ -266,3 +268,33 @@ async def test_a_spare_supervisor_that_is_killed_is_replaced(builtin: Runtime, s
     os.kill(spare, signal.SIGKILL)
     until(lambda: spare not in children(launcher))
     assert (await steps.sh(builtin, "echo yes")).out == "yes\n"
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_hundreds_of_steps_that_begin_while_the_launcher_is_busy(builtin: Runtime, steps: Steps) -> None:
+    launcher = await launcher_of(builtin, steps)
+    root = TreeMount(lowers=(str(steps.base),))
+    ended = []
+
+    async def run() -> None:
+        ended.append((await steps.sh(builtin, "true", root=root)).code)
+
+    with many_files():
+        async with trio.open_nursery() as nursery:
+            os.kill(launcher, signal.SIGSTOP)
+            try:
+                for _ in range(350):
+                    nursery.start_soon(run)
+                await wait_all_tasks_blocked()
+            finally:
+                os.kill(launcher, signal.SIGCONT)
+    assert ended == [0] * 350

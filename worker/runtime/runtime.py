@@ -38,6 +38,8 @@ Output = Callable[[int, bytes], None]  # (1 or 2, bytes)
 
 _CHUNK = 256 << 10
 _PIPE_SIZE = 256 << 10
+_ORDERS = 16 << 20  # bytes of orders that may wait for the launcher, 768 each: steps begin faster than it forks
+_SO_SNDBUFFORCE = 32  # socket(7); Python's socket does not name it
 _GRACE = 60  # seconds that a killed step may take to be gone: only a hung file system needs any
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _numbers = itertools.count(1)  # of the supervisors of this process: two engines in it share its name
@@ -122,6 +124,10 @@ class _Launcher:
         # ours and every descriptor below are close-on-exec: no helper program of the engine keeps a step alive
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.setblocking(False)
+        try:
+            self._orders.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _ORDERS)
+        except PermissionError:  # without CAP_NET_ADMIN there is room for some 270: the next wait for a fork or two
+            self._orders.setblocking(True)
         self._log = os.memfd_create("launcher-log", os.MFD_CLOEXEC)
         python = isolate.readonly_program(sys.executable)
         root = str(Path(__file__).parents[2])
