@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
@@ -9,7 +12,7 @@ from buildengine import reference
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
 from tests.fakes.http_server import Reply, Request, serve
-from tests.fakes.push_registry import MemoryContent, PushRegistry, push_registry, pusher, target
+from tests.fakes.push_registry import MemoryBlob, MemoryContent, PushRegistry, push_registry, pusher, target
 from tests.fakes.registry_server import Image, Logins, index
 from worker.oci import types
 from worker.oci.document import InvalidImage
@@ -72,6 +75,34 @@ async def test_the_next_blob_goes_while_the_registry_stores_the_last(monkeypatch
         with trio.fail_after(20):
             await push(fake, Image(), "app:1")
     assert {digest for _, digest in fake.held} == digests(Image())
+
+
+async def test_a_session_is_there_when_the_turn_of_a_blob_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.registry.pusher._UPLOADS", 1)
+    image, fake, sessions = Image(), PushRegistry(), trio.Event()
+
+    class Slow(MemoryBlob):
+        async def chunks(self, start: int, end: int) -> AsyncGenerator[bytes]:
+            await sessions.wait()  # the first body goes when there is a session for each
+            async for chunk in super().chunks(start, end):
+                yield chunk
+
+    class SlowContent(MemoryContent):
+        @asynccontextmanager
+        async def open(self, descriptor: Descriptor) -> AsyncIterator[MemoryBlob]:
+            yield Slow(self.blobs[descriptor.digest])
+
+    async def handle(request: Request) -> Reply:
+        reply = fake.handle(request)
+        if fake.lines().count("POST app/blobs/uploads/") == len(digests(image)):
+            sessions.set()
+        return reply
+
+    async with serve(handle) as server, pusher() as client:
+        fake.server = server
+        with trio.fail_after(20):
+            await client.push(target(image), SlowContent.of(image), [reference.parse(f"{fake.host}/app:1")])
+    assert {digest for _, digest in fake.held} == digests(image)
 
 
 async def test_several_tags_and_repositories_share_their_blobs() -> None:

@@ -41,6 +41,7 @@ from worker.session import Credentials
 __all__ = ["BlobFile", "BlobReader", "Content", "Plan", "Pusher", "open_pusher", "read_plan"]
 
 _UPLOADS = 4  # bodies under way at once, as BuildKit's (util/resolver/limited)
+_BEGUN = 8  # uploads for which there is a session: a registry that syncs other blobs may take 70 ms to open one
 _REQUESTS = 16  # small requests at once
 _MAX_MOUNTS = 3  # repositories that are tried as the source of a blob
 _MAX_DEPTH = 3
@@ -151,6 +152,7 @@ class Pusher:
         self._clients: dict[str, EndpointClient] = {}
         self._held: dict[tuple[str, Digest], list[str]] = defaultdict(list)  # (registry, blob) -> repositories
         self._locks: dict[object, trio.Lock] = defaultdict(trio.Lock)
+        self._begun = trio.CapacityLimiter(_BEGUN)
         self._uploads = trio.CapacityLimiter(_UPLOADS)
         self._requests = trio.CapacityLimiter(_REQUESTS)
 
@@ -223,10 +225,14 @@ class Pusher:
             held = self._held[key]
             if path in held and believing:
                 return
-            place = _Place(self._uploads)
-            on_progress = place.left_with(target.on_progress)
+            place = _Place(self._begun, self._uploads)
             upload = BlobUpload(
-                target.client, path, descriptor, delays=self._config.retry_delays, on_progress=on_progress
+                target.client,
+                path,
+                descriptor,
+                delays=self._config.retry_delays,
+                on_progress=place.left_with(target.on_progress),
+                turn=place.turn,
             )
             if not (believing and await self._is_there(target, upload, descriptor, held)):
                 async with place, target.content.open(descriptor) as reader:
@@ -270,29 +276,39 @@ class Pusher:
 
 
 class _Place:
-    """A place among the bodies that are under way: left when all of the body has gone, at the end of the block at last.
+    """A place among the uploads that have begun, and after `turn` among the bodies that are under way: left when all of
+    the body has gone, at the end of the block at last.
 
-    While a registry checks and stores what came, which may take it as long as the way did, it is sent the next.
+    While a registry checks and stores what came, which may take it as long as the way did, it is sent the next, and has
+    a session for that already.
     """
 
-    def __init__(self, places: trio.CapacityLimiter) -> None:
-        self._places = places
-        self._is_taken = False
+    def __init__(self, begun: trio.CapacityLimiter, bodies: trio.CapacityLimiter) -> None:
+        self._begun = begun
+        self._bodies = bodies
+        self._taken: list[trio.CapacityLimiter] = []
 
     async def __aenter__(self) -> None:
-        await self._places.acquire_on_behalf_of(self)
-        self._is_taken = True
+        await self._take(self._begun)
+
+    async def turn(self) -> None:
+        """What has to be sent once more after its place was left needs none."""
+        if self._taken == [self._begun]:
+            await self._take(self._bodies)
 
     async def __aexit__(self, *_: object) -> None:
         self._leave()
 
+    async def _take(self, limiter: trio.CapacityLimiter) -> None:
+        await limiter.acquire_on_behalf_of(self)
+        self._taken.append(limiter)
+
     def _leave(self) -> None:
-        if self._is_taken:
-            self._is_taken = False
-            self._places.release_on_behalf_of(self)
+        while self._taken:
+            self._taken.pop().release_on_behalf_of(self)
 
     def left_with(self, on_progress: Progress) -> Progress:
-        """`on_progress`, at whose end the place is left. What has to be sent once more after that needs none."""
+        """`on_progress`, at whose end the place is left."""
 
         def watched(digest: Digest, current: int, total: int) -> None:
             on_progress(digest, current, total)

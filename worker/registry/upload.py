@@ -9,11 +9,13 @@ time and never makes a wrong blob.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from typing import Protocol
 from urllib.parse import urlencode
+
+import trio
 
 from buildengine.digest import Digest
 from buildengine.errors import RegistryError, SourceError
@@ -67,13 +69,16 @@ class BlobUpload:
         *,
         delays: tuple[float, ...],
         on_progress: Progress = lambda digest, current, total: None,
+        turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
+        """`turn` is awaited before a body is sent, when the registry has opened a session for it."""
         self._client = client
         self._repository = repository
         self._digest = descriptor.digest
         self._size = descriptor.size
         self._delays = delays
         self._on_progress = on_progress
+        self._turn = turn
         self._subject = f"blob {descriptor.digest} of {repository}"
         self._location = ""  # where the session goes on; "" when there is none
         self._offset = 0  # what of the blob the registry has, as far as we know
@@ -199,6 +204,7 @@ class BlobUpload:
             await retrying(self._ask_where_it_stands, briefly)
         if not self._location:
             await self._begin()
+        await self._turn()
         if self._offset == 0 and self._piece == 0:
             await self._finish(self._body(reader, 0, self._size))
             return
