@@ -23,7 +23,7 @@ from buildengine.attestation import INLINE_ONLY, REASON, SPDX, Claim
 from buildengine.builder import BuildRequest, Predicate
 from buildengine.daemon.solving import Solving
 from buildengine.digest import Digest
-from buildengine.limits import HASH, offload
+from buildengine.limits import DISK, offload
 from cache.layers import LayerBlob, RemoteBlob
 from frontends import attestations
 from frontends.gateway import Attestation as Attested
@@ -95,7 +95,7 @@ class Attesting:
         return {
             one.id if several else "": Predicate(
                 type=version.predicate_type,
-                data=await offload(_readable, await one.predicate(wanted), limiter=HASH),
+                data=await offload(_readable, await one.predicate(wanted), limiter=DISK),
             )
             for one in self._told
         }
@@ -183,7 +183,7 @@ class _Telling:
         layers = self._layers() if wanted.whole else {}
         write = partial(predicate, finished=time.time(), layers=layers)
         # of 2,000 steps it takes 0.1 s, and so to make it readable: the event loop has others to answer
-        return await offload(write, self._invocation, self._captured, wanted, self._definition, limiter=HASH)
+        return await offload(write, self._invocation, self._captured, wanted, self._definition, limiter=DISK)
 
     def attestation(self, wanted: ProvenanceOptions) -> Attestation:
         metadata = {REASON: b"provenance", INLINE_ONLY: b"true" if wanted.inline_only else b"false"}
