@@ -4,13 +4,14 @@
 BEGIN IMMEDIATE transaction, so inside it nothing else changes, in any thread or process: that is where
 invariants are checked. WAL: readers never wait. synchronous=NORMAL: a commit survives the death of the process,
 a power cut may take the newest commits back but never tears one (https://www.sqlite.org/wal.html, "Performance
-Considerations"); `durable=True` survives the power cut too.
+Considerations"); after `flush` they survive it too.
 
 Knows no table: see `cache.schema`.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import trio
 
 from buildengine.errors import StoreError
 from buildengine.limits import DB, offload
+from cache.diskerrors import explained
 
 _T = TypeVar("_T")
 _BUSY_SECONDS = 60.0
@@ -38,25 +40,17 @@ class Database:
         with self._lend() as connection:
             return fn(connection)
 
-    def write_nowait(self, fn: Callable[[sqlite3.Connection], _T], *, durable: bool = False) -> _T:
+    def write_nowait(self, fn: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `fn` in a transaction, on this thread (some 50 us); an exception takes everything back."""
         with self._lend() as connection:
-            if durable:
-                connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN IMMEDIATE")
             result = fn(connection)
             connection.execute("COMMIT")
-            if durable:
-                connection.execute("PRAGMA synchronous=NORMAL")
             return result
 
-    async def write(self, fn: Callable[[sqlite3.Connection], _T], *, durable: bool = False) -> _T:
+    async def write(self, fn: Callable[[sqlite3.Connection], _T]) -> _T:
         """`write_nowait` in the one writer thread: waiting for another process does not stop the event loop."""
-
-        def run() -> _T:
-            return self.write_nowait(fn, durable=durable)
-
-        return await offload(run, limiter=DB)
+        return await offload(self.write_nowait, fn, limiter=DB)
 
     async def write_soon(self, fn: Callable[[sqlite3.Connection], _T]) -> _T:
         """`write` of a few rows: on this thread, since to change threads takes longer, unless somebody writes now."""
@@ -67,6 +61,19 @@ class Database:
                 connection.execute("COMMIT")
                 return result
         return await self.write(fn)
+
+    def flush(self) -> None:
+        """Return when every commit before this call survives a power cut. Blocks, but nobody else: synchronous=FULL
+        would wait for the disk with the lock of all writers."""
+        try:
+            log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # somebody has written it back into the database, and synced that
+        try:
+            with explained(f"cannot write {self._path} to its disk"):
+                os.fdatasync(log)
+        finally:
+            os.close(log)
 
     async def rest(self) -> None:
         """Close all connections; who asks next opens one again. To close the last one writes the log back (a while)."""

@@ -71,9 +71,8 @@ class Durability:
                 return  # also: whoever had the lock before us has flushed ours too
             await offload(_flush, self._root, limiter=DISK)
             reach("sync.flushed")
-            await self._db.write(
-                lambda c: c.execute("DELETE FROM unsynced WHERE number <= ?", (newest,)).rowcount, durable=True
-            )
+            await self._db.write(lambda c: c.execute("DELETE FROM unsynced WHERE number <= ?", (newest,)).rowcount)
+            await offload(self._db.flush, limiter=DISK)
             reach("sync.done")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,18 @@ async def test_what_fails_is_taken_back(db: Database) -> None:
     assert written(db) == []
     await insert(db)
     assert written(db) == ["us"]
+
+
+def test_a_flush_syncs_the_log_and_takes_no_lock(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("os.fdatasync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    with closing(sqlite3.connect(tmp_path / "test.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        db.flush()
+    assert synced == [str(tmp_path / "test.db-wal")]
+
+
+def test_without_a_log_there_is_nothing_to_flush(db: Database, tmp_path: Path) -> None:
+    db.close()
+    assert not (tmp_path / "test.db-wal").exists()
+    db.flush()
