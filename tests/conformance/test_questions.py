@@ -77,7 +77,14 @@ def _alike(value: Any, key: str = "") -> Any:
             return sorted(fields, key=repr) if key in ("metadata", "locations") else fields
         case list():
             return [_operation(each) for each in value] if key == "def" else [_alike(each) for each in value]
+        case str():
+            return re.sub(r"(?<=lint violation found for rules: )[\w, ]+", _sorted_rules, value)
     return value
+
+
+def _sorted_rules(found: re.Match[str]) -> str:
+    """BuildKit has them from a map of Go: in any order."""
+    return ", ".join(sorted(found[0].split(", ")))
 
 
 def _operation(data: str) -> str:
