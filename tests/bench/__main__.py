@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,11 +26,14 @@ from tests.bench import startup, transfers
 from tests.bench.bases import registry_with_bases
 from tests.bench.engines import Buildah, Daemon, Engine, Pybuild, buildkitd, pybuildd
 from tests.bench.scenarios import BEGIN, SCENARIOS, Scenario
+from worker.runtime import isolate
 
 TABLES = ("commands", "daemons", "transfers", "startup")
 
 
 def main() -> None:
+    isolate.private_mounts()  # buildah's storage is mounted: whatever is killed, no mount stays on the host
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Ctrl-C: what runs here is ended
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--runs", type=int, default=3)
